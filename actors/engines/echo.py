@@ -1,0 +1,204 @@
+"""Engines without a model, which say what they were told. For tests, and for measuring the bus alone."""
+
+import asyncio
+import hashlib
+import math
+import re
+import struct
+from collections.abc import AsyncGenerator
+
+from msgspec import Struct
+
+from actors.engines.engine import ModelFacts
+from actors.engines.text_stop import StopMatcher
+from bus.errors import RefusedError
+from bus.messages.chat import ChatChunk, ChatRequest, FinishReason, Message, ToolCallDelta, Usage
+from bus.messages.embeddings import EmbedChunk, EmbedRequest
+from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
+
+_DIMENSIONS = 8
+
+# Lines of a message that are thought and called, instead of said: "think: a thought", "call: get_weather {}".
+_THOUGHT = re.compile(r"^think: (.*)\n?", re.MULTILINE)
+_CALL = re.compile(r"^call: (\S+) (\{.*\})\n?", re.MULTILINE)
+
+
+class EchoWork(Struct, frozen=True, kw_only=True):
+    """The words to say, each with the white space before it. Thoughts come first and calls last; none is a token."""
+
+    words: tuple[str, ...]
+    prompt_tokens: int
+    max_tokens: int
+    stop: tuple[str, ...]
+    thoughts: tuple[str, ...] = ()
+    calls: tuple[tuple[str, str], ...] = ()
+
+
+class EchoEngine:
+    """Says the last message, or the prompt, again: a word is a token, `delay` seconds pass before each."""
+
+    def __init__(self, delay: float = 0.0, context_length: int = 4096) -> None:
+        self._delay = delay
+        self._context_length = context_length
+        self._is_loaded = False
+        self._vocabulary: list[str] = []
+
+    async def load(self) -> ModelFacts:
+        """Be ready."""
+        self._is_loaded = True
+        return _facts(self._context_length)
+
+    def prepare(self, request: ChatRequest) -> EchoWork:
+        """Return the words. Raises `RefusedError` like the engines with a model."""
+        if bool(request.messages) == (request.prompt is not None):
+            raise RefusedError("invalid_request", "Give exactly one of messages and prompt.", param="messages")
+        for param in ("grammar", "top_logprobs"):
+            if getattr(request, param) is not None:
+                raise RefusedError("unsupported_parameter", f"There is no {param} without a model.", param=param)
+        texts = [_text(message) for message in request.messages] or [_prompt_text(request.prompt)]
+        said, thoughts, calls = texts[-1], tuple(_THOUGHT.findall(texts[-1])), ()
+        said = _THOUGHT.sub("", said)
+        if request.tools and request.tool_choice != "none":
+            calls = tuple(_CALL.findall(said)[: 1 if request.parallel_tool_calls is False else None])
+            said = _CALL.sub("", said)
+        words = _words(said)
+        prompt_tokens = sum(len(_words(text)) for text in texts)
+        if prompt_tokens + (request.max_tokens or 0) > self._context_length:
+            raise RefusedError(
+                "context_length_exceeded",
+                f"This model's maximum context length is {self._context_length} tokens. "
+                f"However, you requested {prompt_tokens + (request.max_tokens or 0)} tokens.",
+                param="messages" if request.messages else "prompt",
+            )
+        return EchoWork(
+            words=words,
+            prompt_tokens=prompt_tokens,
+            max_tokens=request.max_tokens or max(len(words), 1),
+            stop=request.stop,
+            thoughts=thoughts,
+            calls=calls,
+        )
+
+    async def generate(self, work: EchoWork) -> AsyncGenerator[ChatChunk]:
+        """Yield word by word."""
+        matcher = StopMatcher(work.stop)
+        spoken = 0
+        for thought in work.thoughts:
+            yield ChatChunk(reasoning=thought)
+        for word in work.words[: work.max_tokens]:
+            await asyncio.sleep(self._delay)
+            if not self._is_loaded:
+                raise RefusedError("restarting", "The model is being unloaded.")
+            spoken += 1
+            if text := matcher.feed(word):
+                yield ChatChunk(text=text)
+            if matcher.is_stopped:
+                break
+        is_cut = spoken < len(work.words) and not matcher.is_stopped
+        reason: FinishReason = "length" if is_cut else "stop"
+        if not is_cut and not matcher.is_stopped:
+            for index, (name, arguments) in enumerate(work.calls):
+                reason = "tool_calls"
+                # In two pieces, because an engine may do so.
+                yield ChatChunk(tool_calls=(ToolCallDelta(index=index, id=f"call-{index}", name=name),))
+                yield ChatChunk(tool_calls=(ToolCallDelta(index=index, arguments=arguments),))
+        usage = Usage(prompt_tokens=work.prompt_tokens, completion_tokens=spoken)
+        yield ChatChunk(text=matcher.flush(), finish_reason=reason, usage=usage)
+
+    def tokenize(self, request: TokenizeRequest) -> Tokens:
+        """Return the number of each word, in the order in which this engine has met them."""
+        if bool(request.messages) == (request.prompt is not None):
+            raise RefusedError("invalid_request", "Give exactly one of messages and prompt.", param="messages")
+        words = _words(" ".join(map(_text, request.messages)) or request.prompt or "")
+        self._vocabulary += [word for word in dict.fromkeys(words) if word not in self._vocabulary]
+        return Tokens(tokens=tuple(map(self._vocabulary.index, words)), context_length=self._context_length)
+
+    def detokenize(self, request: DetokenizeRequest) -> Detokenized:
+        """Return the words of these numbers. Raises `RefusedError` for one that was not given out."""
+        if any(not 0 <= token < len(self._vocabulary) for token in request.tokens):
+            raise RefusedError("invalid_request", "A token is not one of this model's.", param="tokens")
+        return Detokenized(prompt="".join(self._vocabulary[token] for token in request.tokens))
+
+    async def ping(self) -> None:
+        """Return at once."""
+
+    async def unload(self) -> None:
+        """End unfinished generations."""
+        self._is_loaded = False
+
+
+class EchoEmbeddings:
+    """Turns a text into a normalised vector made from its hash: equal texts, equal vectors."""
+
+    def __init__(self, context_length: int = 512) -> None:
+        self._context_length = context_length
+
+    async def load(self) -> ModelFacts:
+        """Be ready."""
+        return _facts(self._context_length, _DIMENSIONS)
+
+    def prepare(self, request: EmbedRequest) -> tuple[str, ...]:
+        """Return the texts. Raises `RefusedError` if one is empty, or too long without `truncate`."""
+        inputs = (request.input,) if isinstance(request.input, str) else request.input
+        return tuple(self._checked(_prompt_text(item), request.truncate) for item in inputs)
+
+    async def embed(self, work: tuple[str, ...]) -> AsyncGenerator[EmbedChunk]:
+        """Yield one chunk per text."""
+        for start, text in enumerate(work):
+            await asyncio.sleep(0)
+            is_last = start == len(work) - 1
+            tokens = sum(len(_words(each)) for each in work) if is_last else None
+            yield EmbedChunk(start=start, vectors=(_vector(text),), prompt_tokens=tokens)
+
+    async def ping(self) -> None:
+        """Return at once."""
+
+    async def unload(self) -> None:
+        """Do nothing: there is nothing to free."""
+
+    def _checked(self, text: str, truncate: bool) -> str:
+        words = _words(text)
+        if not words:
+            raise RefusedError("invalid_request", "An input is empty.", param="input")
+        if len(words) > self._context_length and not truncate:
+            raise RefusedError(
+                "context_length_exceeded",
+                f"This model's maximum context length is {self._context_length} tokens. "
+                f"However, an input resulted in {len(words)} tokens.",
+                param="input",
+            )
+        return "".join(words[: self._context_length])
+
+
+def _facts(context_length: int, dimensions: int | None = None) -> ModelFacts:
+    return ModelFacts(
+        family="echo",
+        context_length=context_length,
+        size_bytes=0,
+        dtype="float32",
+        blas="none",
+        dimensions=dimensions,
+    )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """Return pieces that joined give `text` again."""
+    return tuple(re.findall(r"\s*\S+|\s+$", text))
+
+
+def _text(message: Message) -> str:
+    if isinstance(message.content, str):
+        return message.content
+    return "".join(part.text for part in message.content)
+
+
+def _prompt_text(prompt: str | tuple[int, ...] | None) -> str:
+    if isinstance(prompt, tuple):
+        return " ".join(map(str, prompt))
+    return prompt or ""
+
+
+def _vector(text: str) -> bytes:
+    numbers = struct.unpack(f"<{_DIMENSIONS}i", hashlib.sha256(text.encode()).digest())
+    length = math.sqrt(sum(number**2 for number in numbers))
+    return struct.pack(f"<{_DIMENSIONS}f", *(number / length for number in numbers))

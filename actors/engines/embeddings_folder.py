@@ -1,0 +1,169 @@
+"""Reads a model folder in the layout of sentence-transformers; refuses what would give other vectors.
+
+Touches no mlx and runs no code of the folder. Weights and tokens are read elsewhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from bus.errors import RefusedError
+
+Pooling = Literal["mean", "cls", "max", "last"]
+FileT = TypeVar("FileT")
+
+# Families whose last hidden states mlx-embeddings gives per token. lfm2 and the col… families answer with
+# many vectors per text, siglip and …_vl need pictures.
+_FAMILIES: Final = frozenset(("bert", "gemma3_text", "llama_bidirec", "modernbert", "qwen3", "xlm_roberta"))
+_POOLINGS: Final[Mapping[str, Pooling]] = {
+    "mean": "mean",
+    "mean_tokens": "mean",
+    "cls": "cls",
+    "cls_token": "cls",
+    "max": "max",
+    "max_tokens": "max",
+    "lasttoken": "last",
+}
+_MODULES: Final = frozenset(("Transformer", "Pooling", "Dense", "Normalize"))
+# Tokenizers without a limit of their own carry 1e30.
+_NO_LIMIT: Final = 10**9
+
+
+class EmbeddingFolder(Struct, frozen=True, kw_only=True):
+    """What the files say about turning a text into a vector. `max_tokens` counts special tokens too."""
+
+    path: Path
+    family: str
+    pooling: Pooling
+    is_normalised: bool
+    max_tokens: int
+    vocabulary_size: int
+    pad_id: int
+    is_lower_case: bool
+    is_quantised: bool
+
+
+class _Config(Struct, frozen=True):
+    model_type: str
+    vocab_size: int
+    max_position_embeddings: int | None = None
+    pad_token_id: int | None = None
+    auto_map: dict[str, object] | None = None
+    quantization: dict[str, object] | None = None
+    quantization_config: dict[str, object] | None = None
+
+
+class _Module(Struct, frozen=True):
+    type: str
+    path: str = ""
+
+
+class _Lengths(Struct, frozen=True):
+    max_seq_length: int | None = None
+    do_lower_case: bool = False
+
+
+class _Tokenizer(Struct, frozen=True):
+    model_max_length: int | float | None = None
+
+
+class _Prompts(Struct, frozen=True):
+    prompts: dict[str, str] = {}
+    default_prompt_name: str | None = None
+
+
+def read_folder(path: Path) -> EmbeddingFolder:
+    """Return what the model folder `path` declares.
+
+    Raises `RefusedError` if it is no model folder, has a family, module, pooling or default prompt that
+    cannot be honoured, or comes with code of its own, which is never run.
+    """
+    config = _read(path / "config.json", _Config)
+    if config is None:
+        raise RefusedError("model_not_found", f"There is no model {path.name}.", param="model")
+    _refuse_code(path, config)
+    family = config.model_type.replace("-", "_")
+    if family not in _FAMILIES:
+        raise _refusal(path, f"is of family {family}, not one of {', '.join(sorted(_FAMILIES))}")
+    _refuse_default_prompt(path)
+    modules = _read(path / "modules.json", list[_Module])
+    lengths = _read(next(iter(sorted(path.glob("sentence_*_config.json"))), path / "-"), _Lengths) or _Lengths()
+    return EmbeddingFolder(
+        path=path,
+        family=family,
+        pooling=_pooling(path, family, modules),
+        is_normalised=modules is None or "Normalize" in _kinds(modules),
+        max_tokens=_max_tokens(path, family, config, lengths),
+        vocabulary_size=config.vocab_size,
+        pad_id=config.pad_token_id or 0,
+        is_lower_case=lengths.do_lower_case,
+        is_quantised=(config.quantization or config.quantization_config) is not None,
+    )
+
+
+def _read(path: Path, kind: type[FileT]) -> FileT | None:
+    if not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except msgspec.DecodeError as error:
+        raise _refusal(path.parent, f"has an unreadable {path.name}: {error}") from error
+
+
+def _refuse_code(path: Path, config: _Config) -> None:
+    scripts = sorted(script.name for script in path.rglob("*.py"))
+    if scripts or config.auto_map:
+        raise _refusal(path, f"needs code of its own ({', '.join(scripts) or 'auto_map'}), which is not run")
+
+
+def _refuse_default_prompt(path: Path) -> None:
+    prompts = _read(path / "config_sentence_transformers.json", _Prompts) or _Prompts()
+    name = prompts.default_prompt_name
+    if name and prompts.prompts.get(name):
+        raise _refusal(path, f"puts the prompt {name} before every text, which is not supported")
+
+
+def _kinds(modules: Sequence[_Module]) -> list[str]:
+    """Return the class names: old and new versions of sentence-transformers differ in the path before it."""
+    return [module.type.rpartition(".")[2] for module in modules]
+
+
+def _pooling(path: Path, family: str, modules: Sequence[_Module] | None) -> Pooling:
+    """Return the pooling declared; undeclared, it is what the family was made for."""
+    folder = "1_Pooling"
+    for module, kind in zip(modules or (), _kinds(modules or ()), strict=True):
+        # The model class of gemma3_text contains its two dense layers; no other has any.
+        if kind not in _MODULES or (kind == "Dense" and family != "gemma3_text"):
+            raise _refusal(path, f"has the module {kind}, which is not supported for family {family}")
+        if kind == "Pooling":
+            folder = module.path
+    declared = _read(path / folder / "config.json", dict[str, object])
+    if declared is None:
+        return "last" if family == "qwen3" else "mean"
+    modes = [key.removeprefix("pooling_mode_") for key, value in declared.items() if value is True and "_mode_" in key]
+    if isinstance(mode := declared.get("pooling_mode"), str):
+        modes = [mode]
+    if len(modes) != 1 or modes[0] not in _POOLINGS:
+        raise _refusal(path, f"pools by {' + '.join(modes) or 'nothing'}, not one of mean, cls, max, lasttoken")
+    return _POOLINGS[modes[0]]
+
+
+def _max_tokens(path: Path, family: str, config: _Config, lengths: _Lengths) -> int:
+    """Return the limit, at most the number of positions: mlx reads beyond a table without an error."""
+    tokenizer = _read(path / "tokenizer_config.json", _Tokenizer) or _Tokenizer()
+    positions = config.max_position_embeddings
+    if positions is not None and family == "xlm_roberta":
+        # Its positions count from pad_id + 1.
+        positions -= (config.pad_token_id or 0) + 1
+    declared = lengths.max_seq_length or tokenizer.model_max_length
+    limits = [int(limit) for limit in (declared, positions) if limit is not None and limit < _NO_LIMIT]
+    if not limits:
+        raise _refusal(path, "says nowhere how many tokens fit")
+    return min(limits)
+
+
+def _refusal(path: Path, why: str) -> RefusedError:
+    return RefusedError("invalid_request", f"The model {path.name} {why}.", param="model")

@@ -1,0 +1,154 @@
+"""An embedding model in mlx: from token ids to vectors. Everything here runs on the engine thread.
+
+The only place that imports mlx-embeddings, which is GPL-licensed and optional.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, cast
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+
+from actors.engines.embeddings_folder import EmbeddingFolder, Pooling
+
+# These families need nothing but mlx; the others, and quantised weights, need the library's own loader.
+_PLAIN: Final = frozenset(("bert", "modernbert", "qwen3", "xlm_roberta"))
+
+
+def default_batch_tokens() -> int:
+    """Return how many tokens, padding included, this device runs well with."""
+    return 512 if _is_cpu() else 8192
+
+
+class VectorModel:
+    """A loaded model. On the CPU its weights are widened to float32, the only dtype that is fast there."""
+
+    def __init__(self, folder: EmbeddingFolder) -> None:
+        """Load. Raises `ValueError` for weights that do not fit, `FileNotFoundError` without any."""
+        self._folder = folder
+        self._model = _load(folder)
+        if _is_cpu():
+            self._model.set_dtype(mx.float32)
+        weights: list[mx.array] = list(dict(tree_flatten(self._model.parameters())).values())
+        mx.eval(weights)
+        self.size_bytes = sum(array.nbytes for array in weights)
+        self._dtype = next(array.dtype for array in weights if mx.issubdtype(array.dtype, mx.floating))
+        self.dtype = str(self._dtype).rpartition(".")[2]
+        # mlx is lazy: this asks for a shape and computes nothing.
+        self.dimensions = self._pooled([[0]]).shape[-1]
+
+    def warm_up(self) -> None:
+        """Run a short and a longer batch, so that no request pays for preparing kernels."""
+        self.vectors([[0]])
+        self.vectors([[0] * min(self._folder.max_tokens, 128), [0]])
+
+    def vectors(self, batch: Sequence[Sequence[int]]) -> list[bytes]:
+        """Return a vector for each row of token ids, as little-endian float32."""
+        return [row.tobytes() for row in np.array(self._pooled(batch)).astype("<f4", copy=False)]
+
+    def free(self) -> None:
+        """Give the weights back. No other call may follow."""
+        del self._model
+        mx.clear_cache()
+
+    def _pooled(self, batch: Sequence[Sequence[int]]) -> mx.array:
+        lengths = np.array([len(row) for row in batch], dtype=np.int32)
+        ids = np.full((len(batch), lengths.max()), self._folder.pad_id, dtype=np.int32)
+        for row, tokens in zip(ids, batch, strict=True):
+            row[: len(tokens)] = tokens
+        mask = mx.array((np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int32))
+        pooled = _POOL[self._folder.pooling](self._hidden(mx.array(ids), mask).astype(mx.float32), mask)
+        if self._folder.family == "gemma3_text":
+            for dense in self._model.dense:
+                pooled = dense(pooled).astype(mx.float32)
+        if self._folder.is_normalised:
+            pooled = pooled / mx.maximum(mx.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
+        return pooled
+
+    def _hidden(self, ids: mx.array, mask: mx.array) -> mx.array:
+        if self._folder.family == "modernbert":
+            # Its outer class pools by a setting of its own, and its masks take the dtype of ours.
+            states: mx.array = self._model.model(ids, mask.astype(self._dtype))["last_hidden_state"]
+        else:
+            states = self._model(ids, attention_mask=mask).last_hidden_state
+        return states
+
+
+def _is_cpu() -> bool:
+    return mx.default_device() == mx.Device(mx.cpu)
+
+
+def _mean(states: mx.array, mask: mx.array) -> mx.array:
+    return mx.where(mask[..., None], states, 0).sum(axis=1) / mask.sum(axis=1, keepdims=True)
+
+
+def _cls(states: mx.array, _: mx.array) -> mx.array:
+    return states[:, 0]
+
+
+def _max(states: mx.array, mask: mx.array) -> mx.array:
+    return mx.where(mask[..., None], states, -mx.inf).max(axis=1)
+
+
+def _last(states: mx.array, mask: mx.array) -> mx.array:
+    return states[mx.arange(states.shape[0]), mask.sum(axis=1) - 1]
+
+
+_POOL: Final[dict[Pooling, Callable[[mx.array, mx.array], mx.array]]] = {
+    "mean": _mean,
+    "cls": _cls,
+    "max": _max,
+    "last": _last,
+}
+
+
+def _load(folder: EmbeddingFolder) -> Any:
+    """Return the library's model of the family. Neither mlx nor the library has types for it."""
+    if folder.is_quantised or folder.family not in _PLAIN:
+        model = import_module("mlx_embeddings.utils").load_model(folder.path)
+        if _is_cpu():
+            # A quantised product takes 3 to 10 times as long as one in float32 there.
+            model = import_module("mlx_lm.utils").dequantize_model(model)
+        return model
+    library = _architecture(folder.family)
+    config = json.loads((folder.path / "config.json").read_bytes())
+    model = library.Model(library.ModelArgs.from_dict(config))
+    weights = library.Model.sanitize(model, _weights(folder.path))
+    model.load_weights(list(weights.items()))
+    model.eval()
+    return model
+
+
+def _weights(path: Path) -> dict[str, mx.array]:
+    files = sorted(path.glob("model*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{path} holds no model*.safetensors")
+    weights: dict[str, mx.array] = {}
+    for file in files:
+        # Its type covers the other formats too.
+        weights.update(cast("dict[str, mx.array]", mx.load(file)))
+    return weights
+
+
+def _architecture(family: str) -> ModuleType:
+    """Import one module of the library without its `__init__`, which imports transformers for 2.5 s.
+
+    Raises `ImportError` if the library is not installed.
+    """
+    spec = find_spec("mlx_embeddings")
+    if spec is None:
+        raise ImportError("mlx-embeddings is not installed; the extra 'embeddings' brings it")
+    is_stranger = "mlx_embeddings" not in sys.modules
+    sys.modules.setdefault("mlx_embeddings", module_from_spec(spec))
+    try:
+        return import_module(f"mlx_embeddings.models.{family}")
+    finally:
+        if is_stranger:
+            del sys.modules["mlx_embeddings"]

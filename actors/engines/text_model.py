@@ -1,0 +1,130 @@
+"""Reads a language model from a folder: weights, tokenizer and what they say of themselves."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx_lm
+import msgspec
+from llguidance import LLTokenizer
+from mlx.nn.layers.base import Module
+from mlx.utils import tree_flatten
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from msgspec import Struct
+
+from actors.engines.blas import prepare_blas
+from actors.engines.engine import ModelFacts
+from actors.engines.text_grammar import grammar_tokenizer
+from actors.engines.text_memory import KvCost, default_kv_bytes, kv_cost
+from bus.errors import RefusedError
+
+# For the few architectures that name no limit in their configuration.
+_UNSAID_CONTEXT_LENGTH = 8192
+
+
+class TextLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much a text engine takes on. `None` leaves it to the engine, or to the model."""
+
+    max_batch: int = 32
+    prefill_batch: int = 8
+    prefill_step: int | None = None
+    context_length: int | None = None
+    default_max_tokens: int | None = None
+    prefix_bytes: int | None = None
+    kv_bytes: int | None = None
+    warmup: bool = True
+
+
+class Defaults(Struct, frozen=True, kw_only=True):
+    """How the makers of a model want it sampled: its generation_config.json."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+
+
+class TextModel(NamedTuple):
+    """A loaded model. `vocab_size` is the number of logits, which may exceed the tokenizer's.
+
+    `token_bytes` is None if the tokenizer does not tell what its tokens stand for.
+    All rows together, and what is kept of earlier ones, may take `kv_bytes`.
+    """
+
+    model: Module
+    tokenizer: TokenizerWrapper
+    facts: ModelFacts
+    vocab_size: int
+    defaults: Defaults
+    token_bytes: LLTokenizer | None
+    kv_cost: KvCost
+    kv_bytes: int
+
+
+def load_model(path: Path, limits: TextLimits) -> TextModel:
+    """Load the model in the folder `path`, on the calling thread.
+
+    Raises `RefusedError` if there is none, or if it comes with code of its own, which is never run.
+    """
+    if not (path / "config.json").is_file():
+        raise RefusedError("model_not_found", f"There is no model {path.name}.", param="model")
+    _refuse_code(path)
+    model, tokenizer, config = mlx_lm.load(str(path), lazy=True, return_config=True)
+    if not mx.metal.is_available():
+        # On a CPU only float32 is fast: bfloat16 takes 20 times as long.
+        model.set_dtype(mx.float32)
+    mx.eval(model.parameters())
+    facts = _facts(dict(tree_flatten(model.parameters())), config, limits)
+    # mlx is lazy: this asks for a shape and computes nothing.
+    vocab_size = model(mx.array([[0]])).shape[-1]
+    return TextModel(
+        model=model,
+        tokenizer=tokenizer,
+        facts=facts,
+        vocab_size=vocab_size,
+        defaults=_defaults(path),
+        token_bytes=grammar_tokenizer(tokenizer, vocab_size),
+        kv_cost=kv_cost(model, facts.context_length),
+        kv_bytes=default_kv_bytes() if limits.kv_bytes is None else limits.kv_bytes,
+    )
+
+
+def _refuse_code(path: Path) -> None:
+    named = [
+        f"{key} in {name}"
+        for name in ("config.json", "tokenizer_config.json")
+        for key in ("model_file", "auto_map")
+        if key in _json(path / name)
+    ]
+    if found := [file.name for file in path.glob("*.py")] + named:
+        raise RefusedError(
+            "invalid_request",
+            f"The model {path.name} comes with code of its own ({found[0]}), which is not run.",
+            param="model",
+        )
+
+
+def _json(file: Path) -> dict[str, Any]:
+    return msgspec.json.decode(file.read_bytes(), type=dict[str, Any]) if file.is_file() else {}
+
+
+def _defaults(path: Path) -> Defaults:
+    return msgspec.convert(_json(path / "generation_config.json"), Defaults)
+
+
+def _facts(weights: dict[str, mx.array], config: dict[str, Any], limits: TextLimits) -> ModelFacts:
+    text_config = config.get("text_config") or {}
+    said = config.get("max_position_embeddings") or text_config.get("max_position_embeddings")
+    context_length = int(said or limits.context_length or _UNSAID_CONTEXT_LENGTH)
+    quantization = config.get("quantization") or {}
+    floating = [each.dtype for each in weights.values() if mx.issubdtype(each.dtype, mx.floating)]
+    widest = max(floating, key=lambda dtype: dtype.size)
+    dtype = str(widest).removeprefix("mlx.core.")
+    return ModelFacts(
+        family=str(config["model_type"]),
+        context_length=min(context_length, limits.context_length or context_length),
+        size_bytes=sum(each.nbytes for each in weights.values()),
+        dtype=f"{quantization['bits']}-bit {dtype}" if "bits" in quantization else dtype,
+        blas=prepare_blas(),
+    )

@@ -1,0 +1,236 @@
+"""Turns a request into tokens and settings that the model can honour, or refuses it. Computes nothing."""
+
+from typing import TypeVar
+
+from llguidance import LLMatcher
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from msgspec import Struct
+
+from actors.engines.text_dialect import Calling, Dialect
+from actors.engines.text_grammar import Grammars
+from actors.engines.text_model import TextLimits, TextModel
+from actors.engines.text_sampling import Penalties, Sampling
+from actors.engines.text_template import Conversations
+from bus.errors import RefusedError
+from bus.messages.chat import ChatRequest, Message
+from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
+
+T = TypeVar("T")
+
+# In characters: this many were tokenised in 160 ms, and everyone else waits meanwhile.
+_LONGEST_TEXT = 256 * 1024
+# Tokens for which memory is reserved when nobody says how long the answer may be.
+_USUAL_ANSWER = 2048
+
+
+class TextWork(Struct, frozen=True, kw_only=True):
+    """A request that was found possible. Everything in it is decided.
+
+    The batch makes room for `reserved` tokens, prompt and all. Who has not said `max_tokens` gets room for a
+    usual answer, since hardly any fills the context.
+    `opening` is the state in which the answer to a conversation begins; without it a prompt is continued.
+    """
+
+    prompt: list[int]
+    max_tokens: int
+    reserved: int = 0
+    sampling: Sampling
+    penalties: Penalties
+    seed: int | None
+    stop: tuple[str, ...]
+    grammar: LLMatcher | None = None
+    top_logprobs: int | None = None
+    opening: str | None = None
+    calling: Calling | None = None
+
+
+class PromptReader:
+    """Knows the tokenizer and the bounds of one model."""
+
+    def __init__(self, model: TextModel, limits: TextLimits, dialect: Dialect) -> None:
+        self._tokenizer: TokenizerWrapper = model.tokenizer
+        self._dialect = dialect
+        self._conversations = Conversations(model.tokenizer, dialect)
+        self._context_length = model.facts.context_length
+        self._vocab_size = model.vocab_size
+        self._defaults = model.defaults
+        self._default_max_tokens = limits.default_max_tokens
+        self._grammars = Grammars(model.token_bytes)
+        self._tells_tokens = model.token_bytes is not None
+        self._kv_cost = model.kv_cost
+        self._kv_bytes = model.kv_bytes
+        self._most_tokens = model.kv_cost.most_tokens(model.kv_bytes, model.facts.context_length)
+
+    def read(self, request: ChatRequest) -> TextWork:
+        """Return the work that `request` asks for. Raises `RefusedError` naming the field at fault."""
+        if bool(request.messages) == (request.prompt is not None):
+            raise RefusedError("invalid_request", "Give exactly one of messages and prompt.", param="messages")
+        # The cheap checks come first: tokenising a long text takes a while.
+        sampling = self._sampling(request)
+        penalties = self._penalties(request)
+        grammar = None if request.grammar is None else self._grammars.compile(request.grammar)
+        calling = self._conversations.calling(request)
+        if grammar is not None and calling is not None:
+            raise RefusedError(
+                "unsupported_parameter", "A grammar together with tools is not supported.", param="grammar"
+            )
+        prompt = self._prompt(request)
+        # Kept to a grammar from the first token on, an answer has no reasoning and no calls to find.
+        opening = self._dialect.opening(prompt) if request.messages and grammar is None else None
+        self._check_logprobs(request, opening, calling)
+        max_tokens = self._max_tokens(request, len(prompt))
+        return TextWork(
+            prompt=prompt,
+            max_tokens=max_tokens,
+            reserved=len(prompt) + (max_tokens if request.max_tokens else min(max_tokens, _USUAL_ANSWER)),
+            sampling=sampling,
+            penalties=penalties,
+            seed=request.seed,
+            stop=request.stop,
+            grammar=grammar,
+            top_logprobs=request.top_logprobs,
+            opening=opening,
+            calling=calling,
+        )
+
+    def _check_logprobs(self, request: ChatRequest, opening: str | None, calling: Calling | None) -> None:
+        if request.top_logprobs is None:
+            return
+        if not self._tells_tokens:
+            why = "This model's tokenizer does not tell its tokens."
+        elif opening is not None and self._dialect.state(opening, with_calls=calling is not None) is not None:
+            why = "Log probabilities of answers with reasoning or calls are not supported."
+        else:
+            return
+        raise RefusedError("unsupported_parameter", why, param="top_logprobs")
+
+    def tokenize(self, request: TokenizeRequest) -> Tokens:
+        """Return what `read` would make of the same text or messages, also when it is too long for the model.
+
+        Raises `RefusedError` naming the field at fault.
+        """
+        if bool(request.messages) == (request.prompt is not None):
+            raise RefusedError("invalid_request", "Give exactly one of messages and prompt.", param="messages")
+        length = len(request.prompt or "") + sum(map(_length, request.messages))
+        if length > _LONGEST_TEXT:
+            raise RefusedError("too_large", f"{length} characters; at most {_LONGEST_TEXT} are tokenised at once.")
+        if request.prompt is None:
+            tokens = self._whole_conversation(request)
+        elif request.add_special_tokens is False:
+            tokens = list(self._tokenizer.encode(request.prompt, add_special_tokens=False))
+        else:
+            tokens = self._text(request.prompt)
+        return Tokens(tokens=tuple(tokens), context_length=self._context_length)
+
+    def detokenize(self, request: DetokenizeRequest) -> Detokenized:
+        """Return the text of tokens. Raises `RefusedError` for one that the model does not have."""
+        self._check_ids(list(request.tokens), "tokens")
+        # Cleaning up would take the space before a full stop away, which then tokenises differently.
+        return Detokenized(prompt=self._tokenizer.decode(list(request.tokens), clean_up_tokenization_spaces=False))
+
+    def _whole_conversation(self, request: TokenizeRequest) -> list[int]:
+        if request.add_special_tokens:
+            raise RefusedError(
+                "invalid_request",
+                "The special tokens of a conversation are in its chat template.",
+                param="add_special_tokens",
+            )
+        return self._conversations.tokens(ChatRequest(messages=request.messages))
+
+    def _prompt(self, request: ChatRequest) -> list[int]:
+        if request.prompt is None:
+            return self._conversations.tokens(request)
+        self._refuse_conversational(request)
+        if isinstance(request.prompt, str):
+            prompt = self._text(request.prompt)
+        else:
+            prompt = list(request.prompt)
+            self._check_ids(prompt, "prompt")
+        if not prompt:
+            raise RefusedError("invalid_request", "The prompt is empty.", param="prompt")
+        return prompt
+
+    def _refuse_conversational(self, request: ChatRequest) -> None:
+        for param in ("tools", "reasoning_effort", "enable_thinking"):
+            if getattr(request, param) not in ((), None):
+                raise RefusedError("invalid_request", f"{param} goes with messages, not with a prompt.", param=param)
+
+    def _text(self, text: str) -> list[int]:
+        bos = self._tokenizer.bos_token
+        has_bos = bos is not None and text.startswith(bos)
+        return list(self._tokenizer.encode(text, add_special_tokens=not has_bos))
+
+    def _max_tokens(self, request: ChatRequest, prompt_length: int) -> int:
+        param = "prompt" if request.prompt is not None else "messages"
+        limit = f"This model's maximum context length is {self._context_length} tokens. However, "
+        rest = self._context_length - prompt_length
+        if rest < 1:
+            message = f"{limit}your {param} resulted in {prompt_length} tokens."
+            raise RefusedError("context_length_exceeded", message, param=param)
+        self._check_memory(prompt_length + (request.max_tokens or 1), param)
+        if request.max_tokens is None:
+            return min(rest, self._default_max_tokens or rest, self._most_tokens - prompt_length)
+        if request.max_tokens > rest:
+            message = (
+                f"{limit}you requested {prompt_length + request.max_tokens} tokens "
+                f"({prompt_length} in the {param}, {request.max_tokens} in the completion)."
+            )
+            raise RefusedError("context_length_exceeded", message, param=param)
+        return request.max_tokens
+
+    def _check_memory(self, tokens: int, param: str) -> None:
+        # Beyond the context there is a better reason to refuse.
+        if self._most_tokens < tokens <= self._context_length:
+            message = (
+                f"This request takes {tokens} tokens, prompt and completion, which need "
+                f"{self._kv_cost.of(1, tokens)} bytes of memory; this model has {self._kv_bytes}, "
+                f"enough for {self._most_tokens} tokens."
+            )
+            raise RefusedError("insufficient_memory", message, param=param)
+
+    def _sampling(self, request: ChatRequest) -> Sampling:
+        if request.top_k is not None and request.top_k >= self._vocab_size:
+            raise RefusedError(
+                "invalid_request",
+                f"top_k is {request.top_k}, but may be at most {self._vocab_size - 1}; 0 is off.",
+                param="top_k",
+            )
+        own = self._defaults
+        top_k = _first(request.top_k, own.top_k, 0)
+        return Sampling(
+            temperature=_first(request.temperature, own.temperature, 1.0),
+            top_p=_first(request.top_p, own.top_p, 1.0),
+            top_k=top_k if top_k < self._vocab_size else 0,
+            min_p=_first(request.min_p, own.min_p, 0.0),
+        )
+
+    def _penalties(self, request: ChatRequest) -> Penalties:
+        bias = request.logit_bias or {}
+        # mlx writes past the end of the logits for an id that is too large: the process dies.
+        self._check_ids(list(bias), "logit_bias")
+        return Penalties(
+            presence=request.presence_penalty or 0.0,
+            frequency=request.frequency_penalty or 0.0,
+            repetition=_first(request.repetition_penalty, self._defaults.repetition_penalty, 1.0),
+            bias=tuple(bias.items()),
+        )
+
+    def _check_ids(self, ids: list[int], param: str) -> None:
+        for token in ids:
+            if not 0 <= token < self._vocab_size:
+                raise RefusedError(
+                    "invalid_request",
+                    f"{token} is not a token id of this model, which has {self._vocab_size}.",
+                    param=param,
+                )
+
+
+def _first(said: T | None, default: T | None, otherwise: T) -> T:
+    if said is not None:
+        return said
+    return otherwise if default is None else default
+
+
+def _length(message: Message) -> int:
+    content = message.content
+    return len(content) if isinstance(content, str) else sum(len(part.text) for part in content)

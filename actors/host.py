@@ -1,0 +1,182 @@
+"""Hosting a model: loads its engine, answers for it, says how it stands, and runs its jobs, all in this process.
+
+Each capability's actor file stays free of this; `capabilities.py` says which engine, actor and subjects a kind of
+model has.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import psutil
+import structlog
+
+from actors.capabilities import Capability
+from actors.config import ActorsConfig, ModelEntry
+from actors.mailbox import Finished, Limits, Mailbox
+from actors.recorder import Recorder
+from actors.supervisor import Child, supervise_all
+from actors.worker import Worker, WorkerConfig
+from actors.worker import child as worker_child
+from bus.blobs import Blobs
+from bus.client import Bus
+from bus.heartbeat import beating
+from bus.ids import new_id
+from bus.messages.presence import Heartbeat, InstanceState
+from bus.serve import Endpoint, ServiceInfo, serving
+from bus.subjects import escape
+from eventlog.events import ModelReady, RequestFinished
+
+log = structlog.get_logger()
+
+# An engine thread that has not answered for so long makes no progress.
+_STUCK = 60.0
+
+
+class Host:
+    """One model in this process."""
+
+    def __init__(
+        self, bus: Bus, entry: ModelEntry, capability: Capability, config: ActorsConfig, instance: str
+    ) -> None:
+        self._bus = bus
+        self._entry = entry
+        self._capability = capability
+        self._config = config
+        self._instance = instance
+        self._recorder: Recorder | None = None
+        self._state: InstanceState = "starting"
+        self._detail: dict[str, str] = {}
+        self._answered = time.monotonic()
+        self._ping: asyncio.Task[None] | None = None
+        self._process = psutil.Process()
+        limits = Limits(
+            concurrency=entry.concurrency or config.default_concurrency,
+            max_queue=config.max_queue_size,
+            queue_timeout=config.queue_timeout,
+        )
+        self._mailbox: Mailbox[Any, Any, Any] = Mailbox(capability.actor, limits, self._finished, instance)
+
+    async def run(self, recorder: Recorder, blobs: Blobs) -> None:
+        """Load, then answer until cancelled; then let what is running finish, within the drain time."""
+        self._recorder = recorder
+        endpoints = [Endpoint(subject(self._entry.id), self._mailbox.receive) for subject in self._capability.subjects]
+        endpoints += [Endpoint(subject(self._entry.id), answer) for subject, answer in self._capability.beside]
+        async with (
+            beating(self._bus, self._look),
+            self._loaded(),
+            serving(self._bus, self._info(), *endpoints, drain=self._config.drain_seconds),
+        ):
+            self._state = "ready"
+            try:
+                await supervise_all(self._worker(blobs))
+            finally:
+                self._state = "draining"
+
+    @asynccontextmanager
+    async def _loaded(self) -> AsyncGenerator[None]:
+        begun = time.monotonic()
+        facts = await self._capability.engine.load()
+        seconds = time.monotonic() - begun
+        self._detail = {
+            "family": facts.family,
+            "context_length": str(facts.context_length),
+            "size_bytes": str(facts.size_bytes),
+            "dtype": facts.dtype,
+            "blas": facts.blas,
+            "warmup": "on" if self._config.warmup else "off",
+        }
+        if facts.dimensions is not None:
+            self._detail["dimensions"] = str(facts.dimensions)
+        log.info("model.ready", model=self._entry.id, seconds=round(seconds, 3), **self._detail)
+        self._record(
+            ModelReady(
+                id=new_id(),
+                at=datetime.now(UTC),
+                model=self._entry.id,
+                instance=self._instance,
+                seconds=seconds,
+                size_bytes=facts.size_bytes,
+            )
+        )
+        try:
+            yield
+        finally:
+            await self._capability.engine.unload()
+
+    def _worker(self, blobs: Blobs) -> Child:
+        config = WorkerConfig(
+            # Half of the places, so that jobs never shut out those who wait for an answer.
+            concurrency=max(1, (self._entry.concurrency or self._config.default_concurrency) // 2),
+            max_attempts=self._config.job_max_attempts,
+            run_timeout=self._config.job_run_timeout,
+            drain=self._config.drain_seconds,
+            ack_wait=self._config.job_ack_wait,
+        )
+        worker = Worker(self._bus, blobs, self._entry.id, self._instance, config)
+        return worker_child(worker, self._mailbox.room, self._entry.id)
+
+    def _info(self) -> ServiceInfo:
+        return ServiceInfo(
+            name=f"fusion-{self._entry.kind}",
+            instance=self._instance,
+            description=f"{self._entry.kind} with {self._entry.id}",
+            metadata={
+                "model": self._entry.id,
+                "token": escape(self._entry.id),
+                "tier": str(self._entry.tier),
+            },
+            stats=lambda: {name: getattr(self._mailbox.load, name) for name in self._mailbox.load.__struct_fields__},
+        )
+
+    async def _look(self) -> Heartbeat:
+        return Heartbeat(
+            instance=self._instance,
+            role=self._entry.kind,
+            state=self._progress(),
+            pid=os.getpid(),
+            at=time.time(),
+            model=self._entry.id,
+            load=self._mailbox.load,
+            rss_bytes=self._process.memory_info().rss,
+            detail=self._detail,
+        )
+
+    def _progress(self) -> InstanceState:
+        """Return the state; `stuck` when the engine thread has not answered for long."""
+        if self._state != "ready":
+            return self._state
+        if self._ping is None or self._ping.done():
+            if self._ping is not None:
+                self._ping.result()  # A broken engine raises here, and the host with it.
+                self._answered = time.monotonic()
+            self._ping = asyncio.create_task(self._capability.engine.ping())
+        return "stuck" if time.monotonic() - self._answered > _STUCK else "ready"
+
+    def _finished(self, finished: Finished[Any]) -> None:
+        usage = getattr(finished.last, "usage", None)
+        read = usage.prompt_tokens if usage else getattr(finished.last, "prompt_tokens", None)
+        self._record(
+            RequestFinished(
+                id=new_id(),
+                at=datetime.now(UTC),
+                request_id=finished.request_id,
+                model=self._entry.id,
+                operation=finished.operation,
+                outcome=finished.outcome,
+                queued=finished.queued,
+                first=finished.first,
+                total=finished.total,
+                prompt_tokens=read or 0,
+                completion_tokens=usage.completion_tokens if usage else 0,
+                cached_tokens=usage.cached_tokens if usage else 0,
+            )
+        )
+
+    def _record(self, event: ModelReady | RequestFinished) -> None:
+        if self._recorder is not None:
+            self._recorder.put(event)

@@ -1,0 +1,72 @@
+"""A child that is an OS process: spawned, waited for, told to drain, and killed when it does not.
+
+Every spawn is a new instance with a new name. The child reads its stdin and ends when our end closes, which
+happens however we die.
+"""
+
+import asyncio
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import structlog
+from msgspec import Struct
+
+from bus.ids import new_id
+
+log = structlog.get_logger()
+
+
+class ProcessEndedError(Exception):
+    """The process ended without being asked to."""
+
+
+class Program(Struct, frozen=True, kw_only=True):
+    """What to spawn. `argv` is given the instance's name; `on_end` hears of ends that nobody asked for.
+
+    `drain` is how long SIGTERM may take, in seconds, before SIGKILL.
+    """
+
+    name: str
+    argv: Callable[[str], list[str]]
+    environment: dict[str, str]
+    log_path: Path
+    on_spawn: Callable[[str, int], None]
+    on_end: Callable[[str, str], Awaitable[None]]
+    drain: float = 15.0
+
+
+async def run_process(program: Program) -> None:
+    """Run one life of `program`. Raises `ProcessEndedError`; when cancelled, drains the process first."""
+    instance = f"{program.name.replace('/', '-').replace('.', '_')}-{new_id()[-8:].lower()}"
+    with program.log_path.open("ab") as log_file:
+        process = await asyncio.create_subprocess_exec(
+            *program.argv(instance),
+            stdin=subprocess.PIPE,
+            stdout=log_file,
+            stderr=log_file,
+            env=program.environment,
+            start_new_session=True,  # Ctrl-C is for the supervisor, which then drains in order.
+        )
+    program.on_spawn(instance, process.pid)
+    try:
+        status = await process.wait()
+    except asyncio.CancelledError:
+        await _stop(process, program)
+        raise
+    why = f"its process ended with status {status}" if status >= 0 else f"its process was killed by signal {-status}"
+    await program.on_end(instance, why)
+    raise ProcessEndedError(f"{program.name}: {why}; see {program.log_path}")
+
+
+async def _stop(process: asyncio.subprocess.Process, program: Program) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(program.drain):
+            await process.wait()
+    except TimeoutError:
+        log.warning("process.killed", name=program.name, pid=process.pid, drain=program.drain)
+        process.kill()
+        await process.wait()

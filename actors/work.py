@@ -1,0 +1,111 @@
+"""What a job's operation means: the request it makes, and the result it leaves."""
+
+import msgspec
+import numpy as np
+
+from bus.calls import whole_calls
+from bus.client import Bus
+from bus.decoding import decode
+from bus.errors import RefusedError
+from bus.frames import Status
+from bus.messages.chat import ChatRequest, TokenLogprob, ToolCall, ToolCallDelta
+from bus.messages.embeddings import EmbedRequest
+from bus.subjects import CHAT, EMBED
+from eventlog.events import FailureReason
+
+_chat_decoder = msgspec.json.Decoder(ChatRequest)
+_embed_decoder = msgspec.json.Decoder(EmbedRequest)
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operation gave: `body` is JSON."""
+
+    body: bytes
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How an attempt went: a result, a cancel, a failure with its reason, or an error that may pass."""
+
+    result_blob: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cancelled: bool = False
+    reason: FailureReason | None = None
+    error: str = ""
+    may_pass: bool = False
+
+
+class _ChatUsage(msgspec.Struct, kw_only=True):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: dict[str, int]
+
+
+class _ChatResult(msgspec.Struct, kw_only=True, omit_defaults=True):
+    content: str
+    reasoning_content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str | None
+    usage: _ChatUsage
+    logprobs: list[TokenLogprob] = []
+
+
+class _EmbedResult(msgspec.Struct, kw_only=True):
+    embeddings: list[list[float]]
+    usage: dict[str, int]
+
+
+async def run_operation(bus: Bus, operation: str, model: str, payload: bytes, job_id: str) -> Result:
+    """Return what `operation` gives on `model`. Raises `BusError`, as `Bus.stream` does."""
+    if operation == "chat":
+        return await _chat(bus, model, decode(_chat_decoder, payload), job_id)
+    if operation == "embed":
+        return await _embed(bus, model, decode(_embed_decoder, payload), job_id)
+    raise RefusedError("invalid_request", f"This version cannot do '{operation}'.", param="operation")
+
+
+async def _chat(bus: Bus, model: str, request: ChatRequest, job_id: str) -> Result:
+    pieces: list[str] = []
+    logprobs: list[TokenLogprob] = []
+    thoughts: list[str] = []
+    calls: list[ToolCallDelta] = []
+    last = None
+    async with bus.stream(CHAT(model), request, request_id=job_id) as answer:
+        async for item in answer:
+            if not isinstance(item, Status):
+                pieces.append(item.text)
+                logprobs += item.logprobs
+                thoughts.append(item.reasoning)
+                calls += item.tool_calls
+                last = item
+    usage = last.usage if last else None
+    read, written = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+    result = _ChatResult(
+        content="".join(pieces),
+        reasoning_content="".join(thoughts),
+        tool_calls=whole_calls(calls),
+        finish_reason=last.finish_reason if last else None,
+        usage=_ChatUsage(
+            prompt_tokens=read,
+            completion_tokens=written,
+            total_tokens=read + written,
+            prompt_tokens_details={"cached_tokens": usage.cached_tokens if usage else 0},
+        ),
+        logprobs=logprobs,
+    )
+    return Result(body=msgspec.json.encode(result), prompt_tokens=read, completion_tokens=written)
+
+
+async def _embed(bus: Bus, model: str, request: EmbedRequest, job_id: str) -> Result:
+    vectors: list[list[float]] = []
+    read = 0
+    async with bus.stream(EMBED(model), request, request_id=job_id) as answer:
+        async for item in answer:
+            if not isinstance(item, Status):
+                vectors += [np.frombuffer(vector, "<f4").tolist() for vector in item.vectors]
+                read = item.prompt_tokens or read
+    result = _EmbedResult(embeddings=vectors, usage={"prompt_tokens": read, "total_tokens": read})
+    return Result(body=msgspec.json.encode(result), prompt_tokens=read)

@@ -1,0 +1,121 @@
+"""Fusion beside mlx_lm.server on one model folder: `python -m bench.chat [FOLDER]`.
+
+Both run on this machine at once, warm, on the same BLAS; only one has load at a time, in random order, round by
+round, so that what else the machine does hits both.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import random
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from actors.engines.blas import prepare_blas
+from bench.figures import Figures, figures, table
+from bench.load import Load, Run, Target, prompts, run
+from bench.processes import Measured, answering, started
+from bus.process import run_until_stopped
+from bus.server import free_port
+
+FUSION, PEER = "Fusion", "mlx_lm.server"
+_TOY = Path(__file__).parents[1] / "models" / "fusion-toy"
+_MODEL = "measured"
+
+
+def main() -> None:
+    """Read the arguments, measure, print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.chat", description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=_TOY, help="the model's folder; unsaid, the toy")
+    parser.add_argument("--at-once", type=int, nargs="+", default=[1, 8, 32, 64], help="requests in flight")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=64, help="per round and level; at least two waves are sent")
+    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=20.0, help="after which a level begins no more requests")
+    parser.add_argument("--seed", type=int, default=1, help="of the order of the servers")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    args = parser.parse_args()
+    run_until_stopped(lambda: _report(args))
+
+
+async def _report(args: argparse.Namespace) -> None:
+    found = await _measure(args)
+    print(_machine())
+    print(table(found, FUSION, PEER))
+    for (at_once, name), known in found.items():
+        if known.causes:
+            print(f"errors of {name} at {at_once}: {known.causes}")
+    if args.json:
+        rows = [{"at_once": level, "server": name, **msgspec.to_builtins(it)} for (level, name), it in found.items()]
+        content = json.dumps({"machine": _machine(), "rows": rows}, indent=1)
+        await asyncio.to_thread(args.json.write_text, content, encoding="utf-8")
+
+
+async def _measure(args: argparse.Namespace) -> dict[tuple[int, str], Figures]:
+    folder = args.folder.resolve()
+    runs: dict[tuple[int, str], list[Run]] = defaultdict(list)
+    cpu: dict[tuple[int, str], float] = defaultdict(float)
+    rss: dict[tuple[int, str], float] = {}
+    order = random.Random(args.seed)  # noqa: S311 - an order, not a secret
+    texts = prompts()
+    async with AsyncExitStack() as stack:
+        logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fusion-bench-")))
+        servers = [await stack.enter_async_context(start(folder, logs)) for start in (_fusion, _peer)]
+        for target, _ in servers:
+            await run(target, Load(at_once=8, requests=16, max_tokens=args.max_tokens), texts)
+        for number in range(args.rounds):
+            for at_once in args.at_once:
+                requests = max(args.requests, 2 * at_once)
+                load = Load(at_once=at_once, requests=requests, max_tokens=args.max_tokens, seconds=args.seconds)
+                for target, measured in order.sample(servers, len(servers)):
+                    key = (at_once, target.name)
+                    before = measured.cpu_seconds()
+                    runs[key].append(await run(target, load, texts))
+                    cpu[key] += measured.cpu_seconds() - before
+                    rss[key] = measured.rss_mb()
+                    print(f"round {number + 1}, {at_once} at once, {target.name}: done", file=sys.stderr)
+    return {key: figures(each, cpu[key], rss[key]) for key, each in sorted(runs.items())}
+
+
+@asynccontextmanager
+async def _fusion(folder: Path, logs: Path) -> AsyncGenerator[tuple[Target, Measured]]:
+    port = free_port()
+    config = logs / "fusion.yaml"
+    entry = {"id": _MODEL, "path": str(folder), "kind": "chat"}
+    config.write_text(json.dumps({"models": [entry]}), encoding="utf-8")  # JSON is YAML too.
+    argv = [sys.executable, "-m", "cli", "up", "--config", str(config), "--state-dir", str(logs / "state")]
+    argv += ["--port", str(port), "--nats-port", str(free_port())]
+    async with started(argv, logs / "fusion.log", _environment()) as measured:
+        await answering(f"http://127.0.0.1:{port}/readyz")
+        yield Target(FUSION, f"http://127.0.0.1:{port}", _MODEL), measured
+
+
+@asynccontextmanager
+async def _peer(folder: Path, logs: Path) -> AsyncGenerator[tuple[Target, Measured]]:
+    port = free_port()
+    argv = [sys.executable, "-m", "mlx_lm", "server", "--model", str(folder)]
+    argv += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "WARNING"]
+    async with started(argv, logs / "peer.log", _environment()) as measured:
+        await answering(f"http://127.0.0.1:{port}/health")
+        yield Target(PEER, f"http://127.0.0.1:{port}", str(folder)), measured
+
+
+def _environment() -> dict[str, str]:
+    """Return what gives both the same BLAS: `prepare_blas` has put its settings into our environment already."""
+    return {"LD_PRELOAD": "libopenblas.so.0"} if prepare_blas() == "openblas" else {}
+
+
+def _machine() -> str:
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""The client: ask, stream and follow who is there. Answering is in `serve.py`, the log in `events.py`.
+
+All answers come to one inbox of this connection; a table gives each to the one who waits for it.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Self, TypeVar
+
+import msgspec
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from bus.config import BusConfig
+from bus.errors import LostError, RefusedError
+from bus.frames import REQUEST_ID, size
+from bus.ids import new_id
+from bus.inbox import Answer, Inbox
+from bus.presence import Presence
+from bus.subjects import HEARTBEAT, Address
+from bus.telemetry import inject
+
+log = structlog.get_logger()
+
+RequestT = TypeVar("RequestT")
+ReplyT = TypeVar("ReplyT")
+
+_TICK = 1.0
+# nats-server closes the connection of a client whose control line (subject, inbox, sizes) exceeds 4096.
+_LONGEST_SUBJECT = 3000
+
+
+async def whole(waiting: Awaitable[ReplyT]) -> ReplyT:
+    """Await what waits with `asyncio.wait_for`, as nats-py does.
+
+    Before Python 3.12 that swallows a cancel which comes together with the result, and the task goes on for ever.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    result = await waiting
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError
+    return result
+
+
+class Bus:
+    """A connection to NATS, and what Fusion says over it."""
+
+    def __init__(self, nc: Client, role: str, config: BusConfig) -> None:
+        self.nc = nc
+        self.role = role
+        self.config = config
+        self.presence = Presence(silence=config.silence)
+        self.inbox = Inbox(f"_INBOX.{role}.{new_id()}")
+        self._encoder = msgspec.json.Encoder()
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, role: str, config: BusConfig) -> AsyncGenerator[Self]:
+        """Connect, and stay connected through server restarts until the block ends."""
+        nc = Client()
+        bus = cls(nc, role, config)
+        await _connect(nc, role, config, bus.inbox.fail_started)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(_close, nc)
+            await nc.subscribe(f"{bus.inbox.prefix}.*", cb=bus.inbox.receive, pending_msgs_limit=0)
+            await nc.subscribe(HEARTBEAT, cb=bus._on_heartbeat)
+            await nc.flush()
+            ticker = asyncio.create_task(bus._watch(), name="presence")
+            stack.push_async_callback(_cancelled, ticker)
+            yield bus
+
+    @asynccontextmanager
+    async def stream(
+        self, address: Address[RequestT, ReplyT], request: RequestT, *, request_id: str | None = None
+    ) -> AsyncGenerator[Answer[ReplyT]]:
+        """Ask `address` and read the pieces as they come. Leaving the block early ends the work at the far side.
+
+        Raises, here or from the answer: `RefusedError` with the reason of the one asked; `LostError` when nobody
+        answers, the answerer dies, a piece is missing, or one of the config's timeouts runs out.
+        """
+        request_id = request_id or new_id("req")
+        answer = self.inbox.open(request_id, address.reply, self.config, streamed=address.streamed)
+        try:
+            await self._send(address.name, self._encoder.encode(request), answer, request_id)
+            yield answer
+        finally:
+            self.inbox.close(answer)
+            if answer.unfinished and answer.cancel_subject:
+                with suppress(NatsError):
+                    await self.nc.publish(answer.cancel_subject)
+
+    async def ask(self, address: Address[RequestT, ReplyT], request: RequestT, *, patience: float = 5.0) -> ReplyT:
+        """Return the single reply of `address`. Raises as `stream` does, `LostError` after `patience` seconds."""
+        try:
+            async with asyncio.timeout(patience), self.stream(address, request) as answer:
+                async for item in answer:
+                    return item  # type: ignore[return-value]  # an unstreamed answer has no status frames
+        except TimeoutError as error:
+            raise LostError("timeout", f"No reply on {address.name} in {patience:g} s.", retry_after=1) from error
+        raise LostError("stream_broken", f"An empty answer came on {address.name}.")
+
+    async def publish(self, subject: str, message: msgspec.Struct) -> None:
+        """Say `message` to whoever listens."""
+        await self.nc.publish(subject, self._encoder.encode(message))
+
+    async def _send(self, subject: str, payload: bytes, answer: Answer[ReplyT], request_id: str) -> None:
+        headers = inject({REQUEST_ID: request_id})
+        total, limit = size(payload, headers), self.nc.max_payload
+        if total > limit:
+            raise RefusedError("too_large", f"The request is {total} bytes; the limit is {limit}.")
+        if len(subject) > _LONGEST_SUBJECT:
+            raise LostError("unavailable", f"Nobody can serve a subject of {len(subject)} characters.")
+        reply = f"{self.inbox.prefix}.{answer.token}"
+        try:
+            await self.nc.publish(subject, payload, reply=reply, headers=headers)
+        except NatsError as error:
+            raise LostError("unavailable", "The message server cannot be reached.", retry_after=1) from error
+
+    async def _on_heartbeat(self, msg: Msg) -> None:
+        beat = self.presence.receive(msg.data, time.monotonic())
+        if beat and beat.state == "down":
+            self.inbox.fail_instance(beat.instance, "The model's process ended while answering.")
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            for instance in self.presence.forget_silent(time.monotonic()):
+                self.inbox.fail_instance(instance, "The model's process has stopped answering.")
+
+
+async def _connect(nc: Client, role: str, config: BusConfig, when_reconnected: Callable[[], None]) -> None:
+    async def on_error(error: Exception) -> None:
+        log.warning("bus.error", error=repr(error))
+
+    async def on_disconnected() -> None:
+        if not (nc.is_closed or nc.is_draining):
+            log.warning("bus.disconnected")
+
+    async def on_reconnected() -> None:
+        log.info("bus.reconnected")
+        when_reconnected()
+
+    try:
+        # Endless reconnecting would make this first connecting endless too.
+        async with asyncio.timeout(config.admit_timeout):
+            await nc.connect(
+                config.url,
+                name=f"{role}-{os.getpid()}",
+                inbox_prefix=f"_INBOX.{role}".encode(),
+                error_cb=on_error,
+                disconnected_cb=on_disconnected,
+                reconnected_cb=on_reconnected,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.2,  # type: ignore[arg-type]  # it is slept, so a float does
+                connect_timeout=2,
+                ping_interval=5,
+                max_outstanding_pings=2,
+            )
+    except (NatsError, OSError, TimeoutError) as error:
+        raise LostError(
+            "unavailable", f"No nats-server answers at {config.url}: {str(error) or nc.last_error}"
+        ) from error
+
+
+async def _close(nc: Client) -> None:
+    with suppress(NatsError, TimeoutError):
+        await asyncio.wait_for(nc.drain(), 2)
+    if not nc.is_closed:
+        with suppress(OSError):  # nats-py still writes to a connection that has just broken.
+            await nc.close()
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,45 @@
+"""How to reach the bus, and how to run its server."""
+
+from pathlib import Path
+
+import msgspec
+
+
+class BusConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the server and the state are, and how long to wait for what. All times in seconds.
+
+    `admit_timeout`: until somebody takes a request; `first_timeout`: until the first piece of a streamed
+    answer after that; `idle_timeout`: between two pieces; `silence`: without heartbeats, an instance counts
+    as lost; `append_timeout`: until an event is stored.
+    """
+
+    url: str = ""
+    state_dir: Path = Path("~/.fusion")
+    admit_timeout: float = 5.0
+    first_timeout: float = 600.0
+    idle_timeout: float = 120.0
+    silence: float = 6.0
+    append_timeout: float = 5.0
+
+    @property
+    def state(self) -> Path:
+        """The state folder, whole."""
+        return self.state_dir.expanduser().absolute()
+
+    @property
+    def blobs(self) -> Path:
+        """The folder of the blobs."""
+        return self.state / "blobs"
+
+
+class NatsConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The child nats-server. Port 0 takes a free one. `sync` is its `sync_interval`: `always` or a duration."""
+
+    port: int = 4222
+    monitor_port: int = 0
+    sync: str = "always"
+
+
+# Environment variables and the fields they set.
+BUS_VARIABLES = {"FUSION_NATS_URL": "url", "FUSION_STATE_DIR": "state_dir"}
+NATS_VARIABLES = {"FUSION_NATS_SERVER_PORT": "port", "FUSION_NATS_SYNC_INTERVAL": "sync"}

@@ -1,0 +1,194 @@
+"""The log: record an event, read an aggregate, follow what happens.
+
+The expected last sequence is the fencing token: of two writers that saw the same state, one gets
+`ConflictError`. JetStream checks it before it looks for duplicates, so a retry whose first acknowledgement
+was lost looks like a conflict until the own event is found in the log (docs/adr/0003).
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import structlog
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError
+
+from bus.client import Bus, whole
+from bus.errors import BusError, ConflictError, LostError, RefusedError
+from bus.subjects import FEED, JOB_EVENT, JOB_EVENTS, JOB_QUEUED, MODEL_EVENT, REQUEST_FINISHED, fill
+from eventlog.events import (
+    Event,
+    JobEvent,
+    JobQueued,
+    ModelLost,
+    ModelReady,
+    Recorded,
+    RequestFinished,
+    Unknown,
+    decode,
+    encode,
+)
+
+log = structlog.get_logger()
+
+# JetStream's error codes.
+_WRONG_LAST_SEQUENCE = 10071
+_TOO_LARGE = 10054
+_FULL = frozenset((10077, 10047, 10023))  # message, storage and resource limits exceeded
+
+_TRY = 1.0
+_BATCH = 256
+
+
+def subject_of(event: Event) -> str:
+    """Return the subject under which `event` is recorded."""
+    match event:
+        case JobQueued():
+            return fill(JOB_QUEUED, event.job_id, event.priority, event.model)
+        case RequestFinished():
+            return fill(REQUEST_FINISHED, event.request_id)
+        case ModelReady():
+            return fill(MODEL_EVENT, event.model, "ready")
+        case ModelLost():
+            return fill(MODEL_EVENT, event.model, "lost")
+        case _:
+            kind = type(event).__struct_config__.tag
+            return fill(JOB_EVENT, event.job_id, str(kind).removeprefix("job."))
+
+
+class EventLog:
+    """The stream EVENTS."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def record(self, event: Event) -> int:
+        """Append `event` and return its sequence. Appending the same event twice appends it once."""
+        return await self._append(event, {})
+
+    async def record_next(self, event: JobEvent, *, after: int) -> int:
+        """Append `event` if the last event of its job is number `after` (0: there is none); return its sequence.
+
+        Raises `ConflictError` if another event is there by now, `RefusedError` ("storage_full") and `LostError`
+        when the log cannot be reached within the append timeout: it may then be stored or not.
+        """
+        aggregate = fill(JOB_EVENTS, event.job_id)
+        expected = {
+            "Nats-Expected-Last-Subject-Sequence": str(after),
+            "Nats-Expected-Last-Subject-Sequence-Subject": aggregate,
+        }
+        try:
+            return await self._append(event, expected)
+        except ConflictError:
+            own = await self._find_own(event)
+            if own is None:
+                raise
+            return own
+
+    async def read_job(self, job_id: str) -> list[Recorded]:
+        """Return all events of a job, oldest first; an empty list when there is none."""
+        return await self._read(fill(JOB_EVENTS, job_id))
+
+    @asynccontextmanager
+    async def follow(self, subject: str = FEED) -> AsyncGenerator[AsyncGenerator[Recorded]]:
+        """Hear of events as they are stored, from now on, on the feed. What is missed while away is not told."""
+        queue: asyncio.Queue[Recorded] = asyncio.Queue()
+
+        async def on_event(msg: Msg) -> None:
+            seq = int((msg.headers or {}).get("Nats-Sequence", 0))
+            queue.put_nowait(Recorded(seq, decode(msg.data), msg.data))
+
+        async def events() -> AsyncGenerator[Recorded]:
+            while True:
+                yield await queue.get()
+
+        subscription = await self._bus.nc.subscribe(subject, cb=on_event)
+        try:
+            await self._bus.nc.flush()
+            yield events()
+        finally:
+            if not self._bus.nc.is_closed:
+                await subscription.unsubscribe()
+
+    async def _append(self, event: Event, headers: dict[str, str]) -> int:
+        subject, payload = subject_of(event), encode(event)
+        headers = {"Nats-Msg-Id": event.id, **headers}
+        deadline = asyncio.get_running_loop().time() + self._bus.config.append_timeout
+        while True:
+            try:
+                msg = await whole(self._bus.nc.request(subject, payload, timeout=_TRY, headers=headers))
+                return _sequence(json.loads(msg.data))
+            except MaxPayloadError as error:
+                raise RefusedError("too_large", f"The event is {len(payload)} bytes, too large.") from error
+            except (NatsError, TimeoutError) as error:
+                # The same id again: it is stored once whichever of the tries got through.
+                if asyncio.get_running_loop().time() > deadline:
+                    message = "The event log does not answer; the event may or may not be stored."
+                    raise LostError("unavailable", message, retry_after=1) from error
+                await asyncio.sleep(0.05)
+
+    async def _find_own(self, event: JobEvent) -> int | None:
+        for recorded in await self.read_job(event.job_id):
+            if not isinstance(recorded.event, Unknown) and recorded.event.id == event.id:
+                return recorded.seq
+        return None
+
+    async def _read(self, subject: str) -> list[Recorded]:
+        found: list[Recorded] = []
+        while True:
+            start = found[-1].seq + 1 if found else 1
+            batch, has_more = await self._read_batch(subject, start)
+            found += batch
+            if not has_more:
+                return found
+
+    async def _read_batch(self, subject: str, start: int) -> tuple[list[Recorded], bool]:
+        """Read through JetStream's batched direct get (NATS ADR-31): messages, then an empty one with 204."""
+        deadline = asyncio.get_running_loop().time() + self._bus.config.append_timeout
+        body = json.dumps({"seq": start, "next_by_subj": subject, "batch": _BATCH}).encode()
+        while True:
+            try:
+                return await self._direct_get(body)
+            except (NatsError, TimeoutError) as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise LostError("unavailable", "The event log does not answer.", retry_after=1) from error
+                await asyncio.sleep(0.05)
+
+    async def _direct_get(self, body: bytes) -> tuple[list[Recorded], bool]:
+        nc = self._bus.nc
+        inbox = nc.new_inbox()
+        subscription = await nc.subscribe(inbox)
+        found: list[Recorded] = []
+        try:
+            await nc.publish("$JS.API.DIRECT.GET.EVENTS", body, reply=inbox)
+            while True:
+                msg = await whole(subscription.next_msg(timeout=_TRY))
+                headers = msg.headers or {}
+                status = headers.get("Status")
+                if status in {"204", "404"}:
+                    return found, int(headers.get("Nats-Num-Pending", 0)) > 0
+                if status is not None:
+                    raise LostError("unavailable", f"Reading the log: {status} {headers.get('Description')}.")
+                found.append(Recorded(int(headers["Nats-Sequence"]), decode(msg.data), msg.data))
+        finally:
+            await subscription.unsubscribe()
+
+
+def _sequence(answer: dict[str, object]) -> int:
+    error = answer.get("error")
+    if not isinstance(error, dict):
+        return int(str(answer["seq"]))
+    code = error.get("err_code")
+    raise _append_error(int(code or 0), str(error.get("description")))
+
+
+def _append_error(code: int, description: str) -> BusError:
+    if code == _WRONG_LAST_SEQUENCE:
+        return ConflictError("conflict", f"The log has moved on: {description}.")
+    if code == _TOO_LARGE:
+        return RefusedError("too_large", f"The event is too large: {description}.")
+    if code in _FULL:
+        return RefusedError("storage_full", f"The event log is full: {description}.")
+    return LostError("unavailable", f"The event log refused the event: {description} ({code}).")

@@ -1,0 +1,69 @@
+"""What is said with the historian."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from msgspec import Meta, Raw, Struct
+
+from eventlog.job import JobStatus, Priority
+
+
+class HistoryQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Tell which jobs there were, newest first, once the history has reached sequence `at_least` of the log."""
+
+    status: JobStatus | None = None
+    model: str | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    offset: Annotated[int, Meta(ge=0)] = 0
+    at_least: Annotated[int, Meta(ge=0)] = 0
+
+
+class JobRow(Struct, frozen=True, kw_only=True):
+    """One job as the history holds it."""
+
+    job_id: str
+    status: JobStatus
+    model: str
+    operation: str
+    priority: Priority
+    created_at: datetime
+    attempts: int
+    started_at: datetime | None
+    completed_at: datetime | None
+    error: str | None
+    reason: str | None
+    metadata: dict[str, Any]
+
+
+class HistoryReply(Struct, frozen=True, kw_only=True):
+    """A page of jobs. `total` counts all that match; `as_of` is the log sequence the history has reached."""
+
+    jobs: tuple[JobRow, ...]
+    total: int
+    as_of: int
+
+
+class JobQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Tell what happened to this job, once the history has reached sequence `at_least` of the log."""
+
+    job_id: Annotated[str, Meta(min_length=1)]
+    at_least: Annotated[int, Meta(ge=0)] = 0
+
+
+class JobHistory(Struct, frozen=True, kw_only=True):
+    """A job and its events as recorded, oldest first."""
+
+    job: JobRow
+    events: tuple[Raw, ...]
+    as_of: int
+
+
+class RebuildHistory(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Throw the history away and project the log again."""
+
+
+class Rebuilt(Struct, frozen=True, kw_only=True):
+    """The history has reached log sequence `as_of` again and holds so many jobs."""
+
+    as_of: int
+    jobs: int

@@ -1,0 +1,36 @@
+"""What an instance says of itself once a second."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+InstanceState = Literal["starting", "ready", "stuck", "draining", "down", "failed"]
+
+
+class Load(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How busy a mailbox is, counted in requests."""
+
+    queued: int = 0
+    running: int = 0
+    max_queue: int = 0
+    concurrency: int = 0
+    served: int = 0
+    refused: int = 0
+
+
+class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An instance is alive; `state` is `ready` only while its engine makes progress.
+
+    `role` is the kind of actor (chat, embeddings, core, historian, edge …). The supervisor says `down` once of an
+    instance whose process has ended, and `failed` of one that it has given up. Bytes are of memory.
+    """
+
+    instance: str
+    role: str
+    state: InstanceState
+    pid: int
+    at: float
+    model: str | None = None
+    load: Load = Load()
+    rss_bytes: int = 0
+    detail: dict[str, str] = {}

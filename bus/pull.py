@@ -1,0 +1,183 @@
+"""Pulling from JetStream consumers: one job at a time for workers, the log in batches for projections.
+
+nats-py's own `fetch` cannot poll without waiting for one message, and `request` drops what a pull answers,
+because the message keeps its original subject (docs/adr/0003).
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from bus.client import Bus, whole
+from bus.errors import LostError
+from bus.streams import api
+from eventlog.events import Recorded, decode
+
+log = structlog.get_logger()
+
+_NANO = 10**9
+
+
+class Delivery:
+    """One message handed out by a work queue. It comes again after the queue's ack wait unless acknowledged."""
+
+    def __init__(self, nc: Client, msg: Msg) -> None:
+        self._nc = nc
+        self._msg = msg
+
+    @property
+    def subject(self) -> str:
+        """The subject of the message."""
+        return self._msg.subject
+
+    async def ack(self) -> None:
+        """Take it off the queue; returns when the server has done so. No fence: a late ack succeeds too."""
+        with suppress(NatsError, TimeoutError):  # Then it comes again, and the log tells that it is done.
+            await whole(self._nc.request(self._msg.reply, b"+ACK", timeout=2))
+
+    async def nak(self, delay: float) -> None:
+        """Hand it out again after `delay` seconds."""
+        with suppress(NatsError):
+            await self._nc.publish(self._msg.reply, b"-NAK " + json.dumps({"delay": int(delay * _NANO)}).encode())
+
+    async def in_progress(self) -> None:
+        """Start the ack wait anew."""
+        with suppress(NatsError):
+            await self._nc.publish(self._msg.reply, b"+WPI")
+
+
+async def pull_one(nc: Client, stream: str, durable: str, *, wait: float = 2.0) -> Delivery | None:
+    """Return the next message of the durable, or None when there is none now. Raises `LostError`."""
+    inbox = nc.new_inbox()
+    subscription = await nc.subscribe(inbox, max_msgs=1)
+    try:
+        body = b'{"batch":1,"no_wait":true}'
+        await nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}", body, reply=inbox)
+        msg = await whole(subscription.next_msg(timeout=wait))
+    except (NatsError, TimeoutError) as error:
+        raise LostError("unavailable", f"The queue {durable} does not answer.") from error
+    finally:
+        with suppress(NatsError):
+            await subscription.unsubscribe()
+    status = (msg.headers or {}).get("Status")
+    if status in {"404", "408"}:
+        return None
+    if status is not None:
+        raise LostError("unavailable", f"The queue {durable} answers {status}.")
+    return Delivery(nc, msg)
+
+
+class LogReader:
+    """Reads the log from a sequence on, in order and without a gap, across server restarts."""
+
+    _BATCH = 1000
+    _EXPIRES = 5.0
+
+    def __init__(self, bus: Bus, after: int) -> None:
+        self._bus = bus
+        self._last = after
+        self._queue: asyncio.Queue[Recorded | None] = asyncio.Queue()
+        self._consumer = ""
+        self._asked_at = 0.0
+        self._owed = 0
+        self._reconnects = bus.nc.stats["reconnects"]
+        self.inbox = bus.nc.new_inbox()
+        self._expected = 0
+
+    async def batch(self, limit: int) -> list[Recorded]:
+        """Return the next events, at least one and at most `limit`: those there are, or the next to come."""
+        entries: list[Recorded] = []
+        while not entries:
+            await self._ask()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    self._take(await self._queue.get(), entries)
+            while self._queue.qsize() and len(entries) < limit:
+                self._take(self._queue.get_nowait(), entries)
+        return entries
+
+    async def receive(self, msg: Msg) -> None:
+        """Take a message of the pull in."""
+        headers = msg.headers or {}
+        if "Status" in headers:
+            # 408 and 409 end a pull; anything may be wrong with the consumer, so look again.
+            self._owed = 0
+            self._queue.put_nowait(None)
+            return
+        self._owed -= 1
+        # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>
+        tokens = msg.reply.split(".")
+        seq, consumer_seq = int(tokens[-4]), int(tokens[-3])
+        if tokens[3] != self._consumer:
+            return
+        self._expected += 1
+        if consumer_seq != self._expected:
+            self._consumer = ""  # Something was lost on the way: begin again behind the last one taken.
+            self._queue.put_nowait(None)
+            return
+        self._queue.put_nowait(Recorded(seq, decode(msg.data), msg.data))
+
+    def _take(self, entry: Recorded | None, entries: list[Recorded]) -> None:
+        if entry is not None and entry.seq > self._last:
+            self._last = entry.seq
+            entries.append(entry)
+
+    async def _ask(self) -> None:
+        now = time.monotonic()
+        if self._reconnects != self._bus.nc.stats["reconnects"]:
+            self._reconnects = self._bus.nc.stats["reconnects"]
+            self._owed = 0  # A pull ends with the server, and so may the consumer.
+        if self._owed > self._BATCH // 2 and now - self._asked_at < self._EXPIRES + 1:
+            return
+        try:
+            if not self._consumer or self._owed <= 0:
+                await self._ensure_consumer()
+            body = {"batch": self._BATCH, "expires": int(self._EXPIRES * _NANO)}
+            subject = f"$JS.API.CONSUMER.MSG.NEXT.EVENTS.{self._consumer}"
+            await self._bus.nc.publish(subject, json.dumps(body).encode(), reply=self.inbox)
+        except (LostError, NatsError):
+            await asyncio.sleep(0.1)  # the server is away; the client reconnects by itself
+            return
+        self._owed = self._BATCH
+        self._asked_at = now
+
+    async def _ensure_consumer(self) -> None:
+        nc = self._bus.nc
+        if self._consumer and "error" not in await api(nc, f"CONSUMER.INFO.EVENTS.{self._consumer}", wait=1):
+            return
+        self._consumer = ""  # What still comes from it would be ahead of what the next one brings.
+        while self._queue.qsize():
+            self._queue.get_nowait()
+        config: dict[str, Any] = {
+            "ack_policy": "none",
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": self._last + 1,
+            "inactive_threshold": 60 * _NANO,
+            "mem_storage": True,
+        }
+        answer = await api(nc, "CONSUMER.CREATE.EVENTS", {"stream_name": "EVENTS", "config": config}, wait=1)
+        if "error" in answer:
+            raise LostError("unavailable", f"No reader of the log: {answer['error'].get('description')}")
+        self._consumer = answer["name"]
+        self._expected = 0
+        log.debug("log.reading", after=self._last)
+
+
+@asynccontextmanager
+async def reading_log(bus: Bus, after: int) -> AsyncGenerator[LogReader]:
+    """Read the log behind sequence `after`."""
+    reader = LogReader(bus, after)
+    subscription = await bus.nc.subscribe(reader.inbox, cb=reader.receive)
+    try:
+        yield reader
+    finally:
+        with suppress(NatsError):
+            await subscription.unsubscribe()

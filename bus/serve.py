@@ -1,0 +1,275 @@
+"""The answering side: takes requests off subjects, runs what answers them, and speaks the stream protocol.
+
+Also a NATS micro service (ADR-32), so that `nats micro ls|info|stats` see it. Each request runs in a task of
+its own, because nats-py awaits one callback at a time.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError
+from nats.micro import add_service
+from nats.micro.request import Request
+from nats.micro.service import EndpointStats, Service
+from structlog.contextvars import bound_contextvars
+
+from bus.client import Bus
+from bus.decoding import decode
+from bus.errors import BusError, Failure, RefusedError
+from bus.frames import COUNT, END, ERROR, ERROR_CODE, REQUEST_ID, STATUS, Frame, Status
+from bus.ids import new_id
+from bus.subjects import CANCEL, Address, fill, unescape
+from bus.telemetry import extracted
+
+log = structlog.get_logger()
+
+RequestT = TypeVar("RequestT")
+RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
+ReplyT_co = TypeVar("ReplyT_co", covariant=True)
+ReplyT = TypeVar("ReplyT")
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks, and for what: `request_id` follows the request, `operation` is its subject's second token."""
+
+    request_id: str
+    operation: str = ""
+
+
+class Receive(Protocol[RequestT_contra, ReplyT_co]):
+    """What answers a request: an async generator, closed when the asker leaves.
+
+    It raises `RefusedError` to decline. Any other exception is a crash: the asker is told `crashed`, everyone
+    else served here `restarting`, and the exception goes on to the supervisor.
+    """
+
+    def __call__(self, request: RequestT_contra, caller: Caller, /) -> AsyncGenerator["ReplyT_co | Status"]:
+        """Yield the answer."""
+        ...
+
+
+class Endpoint(msgspec.Struct, Generic[RequestT, ReplyT], frozen=True):
+    """One subject and what answers it."""
+
+    address: Address[RequestT, ReplyT]
+    receive: Receive[RequestT, ReplyT]
+
+
+class ServiceInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the service says of itself on `$SRV`. `stats` gives real numbers for `nats micro stats`."""
+
+    name: str
+    instance: str
+    description: str
+    metadata: Mapping[str, str] = {}
+    stats: Callable[[], Mapping[str, int]] | None = None
+    version: str = "0.1.0"
+
+
+@asynccontextmanager
+async def serving(
+    bus: Bus, info: ServiceInfo, *endpoints: Endpoint[Any, Any], drain: float = 0.0
+) -> AsyncGenerator[asyncio.TaskGroup]:
+    """Answer on `endpoints` until the block ends; requests still running `drain` seconds later are cancelled.
+
+    A crash of one request ends the block with an ExceptionGroup.
+    """
+    async with asyncio.TaskGroup() as group:
+        server = _Server(bus, info, group)
+        controls = await bus.nc.subscribe(fill(CANCEL, info.instance, "x")[:-1] + "*", cb=server.cancel)
+        service = await add_service(
+            bus.nc,
+            name=info.name,
+            version=info.version,
+            description=info.description,
+            metadata={**info.metadata, "instance": info.instance},
+            stats_handler=server.stats,
+        )
+        try:
+            for endpoint in endpoints:
+                await server.listen(service, endpoint)
+            # nats-py's ping overtakes what waits to be written; after the first pong that is written, and
+            # after the second the server has it.
+            await bus.nc.flush()
+            await bus.nc.flush()
+            yield group
+        finally:
+            with suppress(NatsError, TimeoutError):
+                await _hang_up(bus.nc, service)
+            with suppress(NatsError, TimeoutError):
+                await service.stop()
+            await server.drain(drain)
+            with suppress(NatsError):
+                await controls.unsubscribe()
+
+
+class _Server:
+    def __init__(self, bus: Bus, info: ServiceInfo, group: asyncio.TaskGroup) -> None:
+        self._bus = bus
+        self._info = info
+        self._group = group
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._crashed = False
+        self._encode = msgspec.json.Encoder().encode
+
+    async def listen(self, service: Service, endpoint: Endpoint[Any, Any]) -> None:
+        address = endpoint.address
+        decoder = msgspec.json.Decoder(address.request)
+        operation = address.name.split(".")[1]
+
+        async def on_request(request: Request) -> None:
+            msg = request._msg  # noqa: SLF001 - nats-py offers the reply subject nowhere else
+            request_id = (msg.headers or {}).get(REQUEST_ID) or new_id("req")
+            caller = Caller(request_id=request_id, operation=operation)
+            key = new_id()
+            writer = _Writer(self._bus, msg.reply, fill(CANCEL, self._info.instance, key))
+            with suppress(NatsError):
+                await self._start(key, self._run(msg, endpoint, decoder, caller, writer), caller, writer)
+
+        name = address.name.removeprefix("fusion.").split(".")
+        await service.add_endpoint(
+            name="-".join(name[:2] if name[0] in _OWNERS else name[:1]),
+            subject=address.name,
+            queue_group=name[0],
+            handler=on_request,
+        )
+
+    async def cancel(self, msg: Msg) -> None:
+        """End the request named by the last token, by order or because nobody listens any more (503).
+
+        The token is that of the frames' reply subject, or the request's own id when the order comes by hand.
+        """
+        token = msg.subject.rsplit(".", 1)[1]
+        why = "nobody listens" if (msg.headers or {}).get(STATUS) == "503" else "asked to"
+        task = self._running.get(token)
+        named = [task] if task else [task for task in self._running.values() if task.get_name() == unescape(token)]
+        for task in named:
+            _end(task, why)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for what is running, then cancel it."""
+        if self._running and not self._crashed:
+            await asyncio.wait(self._running.values(), timeout=seconds)
+        for task in self._running.values():
+            _end(task, "stopping")
+
+    def stats(self, _: EndpointStats) -> Mapping[str, int]:
+        return self._info.stats() if self._info.stats else {"running": len(self._running)}
+
+    async def _start(self, key: str, run: Coroutine[Any, Any, None], caller: Caller, writer: "_Writer") -> None:
+        try:
+            task = self._group.create_task(run, name=caller.request_id)
+        except RuntimeError:  # The group is ending after a crash.
+            run.close()
+            await writer.fail(_RESTARTING)
+            return
+        self._running[key] = task
+        task.add_done_callback(lambda _: self._running.pop(key, None))
+        await asyncio.sleep(0)
+        if task.cancelled():  # Before its first step, in which it could have told so itself.
+            await writer.fail(_RESTARTING)
+
+    async def _run(
+        self, msg: Msg, endpoint: Endpoint[Any, Any], decoder: Any, caller: Caller, writer: "_Writer"
+    ) -> None:
+        with extracted(msg.headers), bound_contextvars(request_id=caller.request_id), suppress(NatsError):
+            try:
+                await self._answer(endpoint, decode(decoder, msg.data), caller, writer)
+            except BusError as error:
+                await writer.fail(error.failure)
+            except asyncio.CancelledError as error:
+                # With a reason it comes from `_end`, without from the group, after a crash.
+                await writer.fail(_CANCELLED if error.args else _RESTARTING)
+                raise
+            except NatsError:
+                raise
+            except Exception:
+                self._crashed = True
+                await writer.fail(_CRASHED)
+                raise
+
+    async def _answer(self, endpoint: Endpoint[Any, Any], request: object, caller: Caller, writer: "_Writer") -> None:
+        async with aclosing(endpoint.receive(request, caller)) as items:
+            if not endpoint.address.streamed:
+                async for item in items:
+                    await writer.reply(self._encode(item))
+                if not writer.count:
+                    await writer.done()
+                return
+            async for item in items:
+                status = isinstance(item, Status)
+                frame = Frame(seq=writer.count, status=item if status else None, data=None if status else item)
+                await writer.frame(self._encode(frame))
+            await writer.done()
+
+
+def _end(task: asyncio.Task[None], why: str) -> None:
+    # Only once: another cancel, such as the 503 of the next frame, would interrupt the clean-up.
+    if not task.cancelling():
+        log.info("request.cancelled", request_id=task.get_name(), why=why)
+        task.cancel(why)
+
+
+async def _hang_up(nc: Client, service: Service) -> None:
+    """Stop listening, and start what is on its way by then: `Service.stop` alone would drop it."""
+    subscriptions = [endpoint._subscription for endpoint in service._endpoints]  # noqa: SLF001 - not offered
+    for subscription in subscriptions:
+        await nc._send_unsubscribe(subscription._id)  # noqa: SLF001 - `unsubscribe` drops, `drain` ends too early
+    # The first pong comes when the order is written, the second when the server has it, and after all requests.
+    await nc.flush(2)
+    await nc.flush(2)
+    for subscription in subscriptions:
+        await subscription._pending_queue.join()  # noqa: SLF001 - as in nats-py's own drain
+
+
+class _Writer:
+    """Writes one answer to the asker's inbox."""
+
+    def __init__(self, bus: Bus, reply: str, cancel_subject: str) -> None:
+        self._publish = bus.nc.publish
+        self._reply = reply
+        self._cancel_subject = cancel_subject
+        self.count = 0
+
+    async def reply(self, payload: bytes) -> None:
+        if self._reply:
+            await self._sized(payload, "")
+        self.count += 1
+
+    async def frame(self, payload: bytes) -> None:
+        await self._sized(payload, self._cancel_subject)
+        self.count += 1
+
+    async def done(self) -> None:
+        await self._end({END: "done", COUNT: str(self.count)}, b"")
+
+    async def fail(self, failure: Failure) -> None:
+        # A header is one line of text; the payload has the message whole.
+        line = " ".join(failure.message.split()).encode("ascii", "replace").decode()
+        headers = {END: "failed", COUNT: str(self.count), ERROR: line, ERROR_CODE: failure.code}
+        await self._end(headers, msgspec.json.encode(failure))
+
+    async def _sized(self, payload: bytes, reply: str) -> None:
+        try:
+            await self._publish(self._reply, payload, reply=reply)
+        except MaxPayloadError as error:
+            raise RefusedError("too_large", f"The answer is {len(payload)} bytes, too large to send.") from error
+
+    async def _end(self, headers: dict[str, str], payload: bytes) -> None:
+        if self._reply:
+            await self._publish(self._reply, payload, headers=headers)
+
+
+# Their second token is the question, not a model.
+_OWNERS = frozenset(("jobs", "history", "models"))
+
+_CANCELLED = Failure(code="cancelled", message="The request was cancelled.")
+_CRASHED = Failure(code="crashed", message="The actor crashed on this request.", retry_after=1)
+_RESTARTING = Failure(code="restarting", message="The actor is restarting after a crash; ask again.", retry_after=1)

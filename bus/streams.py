@@ -1,0 +1,147 @@
+"""The streams: what the server is asked to keep, created once and compared field by field.
+
+EVENTS is the log. JOBS is a work queue that the server itself fills from EVENTS, so that one write both
+records a job and enqueues it. The reasons for each setting are in docs/adr/0003 and docs/subjects.md.
+"""
+
+import json
+from typing import Any
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from bus.client import whole
+from bus.errors import LostError
+
+Json = dict[str, Any]
+
+_DAY = 24 * 3600 * 10**9  # nanoseconds, as JetStream counts
+_GIB = 2**30
+_API = "$JS.API"
+
+
+class StreamError(Exception):
+    """The server keeps a stream otherwise than asked."""
+
+
+def events_stream(keep_days: int) -> Json:
+    """Return the configuration of the log."""
+    return {
+        "name": "EVENTS",
+        "subjects": ["fusion.event.>"],
+        "retention": "limits",
+        "discard": "new",
+        "max_age": keep_days * _DAY,
+        "max_bytes": 4 * _GIB,
+        "max_msg_size": 64 * 1024,
+        "storage": "file",
+        "allow_direct": True,
+        "deny_delete": True,
+        "deny_purge": True,
+        "num_replicas": 1,
+        "republish": {"src": "fusion.event.>", "dest": "fusion.feed.>"},
+    }
+
+
+def jobs_stream() -> Json:
+    """Return the configuration of the work queue, sourced from the log."""
+    queued = "fusion.event.job.*.queued.*.*"
+    return {
+        "name": "JOBS",
+        "retention": "workqueue",
+        "discard": "new",
+        "max_msgs": 10_000,
+        "storage": "file",
+        "num_replicas": 1,
+        "sources": [
+            {
+                "name": "EVENTS",
+                "subject_transforms": [
+                    {"src": queued, "dest": "fusion.queue.{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(1)}}"}
+                ],
+            }
+        ],
+        "republish": {"src": "fusion.queue.>", "dest": "fusion.wake.>", "headers_only": True},
+    }
+
+
+def queue_consumer(name: str, subject: str, ack_wait: float = 30.0) -> Json:
+    """Return the configuration of one durable of the work queue: it hands a job out again after `ack_wait` seconds.
+
+    Attempts are counted in the log, not here.
+    """
+    return {
+        "durable_name": name,
+        "filter_subject": subject,
+        "ack_policy": "explicit",
+        "ack_wait": int(ack_wait * 10**9),
+        "max_deliver": -1,
+        "max_ack_pending": 256,
+        "deliver_policy": "all",
+    }
+
+
+async def api(nc: Client, call: str, body: Json | None = None, *, wait: float = 5.0) -> Json:
+    """Call JetStream's API and return its answer, errors included. Raises `LostError` when there is none."""
+    try:
+        msg = await whole(nc.request(f"{_API}.{call}", json.dumps(body).encode() if body else b"", timeout=wait))
+    except (NatsError, TimeoutError) as error:
+        raise LostError("unavailable", f"JetStream does not answer {call}.", retry_after=1) from error
+    answer: Json = json.loads(msg.data)
+    return answer
+
+
+async def stream_last_seq(nc: Client, name: str) -> int:
+    """Return the sequence of the last message in the stream; 0 when there is none."""
+    state = (await api(nc, f"STREAM.INFO.{name}"))["state"]
+    return int(state["last_seq"]) if state["messages"] else 0
+
+
+async def purge_job(nc: Client, job_id: str) -> None:
+    """Take a job off the work queue, if it is still there."""
+    await api(nc, "STREAM.PURGE.JOBS", {"filter": f"fusion.queue.*.*.{job_id}"})
+
+
+async def ensure_streams(nc: Client, keep_days: int) -> None:
+    """Create the streams, or bring them to what is wanted; the log first, which the queue is sourced from."""
+    await ensure_stream(nc, events_stream(keep_days))
+    await ensure_stream(nc, jobs_stream())
+
+
+async def ensure_stream(nc: Client, wanted: Json) -> None:
+    """Create the stream, or bring it to what is wanted. Raises `StreamError` where the server did otherwise."""
+    name = wanted["name"]
+    answer = await api(nc, f"STREAM.INFO.{name}")
+    if "error" in answer:
+        answer = await api(nc, f"STREAM.CREATE.{name}", wanted)
+    elif differences(wanted, answer["config"]):
+        answer = await api(nc, f"STREAM.UPDATE.{name}", wanted)
+    _check(name, wanted, answer)
+
+
+async def ensure_consumer(nc: Client, stream: str, wanted: Json) -> None:
+    """Create the durable consumer, or bring it to what is wanted."""
+    name = wanted["durable_name"]
+    body = {"stream_name": stream, "config": wanted, "action": ""}
+    answer = await api(nc, f"CONSUMER.CREATE.{stream}.{name}.{wanted['filter_subject']}", body)
+    _check(f"{stream}/{name}", wanted, answer)
+
+
+def differences(wanted: object, kept: object, path: str = "") -> list[str]:
+    """Return where `kept` lacks, or has otherwise, what was wanted. What the server adds does not count."""
+    if isinstance(wanted, dict) and isinstance(kept, dict):
+        found: list[str] = []
+        for key, value in wanted.items():
+            found += differences(value, kept.get(key), f"{path}.{key}" if path else str(key))
+        return found
+    if isinstance(wanted, list) and isinstance(kept, list) and len(wanted) == len(kept):
+        return [line for w, k in zip(wanted, kept, strict=True) for line in differences(w, k, path)]
+    return [] if wanted == kept else [f"{path}: asked {wanted!r}, kept {kept!r}"]
+
+
+def _check(name: str, wanted: Json, answer: Json) -> None:
+    if "error" in answer:
+        raise StreamError(f"{name}: {answer['error'].get('description', answer['error'])}")
+    wrong = differences(wanted, answer["config"])
+    if wrong:
+        raise StreamError(f"{name}: the server keeps it otherwise than asked: {'; '.join(wrong)}")

@@ -1,0 +1,136 @@
+"""The protocol: every subject, with the types spoken on it. docs/subjects.md tells the same in words."""
+
+from typing import Generic, TypeVar
+from urllib.parse import quote, unquote
+
+from msgspec import Struct
+
+from bus.messages.chat import ChatChunk, ChatRequest
+from bus.messages.embeddings import EmbedChunk, EmbedRequest
+from bus.messages.history import (
+    HistoryQuery,
+    HistoryReply,
+    JobHistory,
+    JobQuery,
+    RebuildHistory,
+    Rebuilt,
+)
+from bus.messages.jobs import CancelJob, GetJob, JobReply, SubmitJob
+from bus.messages.models import GetModel, ListModels, ModelCard, ModelList
+from bus.messages.presence import Heartbeat
+from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
+
+RequestT = TypeVar("RequestT")
+ReplyT = TypeVar("ReplyT")
+
+
+def escape(text: str) -> str:
+    """Return `text` as one subject token: UTF-8 percent form for what NATS forbids and for `%` itself.
+
+    Reversed by `unescape`. `/` stays. Raises ValueError for the empty text, which is no token.
+    """
+    if not text:
+        raise ValueError("an empty text cannot be a subject token")
+    return quote(text, safe="/:@+").replace(".", "%2E").replace("~", "%7E")
+
+
+def unescape(token: str) -> str:
+    """Return the text that `escape` made `token` from."""
+    return unquote(token)
+
+
+class Address(Struct, Generic[RequestT, ReplyT], frozen=True):
+    """A subject with its tokens filled in: where a message goes."""
+
+    name: str
+    request: type[RequestT]
+    reply: type[ReplyT]
+    streamed: bool
+
+
+class Subject(Struct, Generic[RequestT, ReplyT], frozen=True):
+    """A NATS subject together with the types spoken on it.
+
+    Called with one text per `*` of its pattern, it gives the address. `streamed` replies are frames
+    (bus/frames.py), others one message.
+    """
+
+    pattern: str
+    request: type[RequestT]
+    reply: type[ReplyT]
+    streamed: bool = False
+
+    def __call__(self, *tokens: str) -> Address[RequestT, ReplyT]:
+        """Return the address with `tokens` escaped in place of the pattern's wildcards."""
+        filled = fill(self.pattern, *tokens)
+        return Address(filled, self.request, self.reply, self.streamed)
+
+
+def fill(pattern: str, *tokens: str) -> str:
+    """Return `pattern` with its `*` replaced by `tokens`, escaped, in order."""
+    parts = pattern.split("*")
+    if len(parts) - 1 != len(tokens):
+        raise ValueError(f"{pattern} takes {len(parts) - 1} tokens, got {len(tokens)}")
+    return parts[0] + "".join(escape(token) + part for token, part in zip(tokens, parts[1:], strict=True))
+
+
+def instance_of(cancel_subject: str) -> str:
+    """Return the instance that a subject made from CANCEL tells of; an empty text for another subject."""
+    tokens = cancel_subject.split(".")
+    return unescape(tokens[2]) if len(tokens) == CANCEL.count(".") + 1 else ""
+
+
+def wake_of(model: str) -> str:
+    """Return the pattern under which idle workers of `model` hear that a job was queued."""
+    return f"fusion.wake.*.{escape(model)}.*"
+
+
+# Model actors: one token, the model's id.
+CHAT = Subject("fusion.chat.*", ChatRequest, ChatChunk, streamed=True)
+COMPLETE = Subject("fusion.complete.*", ChatRequest, ChatChunk, streamed=True)
+EMBED = Subject("fusion.embed.*", EmbedRequest, EmbedChunk, streamed=True)
+TOKENIZE = Subject("fusion.tokenize.*", TokenizeRequest, Tokens)
+DETOKENIZE = Subject("fusion.detokenize.*", DetokenizeRequest, Detokenized)
+
+# Owners of a state.
+SUBMIT_JOB = Subject("fusion.jobs.submit", SubmitJob, JobReply)
+GET_JOB = Subject("fusion.jobs.get", GetJob, JobReply)
+CANCEL_JOB = Subject("fusion.jobs.cancel", CancelJob, JobReply)
+LIST_HISTORY = Subject("fusion.history.list", HistoryQuery, HistoryReply)
+GET_HISTORY = Subject("fusion.history.get", JobQuery, JobHistory)
+REBUILD_HISTORY = Subject("fusion.history.rebuild", RebuildHistory, Rebuilt)
+LIST_MODELS = Subject("fusion.models.list", ListModels, ModelList)
+GET_MODEL = Subject("fusion.models.get", GetModel, ModelCard)
+
+REQUESTS = (
+    CHAT,
+    COMPLETE,
+    EMBED,
+    TOKENIZE,
+    DETOKENIZE,
+    SUBMIT_JOB,
+    GET_JOB,
+    CANCEL_JOB,
+    LIST_HISTORY,
+    GET_HISTORY,
+    REBUILD_HISTORY,
+    LIST_MODELS,
+    GET_MODEL,
+)
+
+# Core NATS, no reply. Patterns for `fill` and for subscribing.
+HEARTBEAT = "fusion.heartbeat.*"  # instance; carries a Heartbeat
+CANCEL = "fusion.control.*.cancel.*"  # instance, request id; no payload
+HEARTBEAT_TYPE = Heartbeat
+
+# JetStream (bus/streams.py).
+EVENTS = "fusion.event.>"
+FEED = "fusion.feed.>"
+JOB_EVENT = "fusion.event.job.*.*"  # job id, what happened
+JOB_QUEUED = "fusion.event.job.*.queued.*.*"  # job id, priority, model
+JOB_EVENTS = "fusion.event.job.*.>"  # job id: all that happened to it
+JOB_FEED = "fusion.feed.job.*.>"
+REQUEST_FINISHED = "fusion.event.request.*.finished"  # request id
+MODEL_EVENT = "fusion.event.model.*.*"  # model, what happened
+QUEUE = "fusion.queue.*.*.*"  # priority, model, job id
+QUEUE_OF_MODEL = "fusion.queue.*.*.>"  # priority, model

@@ -1,0 +1,221 @@
+"""The whole system on one machine: starts every process in order, watches them, and stops them in reverse.
+
+What stands where: the server first, for everything talks over it; the edge stops first, so that nobody new comes
+in while running work finishes.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from actors.configuration import Configuration
+from actors.process import Program, run_process
+from actors.supervisor import Child, supervising
+from bus.client import Bus
+from bus.errors import BusError
+from bus.events import EventLog
+from bus.heartbeat import PERIOD, say
+from bus.ids import new_id
+from bus.messages.presence import Heartbeat
+from bus.process import PARENT_PIPE
+from bus.server import ServerConfig, free_port, locked, server_run
+from bus.streams import ensure_streams
+from cli.state import Running, forget_running, write_running
+from eventlog.events import ModelLost
+
+log = structlog.get_logger()
+
+READY_TIMEOUT = 600.0
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line says beside the configuration. Ports of None are the configured ones."""
+
+    config_path: Path | None = None
+    http_host: str = "127.0.0.1"
+    http_port: int = 8000
+    edge_drain: float = 10.0
+    environment: dict[str, str] = {}
+
+
+class System:
+    """The processes of one machine."""
+
+    def __init__(self, config: Configuration, options: Options, on_progress: Callable[[str, int, int], None]) -> None:
+        self._config = config
+        self._options = options
+        self._on_progress = on_progress
+        self._state = config.bus.state
+        self._logs = self._state / "logs"
+        self._names: list[str] = []
+        self._current: dict[str, tuple[str, int]] = {}
+        self._given_up: set[str] = set()
+        self._bus: Bus | None = None
+        self._running: Running | None = None
+
+    @property
+    def given_up(self) -> frozenset[str]:
+        """The models that could not be kept running."""
+        return frozenset(self._given_up)
+
+    @asynccontextmanager
+    async def started(self) -> AsyncGenerator[Running]:
+        """Run everything until the block ends. Yields when all is ready.
+
+        Raises `ServerError`, `LostError`, or an ExceptionGroup with `GaveUpError`.
+        """
+        os.umask(0o077)  # Inherited by every child: what is in the state folder is the owner's alone.
+        self._logs.mkdir(parents=True, exist_ok=True)
+        port = self._options.http_port or free_port()
+        async with AsyncExitStack() as stack:
+            stack.enter_context(locked(self._state))
+            stack.callback(forget_running, self._state)
+            url = self._config.bus.url or await self._start_server(stack)
+            self._running = Running(
+                pid=os.getpid(),
+                nats_url=url,
+                http_url=f"http://{self._options.http_host}:{port}",
+                started_at=datetime.now(UTC),
+            )
+            bus_config = msgspec.structs.replace(self._config.bus, url=url)
+            self._bus = bus = await stack.enter_async_context(Bus.connect("supervisor", bus_config))
+            await ensure_streams(bus.nc, self._config.actors.job_ttl_days)
+            await stack.enter_async_context(_periodically(self._tell_failed))
+            await stack.enter_async_context(supervising(*self._light()))
+            await stack.enter_async_context(supervising(*self._models()))
+            await stack.enter_async_context(supervising(self._edge(port)))
+            async with asyncio.timeout(READY_TIMEOUT):
+                await bus.presence.until(self._all_ready)
+            yield self._running
+
+    async def _start_server(self, stack: AsyncExitStack) -> str:
+        nats = self._config.nats
+        config = ServerConfig(
+            store=self._state / "nats",
+            port=nats.port or free_port(),
+            monitor_port=nats.monitor_port or free_port(),
+            name=f"fusion-{new_id()[-8:].lower()}",
+            sync=nats.sync,
+        )
+        ready = asyncio.Event()
+        child = Child("nats-server", server_run(config, self._logs / "nats-server.log", ready.set))
+        await stack.enter_async_context(supervising(child))
+        await ready.wait()
+        return config.url
+
+    def _light(self) -> tuple[Child, ...]:
+        return (
+            self._child("historian", ["actors", "historian"]),
+            self._child("core", ["actors", "core"]),
+        )
+
+    def _models(self) -> tuple[Child, ...]:
+        return tuple(
+            self._child(f"model/{entry.id}", ["actors", "model", "--model", entry.id], model=entry.id)
+            for entry in self._config.models
+        )
+
+    def _edge(self, port: int) -> Child:
+        return self._child("edge", ["http_edge", "--port", str(port)])
+
+    def _child(self, name: str, module: list[str], model: str | None = None) -> Child:
+        self._names.append(name)
+        config = ["--config", str(self._options.config_path)] if self._options.config_path else []
+
+        async def on_end(instance: str, why: str) -> None:
+            await self._tell_ended(instance, model, why)
+
+        program = Program(
+            name=name,
+            argv=lambda instance: [sys.executable, "-m", *module, "--instance", instance, *config],
+            environment=self._environment(),
+            log_path=self._logs / f"{name.replace('/', '-')}.log",
+            on_spawn=lambda instance, pid: self._note(name, instance, pid),
+            on_end=on_end,
+            drain=self._options.edge_drain + 5 if name == "edge" else 2 * self._config.actors.drain_seconds + 5,
+        )
+        # One model that cannot run must not take the others down.
+        return Child(
+            name,
+            lambda: run_process(program),
+            essential=model is None,
+            on_given_up=lambda: self._given_up.add(name),
+        )
+
+    def _environment(self) -> dict[str, str]:
+        assert self._running is not None  # noqa: S101 - set before any child is made
+        own = {
+            "FUSION_NATS_URL": self._running.nats_url,
+            "FUSION_STATE_DIR": str(self._state),
+            PARENT_PIPE: "1",
+            # Kernels compiled on the way are loaded from here; the shared /tmp is for everyone to write.
+            "TMPDIR": str(self._temporary()),
+        }
+        return os.environ | self._options.environment | own
+
+    def _temporary(self) -> Path:
+        folder = self._state / "tmp"
+        folder.mkdir(exist_ok=True, mode=0o700)
+        return folder
+
+    def _note(self, name: str, instance: str, pid: int) -> None:
+        self._current[name] = (instance, pid)
+        assert self._running is not None  # noqa: S101 - set before any child is made
+        pids = {name: pid for name, (_, pid) in self._current.items()}
+        self._running = msgspec.structs.replace(self._running, processes=pids)
+        write_running(self._state, self._running)
+
+    async def _tell_ended(self, instance: str, model: str | None, why: str) -> None:
+        """Say for the dead what it cannot: streams it was writing end at once with an error."""
+        assert self._bus is not None  # noqa: S101 - children start after the bus
+        now = datetime.now(UTC)
+        beat = Heartbeat(instance=instance, role="", state="down", pid=0, at=now.timestamp(), model=model)
+        await say(self._bus, beat)
+        if model is not None:
+            lost = ModelLost(id=new_id(), at=now, model=model, instance=instance, why=why)
+            try:
+                await EventLog(self._bus).record(lost)
+            except BusError as error:
+                log.warning("model.lost.unrecorded", error=str(error))
+
+    async def _tell_failed(self) -> None:
+        assert self._bus is not None  # noqa: S101 - children start after the bus
+        for name in self._given_up:
+            model = name.removeprefix("model/")
+            at = datetime.now(UTC).timestamp()
+            await say(
+                self._bus, Heartbeat(instance=f"failed-{model}", role="", state="failed", pid=0, at=at, model=model)
+            )
+
+    def _all_ready(self, beats: tuple[Heartbeat, ...]) -> bool:
+        ready = {beat.instance for beat in beats if beat.state == "ready"}
+        waiting = [
+            name
+            for name in self._names
+            if self._current.get(name, ("", 0))[0] not in ready and name not in self._given_up
+        ]
+        total = len(self._names)
+        self._on_progress(waiting[0] if waiting else "", total - len(waiting), total)
+        return not waiting
+
+
+@asynccontextmanager
+async def _periodically(act: Callable[[], Awaitable[None]]) -> AsyncGenerator[None]:
+    async def repeat() -> None:
+        while True:
+            await act()
+            await asyncio.sleep(PERIOD)
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(repeat())
+        try:
+            yield
+        finally:
+            task.cancel()

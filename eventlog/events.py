@@ -1,0 +1,183 @@
+"""The facts that are recorded. Never edited, never refused when read.
+
+Every event has `id` (a ULID, also the `Nats-Msg-Id` under which it is written once) and `at` (UTC, for
+people; order is the sequence of the log). Events hold metadata only: inputs and results are blobs.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+Priority = Literal["high", "normal", "low"]
+FailureReason = Literal["error", "timeout", "max_attempts", "input_lost", "refused"]
+# What no table can hold makes an event `Unknown`, and does not stop the projection.
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+
+
+class JobQueued(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="job.queued"):
+    """Work was accepted. `input_blob` names the request, encoded as its subject takes it."""
+
+    id: str
+    at: datetime
+    job_id: str
+    model: str
+    operation: str
+    priority: Priority
+    input_blob: str
+    metadata: dict[str, Any] = {}
+    v: int = 1
+
+
+class JobStarted(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="job.started"):
+    """A worker has begun attempt number `attempt`, counted from 1."""
+
+    id: str
+    at: datetime
+    job_id: str
+    actor: str
+    attempt: Count
+    v: int = 1
+
+
+class JobRetryScheduled(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="job.retry_scheduled"):
+    """The attempt was lost for a reason that may pass; the job is queued again after `delay` seconds."""
+
+    id: str
+    at: datetime
+    job_id: str
+    attempt: Count
+    delay: float
+    error: str
+    v: int = 1
+
+
+class JobCancelRequested(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="job.cancel_requested"):
+    """Somebody wants the job to end."""
+
+    id: str
+    at: datetime
+    job_id: str
+    v: int = 1
+
+
+class JobCompleted(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="job.completed"):
+    """The job is done; `result_blob` names the answer."""
+
+    id: str
+    at: datetime
+    job_id: str
+    attempt: Count
+    result_blob: str
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+    v: int = 1
+
+
+class JobFailed(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="job.failed"):
+    """The job will not be done."""
+
+    id: str
+    at: datetime
+    job_id: str
+    reason: FailureReason
+    error: str
+    v: int = 1
+
+
+class JobCancelled(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="job.cancelled"):
+    """The job was ended before it was done."""
+
+    id: str
+    at: datetime
+    job_id: str
+    v: int = 1
+
+
+class RequestFinished(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="request.finished"):
+    """A request has left its actor. Times are in seconds; `outcome` is `completed` or the code of its error."""
+
+    id: str
+    at: datetime
+    request_id: str
+    model: str
+    operation: str
+    outcome: str
+    queued: float
+    first: float | None
+    total: float
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+    cached_tokens: Count = 0
+    v: int = 1
+
+
+class ModelReady(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="model.ready"):
+    """An instance has loaded and warmed up its model, in `seconds`."""
+
+    id: str
+    at: datetime
+    model: str
+    instance: str
+    seconds: float
+    size_bytes: int
+    v: int = 1
+
+
+class ModelLost(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="model.lost"):
+    """An instance's process has ended without being asked to."""
+
+    id: str
+    at: datetime
+    model: str
+    instance: str
+    why: str
+    v: int = 1
+
+
+class Unknown(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="unknown"):
+    """An event of a kind that this version does not know, or cannot read. Kept, and otherwise left alone."""
+
+    kind: str
+    raw: bytes
+
+
+JobEvent = JobQueued | JobStarted | JobRetryScheduled | JobCancelRequested | JobCompleted | JobFailed | JobCancelled
+Event = JobEvent | RequestFinished | ModelReady | ModelLost
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """An event with its place in the log, and as it was recorded."""
+
+    seq: int
+    event: Event | Unknown
+    raw: bytes
+
+
+class _Kind(msgspec.Struct):
+    type: str = ""
+
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_kind_decoder = msgspec.json.Decoder(_Kind)
+
+
+def encode(event: Event) -> bytes:
+    """Return `event` as it is recorded: one JSON object."""
+    return _encoder.encode(event)
+
+
+def decode(raw: bytes) -> Event | Unknown:
+    """Return the event recorded as `raw`. Never raises: what cannot be read is `Unknown`."""
+    try:
+        return _decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Unknown(kind=_kind(raw), raw=raw)
+
+
+def _kind(raw: bytes) -> str:
+    try:
+        return _kind_decoder.decode(raw).type
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,1 @@
+"""The edge: translates HTTP (OpenAI's API and Fusion's own) to the bus and back."""

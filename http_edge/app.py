@@ -1,0 +1,49 @@
+"""The HTTP application: which routes there are, and how it is served."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from bus.blobs import Blobs
+from bus.client import Bus
+from http_edge.config import EdgeConfig
+from http_edge.context import BLOBS, BUS, CONFIG
+from http_edge.middleware import answered, name_request
+from http_edge.routes import chat, completions, embeddings, health, jobs, models, tokens
+
+_CAPABILITIES = (chat, completions, embeddings, tokens, models, jobs, health)
+
+
+def make_app(bus: Bus, config: EdgeConfig, blobs: Blobs) -> web.Application:
+    """Return the application. It asks everything over `bus`."""
+    app = web.Application(middlewares=[answered], client_max_size=config.max_body_bytes)
+    app[BUS] = bus
+    app[CONFIG] = config
+    app[BLOBS] = blobs
+    app.on_response_prepare.append(name_request)
+    for capability in _CAPABILITIES:
+        app.add_routes(capability.ROUTES)
+    return app
+
+
+@asynccontextmanager
+async def serving_http(bus: Bus, config: EdgeConfig, blobs: Blobs) -> AsyncGenerator[tuple[str, int]]:
+    """Serve until the block ends; give the real host and port.
+
+    At the end no more is accepted, and running requests have `drain_seconds` to finish before they are
+    cancelled. A client that leaves cancels its request.
+    """
+    runner = web.AppRunner(
+        make_app(bus, config, blobs),
+        handler_cancellation=True,
+        access_log=None,
+        shutdown_timeout=config.drain_seconds,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, config.host, config.port).start()
+        host, port = runner.addresses[0][:2]
+        yield host, port
+    finally:
+        await runner.cleanup()

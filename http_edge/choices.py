@@ -1,0 +1,102 @@
+"""Several answers to one request: asked for at once, told together."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from aiohttp import web
+from msgspec import structs
+
+from bus.errors import LostError
+from bus.frames import Status
+from bus.messages.chat import ChatChunk, ChatRequest, Usage
+from bus.subjects import Subject
+from http_edge.generation import Frames, Generated, PromptDetails, WireUsage, whole
+from http_edge.routing import asking
+from http_edge.sse import DONE, EventStream, event_stream
+
+# Each is a request of its own to the model; more would only stand in the queue, where others wait too.
+MAX_CHOICES = 8
+
+ChatSubject = Subject[ChatRequest, ChatChunk]
+
+
+def variants(message: ChatRequest, n: int | None) -> list[ChatRequest]:
+    """Return `message` `n` times. With a seed, each has its own, counted up from there."""
+    if message.seed is None:
+        return [message] * (n or 1)
+    return [structs.replace(message, seed=message.seed + index) for index in range(n or 1)]
+
+
+async def whole_each(
+    request: web.Request, subject: ChatSubject, model: str, messages: Sequence[ChatRequest]
+) -> list[Generated]:
+    """Ask all at once, so that the model can batch them. The first that fails ends the others."""
+
+    async def one(message: ChatRequest) -> Generated:
+        async with asking(request, subject, model, "chat", message) as answer:
+            return await whole(answer)
+
+    if len(messages) == 1:
+        return [await one(messages[0])]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(each)) for each in messages]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+    return [task.result() for task in tasks]
+
+
+async def relay_each(
+    request: web.Request,
+    subject: ChatSubject,
+    model: str,
+    asked: Sequence[tuple[ChatRequest, Callable[[ChatChunk], bytes]]],
+    frames: Frames,
+) -> web.StreamResponse:
+    """Write the answers to variants of one request as one stream, in the order in which their pieces come.
+
+    Each is asked for and encoded as its pair says. The usage comes last. The first that fails ends the others.
+    """
+    turn = asyncio.Lock()
+
+    async def one(stream: EventStream, message: ChatRequest, encode: Callable[[ChatChunk], bytes]) -> Usage:
+        last = ChatChunk()
+        async with asking(request, subject, model, "chat", message) as answer:
+            async for item in answer:
+                async with turn:
+                    if isinstance(item, Status):
+                        await stream.wait_at(item.position)
+                        continue
+                    last = item
+                    if told := encode(item):
+                        await stream.write(told)
+        if last.usage is None:
+            raise LostError("stream_broken", "The answer ended without saying why.")
+        return last.usage
+
+    async with event_stream(request) as stream:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(stream, *each)) for each in asked]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        said = [task.result() for task in tasks]
+        written = sum(each.completion_tokens for each in said)
+        first = said[0]
+        usage = Usage(prompt_tokens=first.prompt_tokens, completion_tokens=written, cached_tokens=first.cached_tokens)
+        await stream.write(frames.usage(ChatChunk(usage=usage)) + DONE)
+        return stream.response
+
+
+def usage_of(said: Sequence[Generated], n: int | None) -> WireUsage:
+    """Return the usage of all, where each `n` of them in a row read the same prompt: it counts once."""
+    firsts = said[:: n or 1]
+    read = sum(each.usage.prompt_tokens for each in firsts)
+    written = sum(each.usage.completion_tokens for each in said)
+    cached = sum(each.usage.prompt_tokens_details.cached_tokens for each in firsts)
+    return WireUsage(
+        prompt_tokens=read,
+        completion_tokens=written,
+        total_tokens=read + written,
+        prompt_tokens_details=PromptDetails(cached_tokens=cached),
+    )

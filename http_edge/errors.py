@@ -1,0 +1,96 @@
+"""The one table from the bus's codes to HTTP, and OpenAI's error envelope, which every error is told in."""
+
+import math
+from typing import Literal
+
+import msgspec
+from aiohttp import web
+
+from bus.errors import Code, Failure
+
+ErrorType = Literal["invalid_request_error", "rate_limit_error", "server_error"]
+
+# What the openai clients do with a status: 400, 404, 413 raise at once; 409, 429 and 5xx are asked again twice.
+STATUSES: dict[Code, tuple[int, ErrorType]] = {
+    "invalid_request": (400, "invalid_request_error"),
+    "unsupported_parameter": (400, "invalid_request_error"),
+    "context_length_exceeded": (400, "invalid_request_error"),
+    "model_not_found": (404, "invalid_request_error"),
+    "job_not_found": (404, "invalid_request_error"),
+    "conflict": (409, "invalid_request_error"),
+    "too_large": (413, "invalid_request_error"),
+    "queue_full": (429, "rate_limit_error"),
+    "internal_error": (500, "server_error"),
+    "stream_broken": (502, "server_error"),
+    "cancelled": (503, "server_error"),
+    "crashed": (503, "server_error"),
+    "queue_timeout": (503, "server_error"),
+    "restarting": (503, "server_error"),
+    "unavailable": (503, "server_error"),
+    "timeout": (504, "server_error"),
+    "insufficient_memory": (507, "server_error"),
+    "storage_full": (507, "server_error"),
+}
+
+# The openai clients obey any Retry-After up to minutes, and then look as if they hung.
+_LONGEST_RETRY_AFTER = 30
+
+
+class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+    """OpenAI's error; all four keys are always there."""
+
+    message: str
+    type: ErrorType
+    param: str | None
+    code: str | None
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """What an error is told in, as a body or as a frame of a stream."""
+
+    error: ErrorBody
+
+
+def envelope(failure: Failure) -> bytes:
+    """Return `failure` as JSON."""
+    _, kind = STATUSES[failure.code]
+    error = ErrorBody(message=failure.message, type=kind, param=failure.param, code=failure.code)
+    return msgspec.json.encode(Envelope(error))
+
+
+def error_response(failure: Failure) -> web.Response:
+    """Return the answer that tells of `failure`."""
+    status, _ = STATUSES[failure.code]
+    headers = {}
+    if status in {429, 503, 504}:
+        seconds = math.ceil(failure.retry_after or 1)
+        headers["Retry-After"] = str(min(max(seconds, 1), _LONGEST_RETRY_AFTER))
+    if status == 507:
+        # Asking again at once would fill memory or disk again; this header stops the openai clients.
+        headers["x-should-retry"] = "false"
+    return web.Response(status=status, body=envelope(failure), content_type="application/json", headers=headers)
+
+
+def http_error_response(request: web.Request, error: web.HTTPException) -> web.Response:
+    """Return the envelope for what aiohttp itself declines: unknown path, wrong method, a body over the limit."""
+    headers = {}
+    code, message = "invalid_request", f"{error.reason}."
+    match error:
+        case web.HTTPNotFound():
+            code, message = "unknown_url", f"Unknown URL ({request.method} {request.path})."
+        case web.HTTPMethodNotAllowed():
+            allowed = ", ".join(sorted(error.allowed_methods))
+            code, message = "method_not_allowed", f"{request.method} is not allowed here; {allowed} is."
+            headers["Allow"] = allowed
+        case web.HTTPRequestEntityTooLarge():
+            code, message = "too_large", f"The body is larger than {request.client_max_size} bytes."
+        case _:
+            pass
+    kind: ErrorType = "invalid_request_error" if error.status < 500 else "server_error"
+    body = Envelope(ErrorBody(message=message, type=kind, param=None, code=code))
+    return web.Response(
+        status=error.status,
+        body=msgspec.json.encode(body),
+        content_type="application/json",
+        headers=headers,
+    )

@@ -1,0 +1,1 @@
+"""The routes: the HTTP wire shapes live here and go no further."""

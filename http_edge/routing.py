@@ -1,0 +1,62 @@
+"""Asking a model, and finding out why nobody answers for it."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from aiohttp import web
+
+from bus.client import Bus
+from bus.errors import BusError, LostError, RefusedError
+from bus.inbox import Answer
+from bus.messages.models import GetModel, ModelKind
+from bus.subjects import GET_MODEL, Subject
+from http_edge.context import BUS, REQUEST_ID
+
+RequestT = TypeVar("RequestT")
+ReplyT = TypeVar("ReplyT")
+
+
+@asynccontextmanager
+async def asking(
+    request: web.Request, subject: Subject[RequestT, ReplyT], model: str, kind: ModelKind, message: RequestT
+) -> AsyncGenerator[Answer[ReplyT]]:
+    """Ask `model` on `subject` under the request's id. Raises as `Bus.stream` does.
+
+    A model that nobody serves is refused as unknown, or as one that is not of this `kind`, when it is.
+    """
+    bus = request.app[BUS]
+    try:
+        async with bus.stream(subject(model), message, request_id=request[REQUEST_ID]) as answer:
+            yield answer
+    except LostError as error:
+        if error.code != "unavailable":
+            raise
+        raise await _reason(bus, model, kind, error) from error
+
+
+async def ask_model(
+    request: web.Request, subject: Subject[RequestT, ReplyT], model: str, kind: ModelKind, message: RequestT
+) -> ReplyT:
+    """Return the single reply of `model` on `subject`. Raises as `Bus.ask` does, with the reasons of `asking`."""
+    bus = request.app[BUS]
+    try:
+        return await bus.ask(subject(model), message)
+    except LostError as error:
+        if error.code != "unavailable":
+            raise
+        raise await _reason(bus, model, kind, error) from error
+
+
+async def _reason(bus: Bus, model: str, kind: ModelKind, lost: LostError) -> BusError:
+    try:
+        card = await bus.ask(GET_MODEL(), GetModel(model=model))
+    except RefusedError as error:
+        return error
+    except LostError:
+        return lost
+    if card.kind != kind:
+        return RefusedError(
+            "invalid_request", f"The model {model!r} is for {card.kind}, not for {kind}.", param="model"
+        )
+    return LostError("unavailable", f"The model {model!r} is {card.state}; ask again.", retry_after=1)

@@ -1,0 +1,99 @@
+"""Server-sent events: frames, comments while there is nothing to say, and errors after the status line.
+
+Wire facts, measured with the openai clients (python and node): a frame with an `error` object raises APIError;
+a stream that just stops raises nothing. So an error is a frame, and `[DONE]` follows only what went well.
+Comments reset the clients' read timeout.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+
+from aiohttp import web
+
+from bus.errors import Failure
+from http_edge.context import CONFIG
+from http_edge.errors import envelope
+
+DONE = b"data: [DONE]\n\n"
+
+_HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-cache",
+    # nginx and its like would otherwise collect the frames.
+    "X-Accel-Buffering": "no",
+}
+
+
+class EventStream:
+    """One streamed response. The status line goes out with the first thing that is written."""
+
+    def __init__(self, request: web.Request) -> None:
+        self.response = web.StreamResponse(headers=_HEADERS)
+        self._request = request
+        self._config = request.app[CONFIG]
+        self._clock = asyncio.get_running_loop().time
+        self._written_at = self._clock()
+        self._note = "working"
+
+    async def write(self, frames: bytes) -> None:
+        """Send `frames`, and wait while the client is slower than we are."""
+        if not self.response.prepared:
+            await self._open()
+        try:
+            async with asyncio.timeout(self._config.write_seconds):
+                await self.response.write(frames)
+        except TimeoutError as error:
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            raise ConnectionResetError("The client has stopped reading.") from error
+        self._written_at = self._clock()
+
+    async def wait_at(self, position: int) -> None:
+        """Tell that the request is number `position` of those waiting; 0 runs. Said again until a frame comes."""
+        self._note = f"queued {position}" if position else "working"
+        if position:
+            await self.write(_comment(self._note))
+        elif not self.response.prepared:
+            await self._open()
+
+    async def fail(self, failure: Failure) -> None:
+        """End with an error frame."""
+        with suppress(ConnectionError):
+            await self.write(b"data: %b\n\n" % envelope(failure))
+
+    async def comment_when_silent(self) -> None:
+        """Write a comment whenever nothing was written for a while. Ends by being cancelled."""
+        pause = self._config.sse_comment_seconds
+        with suppress(ConnectionError):
+            while True:
+                await asyncio.sleep(self._written_at + pause - self._clock())
+                if not self.response.prepared:
+                    self._written_at = self._clock()
+                elif self._clock() - self._written_at >= pause:
+                    await self.write(_comment(self._note))
+
+    async def _open(self) -> None:
+        await self.response.prepare(self._request)
+        self._request[STREAM] = self
+        self._written_at = self._clock()
+
+
+# In a request whose status line is out: where the middleware then writes an error.
+STREAM = web.RequestKey("stream", EventStream)
+
+
+@asynccontextmanager
+async def event_stream(request: web.Request) -> AsyncGenerator[EventStream]:
+    """Answer `request` with a stream, commenting on silence until the block ends."""
+    stream = EventStream(request)
+    comments = asyncio.create_task(stream.comment_when_silent(), name="comments")
+    try:
+        yield stream
+    finally:
+        comments.cancel()
+        await asyncio.wait((comments,))
+
+
+def _comment(text: str) -> bytes:
+    return f": {text}\n\n".encode()

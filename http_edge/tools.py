@@ -1,0 +1,104 @@
+"""Tools and calls as OpenAI's chat completions have them."""
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from bus.errors import RefusedError
+from bus.messages.chat import Tool, ToolCall, ToolCallDelta
+from http_edge.generation import refuse_unsupported
+
+
+class BodyFunction(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A function to call. `strict` would promise arguments that follow the schema, which nothing enforces yet."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: Any = None
+
+
+class BodyTool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tool that is offered."""
+
+    type: Literal["function"]
+    function: BodyFunction
+
+
+class BodyCallFunction(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What was called. `parsed_arguments` are the same once more, as OpenAI's streaming helper leaves them in."""
+
+    name: str
+    arguments: str
+    parsed_arguments: Raw = Raw()
+
+
+class BodyCall(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A call in a message of the assistant. Clients that have put it together from a stream leave its `index` in."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: BodyCallFunction
+    index: int | None = None
+
+
+class WireFunction(Struct, frozen=True, kw_only=True):
+    """What is called; in a stream, a piece of it."""
+
+    name: str | UnsetType = UNSET
+    arguments: str
+
+
+class WireCall(Struct, frozen=True, kw_only=True):
+    """A call in an answer; in a stream, a piece of it: the clients add up `id` and `name` if they come twice."""
+
+    index: int | UnsetType = UNSET
+    id: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+    function: WireFunction
+
+
+def tools(said: tuple[BodyTool, ...]) -> tuple[Tool, ...]:
+    """Return the tools for a `ChatRequest`. Raises `RefusedError` if one is to be strict."""
+    for index, tool in enumerate(said):
+        refuse_unsupported(tool.function, {"strict": (False,)}, f"tools[{index}].function.")
+    return tuple(
+        Tool(name=tool.function.name, description=tool.function.description, parameters=tool.function.parameters)
+        for tool in said
+    )
+
+
+def tool_choice(said: object) -> Literal["none", "auto"] | None:
+    """Return the choice. Raises `RefusedError` on those that force a call, which nothing enforces yet."""
+    match said:
+        case None | "none" | "auto":
+            return said
+        case _:
+            message = "'tool_choice' can only be 'none' or 'auto' yet."
+            raise RefusedError("unsupported_parameter", message, param="tool_choice")
+
+
+def calls(said: tuple[BodyCall, ...]) -> tuple[ToolCall, ...]:
+    """Return the calls for a message of a `ChatRequest`."""
+    return tuple(ToolCall(id=each.id, name=each.function.name, arguments=each.function.arguments) for each in said)
+
+
+def wire_calls(made: tuple[ToolCall, ...]) -> tuple[WireCall, ...]:
+    """Return the calls of a whole answer."""
+    return tuple(
+        WireCall(id=each.id, type="function", function=WireFunction(name=each.name, arguments=each.arguments))
+        for each in made
+    )
+
+
+def call_deltas(made: tuple[ToolCallDelta, ...]) -> tuple[WireCall, ...]:
+    """Return the calls of a piece of an answer."""
+    return tuple(
+        WireCall(
+            index=each.index,
+            id=UNSET if each.id is None else each.id,
+            type=UNSET if each.id is None else "function",
+            function=WireFunction(name=UNSET if each.name is None else each.name, arguments=each.arguments),
+        )
+        for each in made
+    )

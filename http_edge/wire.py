@@ -1,0 +1,62 @@
+"""JSON over HTTP: from a request to a struct, and from a struct to a response."""
+
+from typing import Annotated, TypeVar
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from bus.decoding import decode, refusal
+from bus.errors import RefusedError
+
+T = TypeVar("T")
+
+# A model's name becomes part of a subject, which NATS ends the connection for when it is over 4096 bytes;
+# escaping makes up to 12 bytes of a character.
+ModelName = Annotated[str, Meta(min_length=1, max_length=256)]
+
+# Texts or their token ids, one or many, as OpenAI's `input` and `prompt` have it.
+Texts = str | tuple[str | int | tuple[int, ...], ...]
+
+
+async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T]) -> T:
+    """Return the body. Raises `RefusedError` when it is not JSON or not of the decoder's type.
+
+    The content type is insisted on: without it any web page could send requests to a server on this machine,
+    because browsers ask before they send JSON elsewhere, but not before they send text.
+    """
+    if request.content_type != "application/json" and not request.content_type.endswith("+json"):
+        raise RefusedError(
+            "invalid_request",
+            f"Unsupported media type {request.content_type!r}; send Content-Type: application/json.",
+        )
+    try:
+        content = await request.read()
+    except web.RequestPayloadError as error:
+        raise RefusedError("invalid_request", "The body is not encoded as its headers say.") from error
+    return decode(decoder, content)
+
+
+def read_query(request: web.Request, kind: type[T]) -> T:
+    """Return the query string as `kind`. Raises `RefusedError` when it is not."""
+    try:
+        return msgspec.convert(dict(request.query), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise refusal(error) from error
+
+
+def json_response(message: object, status: int = 200) -> web.Response:
+    """Return `message` as a response."""
+    return web.Response(status=status, body=msgspec.json.encode(message), content_type="application/json")
+
+
+def each_text(texts: Texts, param: str) -> tuple[str | tuple[int, ...], ...]:
+    """Return the single texts: a string and a list of token ids are one each. Raises `RefusedError` on a mix."""
+    if isinstance(texts, str):
+        return (texts,)
+    ids = tuple(item for item in texts if isinstance(item, int))
+    if not ids:
+        return tuple(item for item in texts if not isinstance(item, int))
+    if len(ids) < len(texts):
+        raise RefusedError("invalid_request", "Token ids and texts cannot stand in one list.", param=param)
+    return (ids,)

@@ -1,0 +1,58 @@
+# Commands of the project. `just` is in the rust-just package on PyPI; uv beside it or on the PATH.
+export PATH := parent_directory(just_executable()) + ":" + env("PATH")
+
+# list the commands
+default:
+    @just --list
+
+# the environment, as locked
+setup:
+    uv sync --locked
+
+# start everything on the embedded models, take the tour, stop
+demo: setup
+    uv run --no-sync fusion demo
+
+# serve, with everything that Fusion brings along
+dev *arguments:
+    uv run fusion up --embedded {{ arguments }}
+
+# rebuild the history from the log
+replay *arguments:
+    uv run fusion replay {{ arguments }}
+
+# format and repair
+fix:
+    uv run ruff format .
+    uv run ruff check --fix .
+
+# all that is checked before a commit
+check: lint types imports test
+
+lint:
+    uv run ruff format --check .
+    uv run ruff check .
+
+types:
+    uv run mypy
+
+imports:
+    uv run lint-imports
+
+# all tests, or those of the arguments
+test *arguments:
+    uv run pytest {{ arguments }}
+
+test-engines:
+    uv run pytest tests/engines
+
+test-faults:
+    uv run pytest tests/faults
+
+# Fusion beside mlx_lm.server: one model folder, and what `python -m bench.chat --help` tells
+bench *arguments:
+    uv run python -m bench.chat {{ arguments }}
+
+# what bus and edge cost
+bench-edge *arguments:
+    uv run python -m bench.edge {{ arguments }}

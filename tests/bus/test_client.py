@@ -1,0 +1,48 @@
+"""The connection itself."""
+
+import asyncio
+
+import pytest
+
+from bus.client import whole
+from bus.errors import LostError
+from bus.server import free_port
+from tests.support.nats import connected
+
+
+async def test_cancel_that_comes_together_with_the_result_is_not_swallowed() -> None:
+    answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(whole(asyncio.wait_for(answer, 5)))
+    await asyncio.sleep(0)
+    answer.set_result(1)
+    waiting.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_result_that_comes_during_a_clean_up_is_given() -> None:
+    async def clean_up() -> int:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            found.append(await whole(asyncio.wait_for(asyncio.sleep(0, 7), 5)))
+        return 0
+
+    found: list[int] = []
+    task = asyncio.create_task(clean_up())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait((task,))
+
+    assert found == [7]
+
+
+async def test_no_server_is_told_with_its_address() -> None:
+    url = f"nats://127.0.0.1:{free_port()}"
+
+    with pytest.raises(LostError, match=url) as lost:
+        async with connected(url, admit_timeout=0.3):
+            pass
+
+    assert lost.value.code == "unavailable"

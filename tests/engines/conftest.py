@@ -1,0 +1,40 @@
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from actors.engines.blas import prepare_blas
+
+# Before anything here imports mlx.
+prepare_blas()
+
+from actors.engines.text import TextEngine  # noqa: E402 - imports mlx
+from actors.engines.text_model import TextLimits  # noqa: E402 - imports mlx
+from tests.support import tiny_models  # noqa: E402 - stays with the others
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.llama(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_thinker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.thinking(tmp_path_factory.mktemp("models") / "tiny-thinker")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def thinking_engine(tiny_thinker: Path) -> AsyncGenerator[TextEngine]:
+    engine = TextEngine(tiny_thinker, TextLimits(warmup=False))
+    await engine.load()
+    yield engine
+    await engine.unload()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def text_engine(tiny_llama: Path) -> AsyncGenerator[TextEngine]:
+    engine = TextEngine(tiny_llama, TextLimits())
+    await engine.load()
+    yield engine
+    await engine.unload()

@@ -1,0 +1,212 @@
+import asyncio
+import random
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from pathlib import Path
+
+import mlx.core as mx
+import msgspec
+import pytest
+import pytest_asyncio
+
+from actors.engines.text import TextEngine
+from actors.engines.text_batch import TextBatch
+from actors.engines.text_memory import KvCost, _Layers
+from actors.engines.text_model import TextLimits
+from actors.engines.text_sampling import Sampling
+from bus.errors import BusError, RefusedError
+from bus.messages.chat import ChatChunk, ChatRequest
+from tests.support import tiny_models
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+# Keys and values in 2 layers of 2 heads of 16 numbers of 4 bytes.
+TOKEN = 2 * 2 * 2 * 16 * 4
+SHORT, LONG = 256 * TOKEN, 1024 * TOKEN
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def engine(tiny_llama: Path, tmp_path: Path) -> AsyncGenerator[TextEngine]:
+    """An engine with a context of 2,048, and memory for two rows of up to 1,024 or eight of up to 256 tokens."""
+    folder = tiny_models.changed(tiny_llama, tmp_path / "roomy", config={"max_position_embeddings": 2048})
+    engine = TextEngine(folder, TextLimits(kv_bytes=2 * LONG, warmup=False))
+    await engine.load()
+    yield engine
+    await engine.unload()
+
+
+def greedy(prompt: tuple[int, ...], max_tokens: int | None = 24) -> ChatRequest:
+    return ChatRequest(prompt=prompt, max_tokens=max_tokens, temperature=0)
+
+
+def batch(engine: TextEngine) -> TextBatch:
+    assert engine._parts is not None
+    return engine._parts.batch
+
+
+async def text(engine: TextEngine, request: ChatRequest) -> str:
+    return "".join([chunk.text async for chunk in engine.generate(engine.prepare(request))])
+
+
+async def drain(chunks: AsyncGenerator[ChatChunk]) -> None:
+    async for _ in chunks:
+        pass
+
+
+async def test_row_costs_what_the_longest_costs_in_steps_of_256() -> None:
+    cost = KvCost((_Layers(10, 10**6), _Layers(3, 512)), row_bytes=7)
+
+    assert cost.of(1, 1) == 7 + 13 * 256
+    assert cost.of(3, 257) == 3 * (7 + 13 * 512)
+    assert cost.of(1, 2000) == 7 + 10 * 2048 + 3 * 512
+    assert cost.most_tokens(7 + 13 * 512, 10**6) == 512
+    assert cost.most_tokens(7 + 13 * 256 - 1, 10**6) == 0
+    assert cost.most_tokens(10**12, 4096) == 4096
+
+
+async def test_cost_is_what_mlx_lm_takes(engine: TextEngine) -> None:
+    async with aclosing(engine.generate(engine.prepare(greedy(tuple(range(2, 202)), 40)))) as running:
+        for _ in range(3):
+            await anext(running)
+        generator = batch(engine)._generator
+        assert generator is not None
+
+        assert generator.prompt_cache_nbytes <= batch(engine)._kv_cost.of(1, 240) == SHORT
+
+
+async def test_text_that_can_never_fit_is_refused_with_the_numbers(engine: TextEngine) -> None:
+    with pytest.raises(RefusedError) as refused:
+        engine.prepare(greedy((2, 3), 2046 + 1))
+    assert refused.value.code == "context_length_exceeded"
+
+    small = TextEngine(engine._path, TextLimits(kv_bytes=LONG, warmup=False))
+    await small.load()
+    with pytest.raises(RefusedError) as refused:
+        small.prepare(greedy((2, 3), 1023))
+    unsaid = small.prepare(greedy((2, 3), None))
+    await small.unload()
+
+    assert refused.value.code == "insufficient_memory"
+    for number in (1025, 1280 * TOKEN, LONG, 1024):
+        assert str(number) in str(refused.value)
+    assert unsaid.max_tokens == 1022
+
+
+async def test_rows_beyond_the_memory_wait_and_end_in_order(engine: TextEngine) -> None:
+    alone = await text(engine, greedy((2, 3, 4), 600))
+    ended: list[int] = []
+    most = 0
+
+    async def one(number: int) -> str:
+        nonlocal most
+        said = ""
+        async for chunk in engine.generate(engine.prepare(greedy((2, 3, 4), 600))):
+            most = max(most, len(batch(engine)._rows))
+            said += chunk.text
+        ended.append(number)
+        return said
+
+    texts = await asyncio.gather(*(one(number) for number in range(5)))
+
+    assert most == 2
+    assert ended == [0, 1, 2, 3, 4]
+    assert set(texts) == {alone}
+
+
+async def test_long_text_that_waits_is_not_overtaken(engine: TextEngine) -> None:
+    began: list[str] = []
+
+    async def one(name: str, prompt: tuple[int, ...], max_tokens: int) -> None:
+        async for _ in engine.generate(engine.prepare(greedy(prompt, max_tokens))):
+            if name not in began:
+                began.append(name)
+
+    # Beside a row of 1,500 tokens there is no place for any other.
+    await asyncio.gather(
+        one("first", (2, 3), 200), one("second", (4, 5), 200), one("long", (6, 7), 1500), one("last", (8, 9), 5)
+    )
+
+    assert set(began[:2]) == {"first", "second"}
+    assert began[2:] == ["long", "last"]
+
+
+async def test_row_that_leaves_while_it_waits_gives_up_its_turn(engine: TextEngine) -> None:
+    running = asyncio.create_task(text(engine, greedy((2, 3), 1900)))
+    waiting = [asyncio.create_task(text(engine, greedy((4, number), 1900))) for number in (5, 6)]
+    async with asyncio.timeout(30):
+        while len(batch(engine)._waiting) < 2:
+            await engine.ping()
+
+    waiting[0].cancel()
+    await asyncio.wait(waiting[:1])
+    await engine.ping()
+
+    assert len(batch(engine)._waiting) == 1
+    assert await waiting[1] != await running
+
+
+@pytest.mark.parametrize("how", ["unload", "fault"])
+async def test_rows_that_wait_are_told_when_nothing_comes(engine: TextEngine, how: str) -> None:
+    broken = msgspec.structs.replace(
+        engine.prepare(greedy((2, 3), 1900)), sampling=Sampling(top_k=10**6 if how == "fault" else 0)
+    )
+    rows = [asyncio.create_task(drain(engine.generate(broken)))]
+    rows += [asyncio.create_task(drain(engine.generate(engine.prepare(greedy((4, 5), 1900))))) for _ in range(2)]
+    await asyncio.sleep(0)
+    if how == "unload":
+        await engine.unload()
+
+    errors = await asyncio.gather(*rows, return_exceptions=True)
+
+    assert {error.code for error in errors if isinstance(error, BusError)} == {
+        "restarting" if how == "unload" else "internal_error"
+    }
+    assert len([error for error in errors if isinstance(error, BusError)]) == 3
+
+
+async def test_what_is_kept_of_earlier_texts_makes_room_for_the_batch(engine: TextEngine) -> None:
+    for first in range(2, 12):
+        await text(engine, greedy(tuple(range(first, 200)), 2))
+    kept = batch(engine)._prefixes.nbytes
+
+    await text(engine, greedy((2, 3), 1900))
+
+    assert kept > SHORT
+    assert batch(engine)._prefixes.nbytes <= 2 * LONG
+    assert batch(engine)._prefixes.find(list(range(2, 200))) is None
+
+
+async def test_memory_is_flat_after_300_texts_that_ended_left_or_failed(engine: TextEngine) -> None:
+    chance = random.Random(4)  # noqa: S311 - the same mixture each time
+    await _mixed(engine, chance, 60)
+    before = await _resting(engine)
+
+    await _mixed(engine, chance, 300)
+    after = await _resting(engine)
+
+    assert batch(engine)._rows == {}
+    assert not batch(engine)._waiting
+    assert after <= before + 2**16
+
+
+async def _mixed(engine: TextEngine, chance: random.Random, count: int) -> None:
+    gate = asyncio.Semaphore(12)
+
+    async def one(number: int) -> None:
+        prompt = tuple(chance.randrange(2, 500) for _ in range(chance.randrange(1, 300)))
+        work = engine.prepare(greedy(prompt, chance.randrange(1, 40)))
+        if number == count // 2:
+            work = msgspec.structs.replace(work, sampling=Sampling(top_k=10**6))
+        leaves = chance.random() < 0.3
+        # A row that fails takes its neighbours along.
+        async with gate, aclosing(engine.generate(work)) as chunks:
+            with suppress(RefusedError):
+                await (anext(chunks) if leaves else drain(chunks))
+
+    await asyncio.gather(*map(one, range(count)))
+
+
+async def _resting(engine: TextEngine) -> int:
+    """Return the bytes that mlx holds besides what is kept of earlier texts."""
+    await engine.ping()
+    return mx.get_active_memory() - batch(engine)._prefixes.nbytes

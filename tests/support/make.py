@@ -1,0 +1,127 @@
+"""Builders: valid things by default."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from bus.ids import new_id
+from bus.messages.chat import ChatRequest, Message
+from bus.messages.jobs import SubmitJob
+from eventlog.events import (
+    Event,
+    JobCancelled,
+    JobCancelRequested,
+    JobCompleted,
+    JobFailed,
+    JobQueued,
+    JobRetryScheduled,
+    JobStarted,
+    Recorded,
+    RequestFinished,
+    Unknown,
+    encode,
+)
+from eventlog.job import Job
+
+JOB_ID = "job-1"
+MODEL = "local/tiny-1.5"
+AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    """Return a moment so long after AT."""
+    return AT + timedelta(seconds=seconds)
+
+
+def job_queued(**fields: Any) -> JobQueued:
+    """Return the first event of a job."""
+    values = {
+        "model": MODEL,
+        "operation": "chat",
+        "priority": "normal",
+        "input_blob": "0" * 64,
+    }
+    return JobQueued(**(_common() | values | fields))
+
+
+def job_started(**fields: Any) -> JobStarted:
+    """Return the start of the first attempt."""
+    return JobStarted(**(_common() | {"actor": "chat-1", "attempt": 1} | fields))
+
+
+def job_retry_scheduled(**fields: Any) -> JobRetryScheduled:
+    """Return the loss of the first attempt."""
+    return JobRetryScheduled(**(_common() | {"attempt": 1, "delay": 0.5, "error": "lost"} | fields))
+
+
+def job_cancel_requested(**fields: Any) -> JobCancelRequested:
+    """Return the wish that the job ends."""
+    return JobCancelRequested(**(_common() | fields))
+
+
+def job_completed(**fields: Any) -> JobCompleted:
+    """Return the end of a job that went well."""
+    values = {"attempt": 1, "result_blob": "1" * 64, "prompt_tokens": 2, "completion_tokens": 3}
+    return JobCompleted(**(_common() | values | fields))
+
+
+def job_failed(**fields: Any) -> JobFailed:
+    """Return the end of a job that did not."""
+    return JobFailed(**(_common() | {"reason": "error", "error": "broken"} | fields))
+
+
+def job_cancelled(**fields: Any) -> JobCancelled:
+    """Return the end of a job that nobody wants any more."""
+    return JobCancelled(**(_common() | fields))
+
+
+def request_finished(**fields: Any) -> RequestFinished:
+    """Return the end of a request."""
+    values = {
+        "id": new_id(),
+        "at": AT,
+        "request_id": new_id("req"),
+        "model": MODEL,
+        "operation": "chat",
+        "outcome": "completed",
+        "queued": 0.1,
+        "first": 0.2,
+        "total": 0.3,
+    }
+    return RequestFinished(**(values | fields))
+
+
+def job(**fields: Any) -> Job:
+    """Return a job that was just queued."""
+    values = {
+        "job_id": JOB_ID,
+        "status": "queued",
+        "model": MODEL,
+        "operation": "chat",
+        "priority": "normal",
+        "created_at": AT,
+        "input_blob": "0" * 64,
+    }
+    return Job(**(values | fields))
+
+
+def entries(*events: Event | Unknown, first: int = 1) -> list[Recorded]:
+    """Return `events` with their places in the log, `first` being that of the first."""
+    raws = [event.raw if isinstance(event, Unknown) else encode(event) for event in events]
+    return [Recorded(first + n, event, raw) for n, (event, raw) in enumerate(zip(events, raws, strict=True))]
+
+
+def chat_request(text: str = "hello big world", **fields: Any) -> ChatRequest:
+    """Return a conversation of one turn."""
+    return ChatRequest(messages=(Message(role="user", content=text),), **fields)
+
+
+def submit_job(text: str = "hello big world", **fields: Any) -> SubmitJob:
+    """Return the order to run a chat later."""
+    values = {"model": MODEL, "operation": "chat", "input": msgspec.Raw(msgspec.json.encode(chat_request(text)))}
+    return SubmitJob(**(values | fields))
+
+
+def _common() -> dict[str, Any]:
+    return {"id": new_id(), "at": AT, "job_id": JOB_ID}

@@ -1,0 +1,132 @@
+"""A real nats-server, which tests may kill and start again, and what they say over it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import nats
+import psutil
+from msgspec import Struct
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from bus.client import Bus
+from bus.config import BusConfig
+from bus.ids import new_id
+from bus.serve import ServiceInfo
+from bus.server import ServerConfig, free_port, running
+from bus.subjects import Subject
+
+
+class Question(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the tests ask: `words` to say, one piece each."""
+
+    words: tuple[str, ...] = ("one", "two", "three")
+    times: int = 1
+
+
+class Word(Struct, frozen=True, kw_only=True):
+    """One piece of an answer."""
+
+    text: str
+
+
+SAY = Subject("fusion.say.*", Question, Word, streamed=True)
+COUNT_WORDS = Subject("fusion.count.*", Question, Word)
+
+
+class Server:
+    """One nats-server on one store."""
+
+    def __init__(self, folder: Path, sync: str) -> None:
+        self.config = ServerConfig(
+            store=folder / "nats", port=free_port(), monitor_port=free_port(), name=new_id("test"), sync=sync
+        )
+        self._log_path = folder / "nats.log"
+        self._lives = AsyncExitStack()
+        self._guard: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return self.config.url
+
+    async def start(self) -> None:
+        """Start it and wait until it is ready."""
+        self._guard = await self._lives.enter_async_context(running(self.config, self._log_path))
+
+    async def kill(self) -> None:
+        """Kill it as a crash would: SIGKILL, to nats-server itself rather than to its guard."""
+        assert self._guard is not None
+        children = psutil.Process(self._guard.pid).children()
+        next(child for child in children if child.name() == "nats-server").kill()
+        await self._guard.wait()
+
+    async def stop(self) -> None:
+        """Stop it for good."""
+        await self._lives.aclose()
+
+
+@asynccontextmanager
+async def server_running(folder: Path, sync: str = "2m") -> AsyncGenerator[Server]:
+    """Run a server until the block ends."""
+    server = Server(folder, sync)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def connected(url: str, role: str = "test", **config: float) -> AsyncGenerator[Bus]:
+    """Connect with a config whose waits are short unless said otherwise."""
+    times = {"admit_timeout": 2.0, "first_timeout": 5.0, "idle_timeout": 5.0} | config
+    async with Bus.connect(role, BusConfig(url=url, **times)) as bus:
+        yield bus
+
+
+@asynccontextmanager
+async def plain_client(url: str) -> AsyncGenerator[Client]:
+    """Connect as any other NATS client would."""
+    nc = await nats.connect(url)
+    try:
+        yield nc
+    finally:
+        await nc.close()
+
+
+@asynccontextmanager
+async def stranger_answering(
+    url: str, subject: str, payload: bytes, headers: dict[str, str] | None = None
+) -> AsyncGenerator[None]:
+    """Answer on `subject` with the same message always, as somebody who is not Fusion might."""
+
+    async def answer(msg: Msg) -> None:
+        await nc.publish(msg.reply, payload, headers=headers)
+
+    async with plain_client(url) as nc:
+        await nc.subscribe(subject, cb=answer)
+        await nc.flush()
+        await nc.flush()
+        yield
+
+
+def service(name: str = "test", instance: str = "test-1", **fields: object) -> ServiceInfo:
+    """Return what a service of the tests says of itself."""
+    return ServiceInfo(name=name, instance=instance, description="A part of a test.", **fields)  # type: ignore[arg-type]
+
+
+async def until(is_so: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait until something is so that offers nothing to await."""
+    async with asyncio.timeout(seconds):
+        while not is_so():
+            await asyncio.sleep(0.002)
+
+
+async def until_it(is_so: Callable[[], Awaitable[object]], seconds: float = 5.0) -> None:
+    """Wait until something is so that has to be asked for."""
+    async with asyncio.timeout(seconds):
+        while not await is_so():
+            await asyncio.sleep(0.005)

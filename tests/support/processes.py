@@ -1,0 +1,91 @@
+"""A whole Fusion in processes of its own, as a user starts it, for tests that kill parts of it."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+
+from cli.state import Running, read_running
+
+REPOSITORY = Path(__file__).parents[2]
+
+TOY_ONLY = """
+models:
+  - {id: fusion-toy, path: "embedded:fusion-toy", kind: chat}
+"""
+
+
+class Fusion:
+    """One running `fusion up`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, state: Path) -> None:
+        self.process = process
+        self.state = state
+
+    @property
+    def running(self) -> Running:
+        """Where it is reached, and its processes as they are now."""
+        return read_running(self.state)
+
+    def kill(self, name: str) -> None:
+        """Send SIGKILL to the process `name`, or to nats-server itself rather than its guard."""
+        pid = self.nats_pid() if name == "nats-server" else self.running.processes[name]
+        os.kill(pid, signal.SIGKILL)
+
+    def nats_pid(self) -> int:
+        """Return the process id of nats-server."""
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            if process.name() == "nats-server":
+                return process.pid
+        raise LookupError("no nats-server runs")
+
+    def family(self) -> list[psutil.Process]:
+        """Return the supervisor and everything that it started."""
+        return [me := psutil.Process(self.process.pid), *me.children(recursive=True)]
+
+
+@asynccontextmanager
+async def fusion_up(
+    folder: Path, config: str = TOY_ONLY, environment: dict[str, str] | None = None
+) -> AsyncGenerator[Fusion]:
+    """Start it, wait for its ready line, and stop it at the end."""
+    state = folder / "state"
+    path = folder / "fusion.yaml"
+    path.write_text(config)
+    options = ["--config", str(path), "--state-dir", str(state), "--port", "0", "--nats-port", "0"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "cli",
+        "up",
+        *options,
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ | (environment or {}),
+        cwd=REPOSITORY,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(60):
+            line = (await process.stdout.readline()).decode()
+        assert line.startswith("Fusion is ready"), (line, _logs(state))
+        yield Fusion(process, state)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            async with asyncio.timeout(30):
+                await process.wait()
+
+
+async def gone(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait until all have ended, and return those that have not after `seconds`."""
+    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, seconds)
+    return alive
+
+
+def _logs(state: Path) -> str:
+    return "\n".join(f"{path.name}: {path.read_text()[-2000:]}" for path in (state / "logs").glob("*.log"))

@@ -1,0 +1,109 @@
+"""Models, health and the queue."""
+
+from pathlib import Path
+
+import pytest
+from openai import NotFoundError
+
+from bus.messages.models import ModelCard
+from bus.messages.presence import Load
+from tests.support.stack import CARDS, CHAT_MODEL, EMBED_MODEL, beat, catalogue, stack
+
+COLD = ModelCard(id="heavy", kind="chat", tier=2, state="restarting", created=1)
+
+
+async def test_models_are_listed_with_what_clients_and_tier_2_look_for(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge, catalogue(edge.bus):
+        models = (await edge.openai.models.list()).data
+
+        assert [model.id for model in models] == [CHAT_MODEL, EMBED_MODEL]
+        assert models[0].object == "model"
+        assert models[0].owned_by == "local-mlx"
+        assert models[0].created == 1_700_000_000
+        extra = models[0].model_extra
+        assert extra is not None
+        assert (extra["type"], extra["tier"], extra["state"]) == ("chat", 1, "ready")
+        assert extra["context_length"] == extra["max_model_len"] == 4096
+
+
+async def test_model_is_found_by_its_id_with_slashes_of_either_kind(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge, catalogue(edge.bus):
+        retrieved = await edge.openai.models.retrieve(CHAT_MODEL)
+        async with edge.http.get(f"/v1/models/{CHAT_MODEL}") as response:
+            raw = await response.json()
+
+        assert retrieved.id == raw["id"] == CHAT_MODEL
+
+
+async def test_unknown_model_is_not_found(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge, catalogue(edge.bus):
+        with pytest.raises(NotFoundError) as raised:
+            await edge.openai.models.retrieve("no/such")
+
+        assert raised.value.code == "model_not_found"
+
+
+async def test_edge_alone_lives_but_is_not_ready(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge:
+        async with edge.http.get("/livez") as live, edge.http.get("/readyz") as ready, edge.http.get("/health") as sick:
+            reasons = (await ready.json())["reasons"]
+            health = await sick.json()
+
+        assert (live.status, ready.status, sick.status) == (200, 503, 503)
+        assert len(reasons) == 3
+        assert health["status"] == "unhealthy"
+        assert health["model_status"] == "uninitialized"
+
+
+async def test_edge_is_ready_when_owners_and_warm_models_are(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge, catalogue(edge.bus, (*CARDS, COLD)):
+        await beat(edge, "core-1", "core")
+        await beat(edge, "historian-1", "historian")
+        await beat(edge, "chat-1", "chat", model=CHAT_MODEL, detail={"dtype": "bfloat16", "blas": "accelerate"})
+        async with edge.http.get("/readyz") as ready, edge.http.get("/health") as well:
+            report = await well.json()
+
+        assert (ready.status, well.status) == (200, 200)
+        assert report == {
+            "status": "ok",
+            "model_id": CHAT_MODEL,
+            "model_status": "initialized",
+            "models_healthy": True,
+            "warmup_enabled": True,
+            "warmup_completed": True,
+            "models": [
+                {"id": CHAT_MODEL, "state": "ready", "dtype": "bfloat16", "blas": "accelerate"},
+                {"id": EMBED_MODEL, "state": "ready", "dtype": None, "blas": None},
+                {"id": "heavy", "state": "restarting", "dtype": None, "blas": None},
+            ],
+        }
+
+
+async def test_warm_model_that_is_away_makes_the_edge_unready_and_is_named(nats_url: str, tmp_path: Path) -> None:
+    away = ModelCard(id="slow", kind="chat", tier=1, state="restarting", created=1)
+    async with stack(nats_url, tmp_path) as edge, catalogue(edge.bus, (*CARDS, away)):
+        async with edge.http.get("/readyz") as ready, edge.http.get("/health") as sick:
+            reasons = (await ready.json())["reasons"]
+
+        assert (ready.status, sick.status) == (503, 503)
+        assert "The model slow is restarting." in reasons
+
+
+async def test_queue_is_summed_over_the_instances_of_models(nats_url: str, tmp_path: Path) -> None:
+    load = Load(queued=2, running=3, max_queue=100, concurrency=32)
+    async with stack(nats_url, tmp_path) as edge:
+        await beat(edge, "a", "chat", model=CHAT_MODEL, load=load)
+        await beat(edge, "b", "chat", model=CHAT_MODEL, load=load)
+        await beat(edge, "c", "embeddings", model=EMBED_MODEL, load=load)
+        await beat(edge, "core-1", "core", load=load)
+        async with edge.http.get("/v1/queue/stats") as response:
+            stats = await response.json()
+
+        one = {"queue_size": 2, "max_queue_size": 100, "active_requests": 3, "max_concurrency": 32}
+        assert stats.pop("models") == {CHAT_MODEL: {key: 2 * value for key, value in one.items()}, EMBED_MODEL: one}
+        assert stats == {key: 3 * value for key, value in one.items()}
+
+
+async def test_front_page_names_the_endpoints(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge, edge.http.get("/") as response:
+        assert "POST /v1/chat/completions" in (await response.json())["endpoints"]

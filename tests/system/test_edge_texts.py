@@ -1,0 +1,114 @@
+"""Plain completions and embeddings, as the official client."""
+
+import base64
+import struct
+from pathlib import Path
+
+import pytest
+from openai import InternalServerError
+
+from actors.engines.echo import EchoEmbeddings, EchoEngine
+from tests.support.stack import CHAT_MODEL, EMBED_MODEL, GatedEngine, chat_actor, embeddings_actor, stack
+
+
+async def test_completion_continues_a_text(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge, chat_actor(edge.bus, EchoEngine()):
+        answer = await edge.openai.completions.create(model=CHAT_MODEL, prompt="one two three", max_tokens=2)
+
+        assert answer.object == "text_completion"
+        assert answer.id.startswith("cmpl-")
+        assert [(each.text, each.index, each.finish_reason) for each in answer.choices] == [("one two", 0, "length")]
+
+
+async def test_several_prompts_are_answered_in_their_order(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge, chat_actor(edge.bus, EchoEngine()):
+        answer = await edge.openai.completions.create(model=CHAT_MODEL, prompt=["a b c", "d", "e f"])
+        ids = await edge.openai.completions.create(model=CHAT_MODEL, prompt=[[1, 2], [3]])
+        one = await edge.openai.completions.create(model=CHAT_MODEL, prompt=[4, 5])
+
+        assert [(each.index, each.text) for each in answer.choices] == [(0, "a b c"), (1, "d"), (2, "e f")]
+        assert answer.usage is not None
+        assert answer.usage.total_tokens == 12
+        assert [each.text for each in ids.choices] == ["1 2", "3"]
+        assert [each.text for each in one.choices] == ["4 5"]
+
+
+async def test_completion_streams(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge, chat_actor(edge.bus, EchoEngine()):
+        stream = await edge.openai.completions.create(
+            model=CHAT_MODEL, prompt="one two", stream=True, stream_options={"include_usage": True}
+        )
+        chunks = [chunk async for chunk in stream]
+
+        assert "".join(chunk.choices[0].text for chunk in chunks[:-1]) == "one two"
+        assert chunks[-2].choices[0].finish_reason == "stop"
+        assert chunks[-1].choices == []
+        assert chunks[-1].usage is not None
+        assert chunks[-1].usage.total_tokens == 4
+
+
+async def test_first_failing_prompt_fails_the_request_and_frees_the_others(nats_url: str, tmp_path: Path) -> None:
+    engine = GatedEngine(crash=True)
+    engine.gate.set()
+    async with stack(nats_url, tmp_path) as edge, chat_actor(edge.bus, engine) as mailbox:
+        with pytest.raises(InternalServerError) as raised:
+            await edge.openai.completions.create(model=CHAT_MODEL, prompt=["a", "b", "c"])
+
+        assert raised.value.code in {"crashed", "restarting"}
+        assert mailbox.load.running == 0
+
+
+async def test_embeddings_are_the_same_numbers_in_both_formats(nats_url: str, tmp_path: Path) -> None:
+    texts = ["first", "second", "third"]
+    async with stack(nats_url, tmp_path) as edge, embeddings_actor(edge.bus, EchoEmbeddings()):
+        default = await edge.openai.embeddings.create(model=EMBED_MODEL, input=texts)
+        floats = await edge.openai.embeddings.create(model=EMBED_MODEL, input=texts, encoding_format="float")
+
+        assert [each.index for each in default.data] == [0, 1, 2]
+        assert [each.embedding for each in default.data] == [each.embedding for each in floats.data]
+        assert len(default.data[0].embedding) == 8
+        assert default.usage.prompt_tokens == 3
+        assert default.usage.total_tokens == 3
+        assert default.model == EMBED_MODEL
+
+
+async def test_embeddings_without_a_format_are_numbers(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge, embeddings_actor(edge.bus, EchoEmbeddings()):
+        body = {"model": EMBED_MODEL, "input": "x", "user": "me"}
+        async with edge.http.post("/v1/embeddings", json=body) as response:
+            plain = (await response.json())["data"][0]["embedding"]
+        async with edge.http.post("/v1/embeddings", json=body | {"encoding_format": "base64"}) as response:
+            coded = (await response.json())["data"][0]["embedding"]
+
+        assert list(struct.unpack("<8f", base64.b64decode(coded))) == plain
+
+
+async def test_embeddings_of_token_ids_equal_those_of_their_text(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge, embeddings_actor(edge.bus, EchoEmbeddings()):
+        ids = await edge.openai.embeddings.create(model=EMBED_MODEL, input=[5, 6])
+        lists = await edge.openai.embeddings.create(model=EMBED_MODEL, input=[[5, 6], [7]])
+        text = await edge.openai.embeddings.create(model=EMBED_MODEL, input="5 6")
+
+        assert len(ids.data) == 1
+        assert len(lists.data) == 2
+        assert ids.data[0].embedding == lists.data[0].embedding == text.data[0].embedding
+
+
+async def test_input_over_the_limit_is_shortened_when_asked_for(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge, embeddings_actor(edge.bus, EchoEmbeddings()):
+        answer = await edge.openai.embeddings.create(
+            model=EMBED_MODEL, input="word " * 600, extra_body={"truncate": True}
+        )
+
+        assert answer.usage.prompt_tokens == 512
+
+
+async def test_more_inputs_than_a_message_holds_are_embedded_in_order(nats_url: str, tmp_path: Path) -> None:
+    texts = [f"{number:04}" + "x" * 1000 for number in range(1200)]
+    async with stack(nats_url, tmp_path) as edge, embeddings_actor(edge.bus, EchoEmbeddings()):
+        many = await edge.openai.embeddings.create(model=EMBED_MODEL, input=texts)
+        last = await edge.openai.embeddings.create(model=EMBED_MODEL, input=texts[-1])
+
+        assert [each.index for each in many.data] == list(range(1200))
+        assert many.usage.prompt_tokens == 1200
+        assert many.data[-1].embedding == last.data[0].embedding

@@ -1,0 +1,137 @@
+"""Everything together, in processes, on real models: what a user sees with the clients that they have."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from openai import AsyncOpenAI
+
+from bus.client import Bus
+from bus.config import BusConfig
+from bus.events import EventLog
+from eventlog.events import RequestFinished
+from tests.support.processes import Fusion, fusion_up
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+NODE = Path(__file__).parent / "node"
+EMBEDDED = """
+models:
+  - {id: all-MiniLM-L6-v2, path: "embedded:minilm", kind: embeddings, tier: 0}
+  - {id: fusion-toy, path: "embedded:fusion-toy", kind: chat}
+"""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fusion(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Fusion]:
+    async with fusion_up(tmp_path_factory.mktemp("whole"), EMBEDDED) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def client(fusion: Fusion) -> AsyncGenerator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=f"{fusion.running.http_url}/v1", api_key="unused", max_retries=0) as openai:
+        yield openai
+
+
+async def test_health_and_readiness_are_good_once_it_is_up(fusion: Fusion) -> None:
+    async with aiohttp.ClientSession(fusion.running.http_url) as http:
+        async with http.get("/readyz") as ready, http.get("/health") as health:
+            assert (ready.status, await ready.json()) == (200, {"status": "ready", "reasons": []})
+            assert health.status == 200
+            assert (await health.json())["warmup_completed"] is True
+
+
+async def test_thirty_two_streams_and_another_models_requests_run_together(client: AsyncOpenAI) -> None:
+    alone = await _stream(client, "Tell me a story about a cat.")
+
+    async with asyncio.TaskGroup() as group:
+        streams = [group.create_task(_stream(client, "Tell me a story about a cat.")) for _ in range(32)]
+        vectors = [group.create_task(_embed(client, f"text {number}")) for number in range(8)]
+
+    assert {task.result() for task in streams} == {alone}
+    assert len(alone) > 50
+    assert {len(task.result()) for task in vectors} == {384}
+
+
+async def test_a_stream_that_the_client_leaves_is_cancelled_and_frees_its_place(
+    client: AsyncOpenAI, fusion: Fusion
+) -> None:
+    async with (
+        Bus.connect("test", BusConfig(url=fusion.running.nats_url)) as bus,
+        EventLog(bus).follow("fusion.feed.request.>") as events,
+    ):
+        stream = await client.chat.completions.create(
+            model="fusion-toy",
+            messages=[{"role": "user", "content": "Tell me a story about a cat."}],
+            temperature=2,
+            logit_bias={str(token): -100 for token in _end_tokens()},
+            stream=True,
+            extra_headers={"x-request-id": "req-left"},
+        )
+        await anext(aiter(stream))
+
+        await stream.close()
+
+        async with asyncio.timeout(10):
+            outcomes = (
+                item.event.outcome
+                async for item in events
+                if isinstance(item.event, RequestFinished) and item.event.request_id == "req-left"
+            )
+            assert await anext(outcomes) == "cancelled"
+        await _until_idle(fusion)
+
+
+async def test_the_node_client_gets_vectors_streams_and_errors(fusion: Fusion) -> None:
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    if not (NODE / "node_modules").exists():
+        await _run("npm", "ci", "--no-audit", "--no-fund")
+
+    said = json.loads(await _run("node", "client.mjs", fusion.running.http_url))
+
+    assert said["length"] == 384
+    assert said["norm"] == pytest.approx(1, abs=1e-3)
+    assert said["text"]
+    assert said["finish"] == "stop"
+    assert said["code"] == "model_not_found"
+
+
+async def _stream(client: AsyncOpenAI, text: str) -> str:
+    stream = await client.chat.completions.create(
+        model="fusion-toy", messages=[{"role": "user", "content": text}], temperature=0, stream=True
+    )
+    return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+
+async def _embed(client: AsyncOpenAI, text: str) -> list[float]:
+    reply = await client.embeddings.create(model="all-MiniLM-L6-v2", input=text)
+    return reply.data[0].embedding
+
+
+def _end_tokens() -> list[int]:
+    config = json.loads((Path(__file__).parents[2] / "models/fusion-toy/config.json").read_text())
+    ids = config["eos_token_id"]
+    return ids if isinstance(ids, list) else [ids]
+
+
+async def _until_idle(fusion: Fusion) -> None:
+    async with aiohttp.ClientSession(fusion.running.http_url) as http, asyncio.timeout(10):
+        while True:
+            async with http.get("/v1/queue/stats") as response:
+                if (await response.json())["active_requests"] == 0:
+                    return
+            await asyncio.sleep(0.1)
+
+
+async def _run(*words: str) -> str:
+    process = await asyncio.create_subprocess_exec(*words, cwd=NODE, stdout=asyncio.subprocess.PIPE)
+    printed, _ = await process.communicate()
+    assert process.returncode == 0, printed
+    return printed.decode()
