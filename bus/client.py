@@ -48,6 +48,16 @@ async def whole(waiting: Awaitable[ReplyT]) -> ReplyT:
     return result
 
 
+async def settled(nc: Client) -> None:
+    """Return when the server has all that was subscribed and published on `nc` so far.
+
+    One flush is not enough: nats-py's ping overtakes what waits to be written. After the first pong that is written,
+    and after the second the server has it.
+    """
+    await nc.flush()
+    await nc.flush()
+
+
 class Bus:
     """A connection to NATS, and what Fusion says over it."""
 
@@ -70,7 +80,7 @@ class Bus:
             stack.push_async_callback(_close, nc)
             await nc.subscribe(f"{bus.inbox.prefix}.*", cb=bus.inbox.receive, pending_msgs_limit=0)
             await nc.subscribe(HEARTBEAT, cb=bus._on_heartbeat)
-            await nc.flush()
+            await settled(nc)
             ticker = asyncio.create_task(bus._watch(), name="presence")
             stack.push_async_callback(_cancelled, ticker)
             yield bus

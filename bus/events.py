@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 
-from bus.client import Bus, whole
+from bus.client import Bus, settled, whole
 from bus.errors import BusError, ConflictError, LostError, RefusedError
 from bus.subjects import FEED, JOB_EVENT, JOB_EVENTS, JOB_QUEUED, MODEL_EVENT, REQUEST_FINISHED, fill
 from eventlog.events import (
@@ -106,7 +106,7 @@ class EventLog:
 
         subscription = await self._bus.nc.subscribe(subject, cb=on_event)
         try:
-            await self._bus.nc.flush()
+            await settled(self._bus.nc)
             yield events()
         finally:
             if not self._bus.nc.is_closed:

@@ -20,7 +20,7 @@ from nats.micro.request import Request
 from nats.micro.service import EndpointStats, Service
 from structlog.contextvars import bound_contextvars
 
-from bus.client import Bus
+from bus.client import Bus, settled
 from bus.decoding import decode
 from bus.errors import BusError, Failure, RefusedError
 from bus.frames import COUNT, END, ERROR, ERROR_CODE, REQUEST_ID, STATUS, Frame, Status
@@ -95,10 +95,7 @@ async def serving(
         try:
             for endpoint in endpoints:
                 await server.listen(service, endpoint)
-            # nats-py's ping overtakes what waits to be written; after the first pong that is written, and
-            # after the second the server has it.
-            await bus.nc.flush()
-            await bus.nc.flush()
+            await settled(bus.nc)
             yield group
         finally:
             with suppress(NatsError, TimeoutError):

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from bus.client import settled
 from bus.errors import LostError, RefusedError
 from bus.serve import Caller, Endpoint, serving
 from tests.support.nats import COUNT_WORDS, Question, Server, Word, connected, service, stranger_answering
@@ -37,7 +38,7 @@ async def test_refusal_comes_with_its_code_and_its_parameter(server: Server) -> 
 
 
 async def test_question_to_nobody_fails_at_once(server: Server) -> None:
-    async with connected(server.url) as bus, asyncio.timeout(1):
+    async with connected(server.url) as bus, asyncio.timeout(10):
         with pytest.raises(LostError) as lost:
             await bus.ask(COUNT_WORDS("nobody"), Question())
 
@@ -119,7 +120,7 @@ async def test_question_on_a_subject_longer_than_nats_takes_does_not_cost_the_co
     async with connected(server.url) as bus:
         with pytest.raises(LostError) as lost:
             await bus.ask(COUNT_WORDS("m" * 5000), Question(), patience=1)
-        await bus.nc.flush()
+        await settled(bus.nc)
 
     assert lost.value.code == "unavailable"
     assert bus.nc.stats["reconnects"] == 0

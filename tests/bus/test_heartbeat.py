@@ -11,7 +11,7 @@ from tests.support.nats import Server, connected
 
 async def test_instance_is_heard_of_as_soon_as_it_beats(server: Server) -> None:
     async with connected(server.url) as hearer, connected(server.url) as speaker:
-        async with beating(speaker, plain_beat("jobs.1", "jobs", {"url": "x"})), asyncio.timeout(2):
+        async with beating(speaker, plain_beat("jobs.1", "jobs", {"url": "x"})), asyncio.timeout(10):
             await hearer.presence.until(bool)
 
     (beat,) = hearer.presence.instances

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from actors import historian
-from bus.client import Bus
+from bus.client import Bus, settled
 from bus.errors import LostError, RefusedError
 from bus.events import EventLog, subject_of
 from bus.messages.history import HistoryQuery, HistoryReply, JobHistory, JobQuery, RebuildHistory
@@ -194,7 +194,7 @@ async def test_events_that_nobody_knows_do_not_stop_it(server: Server, tmp_path:
         await bus.nc.publish("fusion.event.job.job-a.danced", b'{"type":"job.danced"}')
         await bus.nc.publish("fusion.event.strange", b"\xff")
         await bus.nc.publish(subject_of(STORY[1]), encode(STORY[1]))
-        await bus.nc.flush()
+        await settled(bus.nc)
         await until_it(lambda: has(bus, 4))
         async with history_of(bus, tmp_path / "h"):
             reply = await page(bus, 4)

@@ -9,7 +9,7 @@ import nats.errors
 import pytest
 from nats.aio.msg import Msg
 
-from bus.client import Bus
+from bus.client import Bus, settled
 from bus.errors import BusError, LostError, RefusedError
 from bus.serve import Caller, Endpoint, serving
 from tests.support.nats import COUNT_WORDS, SAY, Question, Server, Word, connected, plain_client, service, until
@@ -130,12 +130,12 @@ async def test_running_request_finishes_within_the_drain_time(server: Server) ->
 async def open_when_nobody_listens(bus: Bus, actor: Gated) -> None:
     async def is_gone() -> bool:
         try:
-            await bus.nc.request(SAY("m").name, b"not a request", timeout=1)
+            await bus.nc.request(SAY("m").name, b"not a request", timeout=10)
         except nats.errors.NoRespondersError:
             return True
         return False
 
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         while not await is_gone():
             pass
     actor.gate.set()
@@ -195,8 +195,7 @@ async def test_cancels_that_come_again_leave_the_clean_up_alone(server: Server) 
                 await bus.nc.publish(answer.cancel_subject)
             await actor.cleaning.wait()
             await bus.nc.publish(answer.cancel_subject)
-            await bus.nc.flush()
-            await bus.nc.flush()
+            await settled(bus.nc)
             actor.may_clean.set()
             with pytest.raises(RefusedError) as refused:
                 await anext(answer)
@@ -215,7 +214,7 @@ async def test_plain_nats_client_is_answered_in_frames_with_an_end(server: Serve
     ):
         inbox = await nc.subscribe("my.inbox")
         await nc.publish("fusion.say.m", b"{}", reply="my.inbox")
-        messages = [await inbox.next_msg(timeout=1) for _ in range(3)]
+        messages = [await inbox.next_msg(timeout=10) for _ in range(3)]
 
     assert [json.loads(msg.data) for msg in messages[:2]] == [
         {"seq": 0, "data": {"text": "before"}},
@@ -232,7 +231,7 @@ async def test_plain_nats_client_is_refused_by_the_headers_of_micro_services(ser
         serving(bus, service(), Endpoint(COUNT_WORDS("m"), actor.receive)),
         plain_client(server.url) as nc,
     ):
-        reply = await nc.request("fusion.count.m", b'{"color": 1}', timeout=1)
+        reply = await nc.request("fusion.count.m", b'{"color": 1}', timeout=10)
 
     assert reply.headers is not None
     assert reply.headers["Nats-Service-Error-Code"] == "unsupported_parameter"
@@ -251,7 +250,7 @@ async def test_request_without_a_reply_subject_is_survived(server: Server) -> No
         await nc.publish("fusion.say.m", b"{}")
         await nc.publish("fusion.count.m", b"{}")
         await nc.publish("fusion.count.m", b"nonsense")
-        await nc.flush()
+        await settled(nc)
         words = await say(bus)
 
     assert words == ["before", "after"]
@@ -267,10 +266,10 @@ async def test_request_is_cancelled_by_a_message_published_by_hand(server: Serve
     ):
         inbox = await nc.subscribe("my.inbox")
         await nc.publish("fusion.say.m", b"{}", reply="my.inbox", headers={"Fusion-Request-Id": "my id.1"})
-        first = await inbox.next_msg(timeout=1)
+        first = await inbox.next_msg(timeout=10)
         by_hand = first.reply if by == "reply subject" else "fusion.control.test-1.cancel.my%20id%2E1"
         await nc.publish(by_hand)
-        end: Msg = await inbox.next_msg(timeout=1)
+        end: Msg = await inbox.next_msg(timeout=10)
 
     assert end.headers is not None
     assert end.headers["Nats-Service-Error-Code"] == "cancelled"

@@ -10,6 +10,7 @@ from threading import Thread
 import psutil
 import pytest
 
+from bus.client import settled
 from bus.errors import LostError
 from bus.server import (
     OLDEST,
@@ -42,7 +43,7 @@ async def test_server_answers_and_is_gone_at_the_end(tmp_path: Path) -> None:
     mine = config(tmp_path)
     async with running(mine, tmp_path / "log") as process, connected(mine.url) as bus:
         family = psutil.Process(process.pid).children(recursive=True)
-        await bus.nc.flush()
+        await settled(bus.nc)
 
     _, alive = await asyncio.to_thread(psutil.wait_procs, family, 5)
     assert alive == []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bus.client import settled
 from bus.errors import LostError, RefusedError
 from bus.frames import Frame, Status
 from bus.messages.presence import Heartbeat
@@ -103,7 +104,7 @@ async def test_asker_that_leaves_ends_the_work(server: Server) -> None:
         async with bus.stream(SAY("m"), Question()) as answer:
             await anext(answer)
 
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             await speaker.closed.wait()
 
 
@@ -113,7 +114,7 @@ async def test_asker_that_leaves_before_reading_anything_ends_the_work(server: S
         async with bus.stream(SAY("m"), Question()) as answer:
             await until(lambda: answer._queue.qsize() == 4)
 
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             await speaker.closed.wait()
 
 
@@ -123,7 +124,7 @@ async def test_asker_that_leaves_before_the_first_frame_ends_the_work_with_that_
         async with bus.stream(SAY("m"), Question()):
             pass
 
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             await speaker.closed.wait()
 
 
@@ -138,7 +139,7 @@ async def test_lost_connection_of_the_asker_ends_the_work(server: Server) -> Non
                     async for _ in answer:
                         pass
 
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(10):
                 await speaker.closed.wait()
 
     assert lost.value.code == "stream_broken"
@@ -164,7 +165,7 @@ async def test_killed_asker_ends_the_work(server: Server) -> None:
             assert await asker.stdout.readline() == b"heard\n"
         asker.send_signal(signal.SIGKILL)
 
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await speaker.closed.wait()
         await asker.communicate()
 
@@ -177,17 +178,17 @@ async def test_lost_piece_breaks_the_stream(server: Server, numbers: tuple[int, 
     async with connected(server.url) as bus, plain_client(server.url) as stranger:
         asked = await stranger.subscribe(SAY("m").name)
         cancelled = await stranger.subscribe("fusion.control.test-1.cancel.key")
-        await stranger.flush()
+        await settled(stranger)
         with pytest.raises(LostError) as lost:
             async with bus.stream(SAY("m"), Question()) as answer:
-                request = await asked.next_msg()
+                request = await asked.next_msg(timeout=10)
                 for number in numbers:
                     frame = bus._encoder.encode(Frame(seq=number, data=Word(text=str(number))))
                     await stranger.publish(request.reply, frame, reply="fusion.control.test-1.cancel.key")
                 async for item in answer:
                     words += [item.text] if isinstance(item, Word) else []
 
-        await cancelled.next_msg(timeout=1)
+        await cancelled.next_msg(timeout=10)
 
     assert lost.value.code == "stream_broken"
     assert words == heard
@@ -196,10 +197,10 @@ async def test_lost_piece_breaks_the_stream(server: Server, numbers: tuple[int, 
 async def test_piece_lost_at_the_end_breaks_the_stream(server: Server) -> None:
     async with connected(server.url) as bus, plain_client(server.url) as stranger:
         asked = await stranger.subscribe(SAY("m").name)
-        await stranger.flush()
+        await settled(stranger)
         with pytest.raises(LostError) as lost:
             async with bus.stream(SAY("m"), Question()) as answer:
-                request = await asked.next_msg()
+                request = await asked.next_msg(timeout=10)
                 await stranger.publish(request.reply, headers={"Fusion-End": "done", "Fusion-Count": "1"})
                 await anext(answer)
 
@@ -209,10 +210,10 @@ async def test_piece_lost_at_the_end_breaks_the_stream(server: Server) -> None:
 async def test_piece_that_cannot_be_read_breaks_the_stream(server: Server) -> None:
     async with connected(server.url) as bus, plain_client(server.url) as stranger:
         asked = await stranger.subscribe(SAY("m").name)
-        await stranger.flush()
+        await settled(stranger)
         with pytest.raises(LostError) as lost:
             async with bus.stream(SAY("m"), Question()) as answer:
-                request = await asked.next_msg()
+                request = await asked.next_msg(timeout=10)
                 await stranger.publish(request.reply, b'{"seq":0,"data":{"text":5}}')
                 await anext(answer)
 
@@ -249,7 +250,7 @@ async def test_instance_reported_down_ends_a_stream_whose_status_was_not_read_ye
     ):
         await until(lambda: answer._queue.qsize() == 1)
         await bus.publish(fill(HEARTBEAT, "test-1"), beat("test-1", "down"))
-        await bus.nc.flush()
+        await settled(bus.nc)
         await anext(answer)
         with pytest.raises(LostError) as lost:
             await anext(answer)
@@ -295,7 +296,7 @@ async def test_slow_reader_breaks_its_own_stream_and_holds_a_bounded_number_of_p
 async def test_nobody_taking_the_request_is_a_timeout(server: Server) -> None:
     async with connected(server.url, admit_timeout=0.05) as bus, plain_client(server.url) as stranger:
         await stranger.subscribe(SAY("m").name)
-        await stranger.flush()
+        await settled(stranger)
         with pytest.raises(LostError) as lost:
             async with bus.stream(SAY("m"), Question()) as answer:
                 await anext(answer)
@@ -314,7 +315,7 @@ async def test_piece_that_does_not_come_is_a_timeout_and_ends_the_work(server: S
                 async for _ in answer:
                     pass
         took = time.monotonic() - begun
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             await speaker.closed.wait()
 
     assert lost.value.code == "timeout"

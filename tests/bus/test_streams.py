@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
+from bus.client import settled
 from bus.events import EventLog
 from bus.pull import Delivery, pull_one
 from bus.streams import (
@@ -83,10 +84,9 @@ async def test_one_write_is_the_event_and_the_queued_job_and_is_told_on_the_feed
         wanted = queue_consumer("high", "fusion.queue.high.local/tiny-1%2E5.>")
         await ensure_consumer(bus.nc, "JOBS", wanted)
         feed, wake = await nc.subscribe("fusion.feed.>"), await nc.subscribe("fusion.wake.>")
-        await nc.flush()
-        await nc.flush()
+        await settled(nc)
         await EventLog(bus).record_next(make.job_queued(priority="high"), after=0)
-        fed, woken = await feed.next_msg(timeout=2), await wake.next_msg(timeout=2)
+        fed, woken = await feed.next_msg(timeout=10), await wake.next_msg(timeout=10)
         delivery = await pull_until_there(bus.nc, "high")
         again = await pull_one(bus.nc, "JOBS", "high")
         jobs = await api(bus.nc, "STREAM.INFO.JOBS")

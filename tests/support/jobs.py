@@ -76,7 +76,7 @@ class World:
     async def kinds(self, job_id: str = make.JOB_ID) -> list[str]:
         return [type(item.event).__name__ for item in await self.log.read_job(job_id)]
 
-    async def ended(self, job_id: str = make.JOB_ID, seconds: float = 5.0) -> list[str]:
+    async def ended(self, job_id: str = make.JOB_ID, seconds: float = 20.0) -> list[str]:
         """Wait until the job has ended, and return the kinds of its events."""
 
         async def has_ended() -> bool:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bus.client import Bus
+from bus.client import Bus, settled
 from bus.config import BusConfig
 from bus.ids import new_id
 from bus.serve import ServiceInfo
@@ -108,8 +108,7 @@ async def stranger_answering(
 
     async with plain_client(url) as nc:
         await nc.subscribe(subject, cb=answer)
-        await nc.flush()
-        await nc.flush()
+        await settled(nc)
         yield
 
 
@@ -118,14 +117,14 @@ def service(name: str = "test", instance: str = "test-1", **fields: object) -> S
     return ServiceInfo(name=name, instance=instance, description="A part of a test.", **fields)  # type: ignore[arg-type]
 
 
-async def until(is_so: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(is_so: Callable[[], object], seconds: float = 20.0) -> None:
     """Wait until something is so that offers nothing to await."""
     async with asyncio.timeout(seconds):
         while not is_so():
             await asyncio.sleep(0.002)
 
 
-async def until_it(is_so: Callable[[], Awaitable[object]], seconds: float = 5.0) -> None:
+async def until_it(is_so: Callable[[], Awaitable[object]], seconds: float = 20.0) -> None:
     """Wait until something is so that has to be asked for."""
     async with asyncio.timeout(seconds):
         while not await is_so():

@@ -14,7 +14,7 @@ from actors.chat import ChatActor
 from actors.embeddings import EmbeddingsActor
 from actors.mailbox import Finished, Limits, Mailbox
 from bus.blobs import Blobs
-from bus.client import Bus
+from bus.client import Bus, settled
 from bus.config import BusConfig
 from bus.errors import RefusedError
 from bus.messages.chat import ChatChunk, ChatRequest, Usage
@@ -165,7 +165,7 @@ async def beat(stack: Stack, instance: str, role: str, **fields: Any) -> None:
     heartbeat = Heartbeat(instance=instance, role=role, pid=1, at=0.0, **({"state": "ready"} | fields))
     await stack.bus.publish(fill(HEARTBEAT, instance), heartbeat)
     if heartbeat.state == "down":
-        await stack.bus.nc.flush()
+        await settled(stack.bus.nc)
         return
     await until(lambda: heartbeat in stack.edge_bus.presence.instances)
 

@@ -13,6 +13,7 @@ from aiohttp import ClientResponse
 from structlog.testing import capture_logs
 
 from actors.engines.echo import EchoEmbeddings, EchoEngine
+from bus.client import settled
 from bus.errors import Code, RefusedError
 from bus.messages.chat import ChatChunk, ChatRequest
 from http_edge.config import EdgeConfig
@@ -20,7 +21,6 @@ from http_edge.errors import STATUSES
 from tests.support.stack import (
     CHAT_MODEL,
     EMBED_MODEL,
-    Stack,
     catalogue,
     chat_actor,
     chat_body,
@@ -260,7 +260,7 @@ async def test_answer_of_another_type_is_a_broken_stream(nats_url: str, tmp_path
             await msg.respond(b"not json")
 
         await edge.bus.nc.subscribe("fusion.models.list", cb=answer_nonsense)
-        await _settled(edge)
+        await settled(edge.bus.nc)
         async with edge.http.get("/v1/models") as response:
             error = await _error(response)
 
@@ -305,19 +305,13 @@ async def test_trace_and_request_id_reach_the_actor(nats_url: str, tmp_path: Pat
             await msg.respond(b"{}")
 
         await edge.bus.nc.subscribe("fusion.chat.*", cb=on_request)
-        await _settled(edge)
+        await settled(edge.bus.nc)
         headers = {"traceparent": traceparent, "x-request-id": "given-1"}
         async with asyncio.timeout(5), edge.http.post(CHAT, json=chat_body(), headers=headers):
             told = await heard
 
         assert told["traceparent"] == traceparent
         assert told["Fusion-Request-Id"] == "given-1"
-
-
-async def _settled(edge: Stack) -> None:
-    # Twice: nats-py's ping overtakes what waits to be written.
-    await edge.bus.nc.flush()
-    await edge.bus.nc.flush()
 
 
 class BreakingEngine:
