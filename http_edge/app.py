@@ -9,10 +9,20 @@ from bus.blobs import Blobs
 from bus.client import Bus
 from http_edge.config import EdgeConfig
 from http_edge.context import BLOBS, BUS, CONFIG
+from http_edge.errors import FORMATS, OPENAI
 from http_edge.middleware import answered, name_request
 from http_edge.routes import chat, completions, embeddings, health, jobs, models, tokens
 
-_CAPABILITIES = (chat, completions, embeddings, tokens, models, jobs, health)
+# Each with the format in which its API tells errors.
+_CAPABILITIES = (
+    (chat, OPENAI),
+    (completions, OPENAI),
+    (embeddings, OPENAI),
+    (tokens, OPENAI),
+    (models, OPENAI),
+    (jobs, OPENAI),
+    (health, OPENAI),
+)
 
 
 def make_app(bus: Bus, config: EdgeConfig, blobs: Blobs) -> web.Application:
@@ -22,7 +32,8 @@ def make_app(bus: Bus, config: EdgeConfig, blobs: Blobs) -> web.Application:
     app[CONFIG] = config
     app[BLOBS] = blobs
     app.on_response_prepare.append(name_request)
-    for capability in _CAPABILITIES:
+    app[FORMATS] = {route.path: told_as for capability, told_as in _CAPABILITIES for route in capability.ROUTES}
+    for capability, _ in _CAPABILITIES:
         app.add_routes(capability.ROUTES)
     return app
 

@@ -1,6 +1,7 @@
-"""The one table from the bus's codes to HTTP, and OpenAI's error envelope, which every error is told in."""
+"""The one table from the bus's codes to HTTP, and the formats in which the APIs tell errors and streams."""
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -51,14 +52,39 @@ class Envelope(msgspec.Struct, frozen=True):
     error: ErrorBody
 
 
-def envelope(failure: Failure) -> bytes:
-    """Return `failure` as JSON."""
-    _, kind = STATUSES[failure.code]
+class Format(msgspec.Struct, frozen=True, kw_only=True):
+    """How one API tells errors and streams.
+
+    `error` turns what went wrong, and its HTTP status, into a body; `frame` carries that body in a stream, and
+    `comment` a note that clients skip, where the API has such.
+    """
+
+    error: Callable[[ErrorBody, int], bytes]
+    content_type: str = "text/event-stream"
+    frame: bytes = b"data: %b\n\n"
+    comment: bytes | None = b": %b\n\n"
+
+
+OPENAI = Format(error=lambda error, _: msgspec.json.encode(Envelope(error)))
+
+# By the path of the route, for those that do not speak as OpenAI does.
+FORMATS = web.AppKey("formats", dict[str, Format])
+
+
+def format_of(request: web.Request) -> Format:
+    """Return the format of the API that `request` calls."""
+    resource = request.match_info.route.resource
+    return request.app[FORMATS].get(resource.canonical, OPENAI) if resource else OPENAI
+
+
+def error_body(failure: Failure, told_as: Format) -> bytes:
+    """Return `failure` as a body."""
+    status, kind = STATUSES[failure.code]
     error = ErrorBody(message=failure.message, type=kind, param=failure.param, code=failure.code)
-    return msgspec.json.encode(Envelope(error))
+    return told_as.error(error, status)
 
 
-def error_response(failure: Failure) -> web.Response:
+def error_response(request: web.Request, failure: Failure) -> web.Response:
     """Return the answer that tells of `failure`."""
     status, _ = STATUSES[failure.code]
     headers = {}
@@ -68,11 +94,12 @@ def error_response(failure: Failure) -> web.Response:
     if status == 507:
         # Asking again at once would fill memory or disk again; this header stops the openai clients.
         headers["x-should-retry"] = "false"
-    return web.Response(status=status, body=envelope(failure), content_type="application/json", headers=headers)
+    body = error_body(failure, format_of(request))
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
 
 def http_error_response(request: web.Request, error: web.HTTPException) -> web.Response:
-    """Return the envelope for what aiohttp itself declines: unknown path, wrong method, a body over the limit."""
+    """Return the answer for what aiohttp itself declines: unknown path, wrong method, a body over the limit."""
     headers = {}
     code, message = "invalid_request", f"{error.reason}."
     match error:
@@ -87,10 +114,10 @@ def http_error_response(request: web.Request, error: web.HTTPException) -> web.R
         case _:
             pass
     kind: ErrorType = "invalid_request_error" if error.status < 500 else "server_error"
-    body = Envelope(ErrorBody(message=message, type=kind, param=None, code=code))
+    body = ErrorBody(message=message, type=kind, param=None, code=code)
     return web.Response(
         status=error.status,
-        body=msgspec.json.encode(body),
+        body=format_of(request).error(body, error.status),
         content_type="application/json",
         headers=headers,
     )

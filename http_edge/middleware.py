@@ -72,7 +72,7 @@ async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse
 async def _failed(request: web.Request, failure: Failure) -> web.StreamResponse:
     stream: EventStream | None = request.get(STREAM)
     if stream is None:
-        return error_response(failure)
+        return error_response(request, failure)
     log.warning("stream.failed", code=failure.code)
     await stream.fail(failure)
     return stream.response

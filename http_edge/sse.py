@@ -1,4 +1,4 @@
-"""Server-sent events: frames, comments while there is nothing to say, and errors after the status line.
+"""Streams: frames, comments while there is nothing to say, and errors after the status line.
 
 Wire facts, measured with the openai clients (python and node): a frame with an `error` object raises APIError;
 a stream that just stops raises nothing. So an error is a frame, and `[DONE]` follows only what went well.
@@ -13,12 +13,11 @@ from aiohttp import web
 
 from bus.errors import Failure
 from http_edge.context import CONFIG
-from http_edge.errors import envelope
+from http_edge.errors import error_body, format_of
 
 DONE = b"data: [DONE]\n\n"
 
 _HEADERS = {
-    "Content-Type": "text/event-stream",
     "Cache-Control": "no-cache",
     # nginx and its like would otherwise collect the frames.
     "X-Accel-Buffering": "no",
@@ -29,7 +28,8 @@ class EventStream:
     """One streamed response. The status line goes out with the first thing that is written."""
 
     def __init__(self, request: web.Request) -> None:
-        self.response = web.StreamResponse(headers=_HEADERS)
+        self._format = format_of(request)
+        self.response = web.StreamResponse(headers={"Content-Type": self._format.content_type, **_HEADERS})
         self._request = request
         self._config = request.app[CONFIG]
         self._clock = asyncio.get_running_loop().time
@@ -53,14 +53,14 @@ class EventStream:
         """Tell that the request is number `position` of those waiting; 0 runs. Said again until a frame comes."""
         self._note = f"queued {position}" if position else "working"
         if position:
-            await self.write(_comment(self._note))
+            await self._comment()
         elif not self.response.prepared:
             await self._open()
 
     async def fail(self, failure: Failure) -> None:
         """End with an error frame."""
         with suppress(ConnectionError):
-            await self.write(b"data: %b\n\n" % envelope(failure))
+            await self.write(self._format.frame % error_body(failure, self._format))
 
     async def comment_when_silent(self) -> None:
         """Write a comment whenever nothing was written for a while. Ends by being cancelled."""
@@ -71,7 +71,13 @@ class EventStream:
                 if not self.response.prepared:
                     self._written_at = self._clock()
                 elif self._clock() - self._written_at >= pause:
-                    await self.write(_comment(self._note))
+                    await self._comment()
+
+    async def _comment(self) -> None:
+        if self._format.comment is None:
+            self._written_at = self._clock()
+        else:
+            await self.write(self._format.comment % self._note.encode())
 
     async def _open(self) -> None:
         await self.response.prepare(self._request)
@@ -93,7 +99,3 @@ async def event_stream(request: web.Request) -> AsyncGenerator[EventStream]:
     finally:
         comments.cancel()
         await asyncio.wait((comments,))
-
-
-def _comment(text: str) -> bytes:
-    return f": {text}\n\n".encode()

@@ -103,7 +103,7 @@ class EchoEngine:
                 yield ChatChunk(tool_calls=(ToolCallDelta(index=index, id=f"call-{index}", name=name),))
                 yield ChatChunk(tool_calls=(ToolCallDelta(index=index, arguments=arguments),))
         usage = Usage(prompt_tokens=work.prompt_tokens, completion_tokens=spoken)
-        yield ChatChunk(text=matcher.flush(), finish_reason=reason, usage=usage)
+        yield ChatChunk(text=matcher.flush(), finish_reason=reason, stop_sequence=matcher.matched, usage=usage)
 
     def tokenize(self, request: TokenizeRequest) -> Tokens:
         """Return the number of each word, in the order in which this engine has met them."""

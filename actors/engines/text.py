@@ -79,7 +79,12 @@ class TextEngine:
                     yield said
         finally:
             parts.batch.remove(row)
-        yield structs.replace(said, finish_reason=speech.finish_reason, usage=speech.usage(row.cached_tokens))
+        yield structs.replace(
+            said,
+            finish_reason=speech.finish_reason,
+            stop_sequence=splitter.stop_sequence,
+            usage=speech.usage(row.cached_tokens),
+        )
 
     def tokenize(self, request: TokenizeRequest) -> Tokens:
         """Return what `generate` would read. Raises `RefusedError` for what this model cannot read."""

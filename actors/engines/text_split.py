@@ -34,6 +34,11 @@ class Splitter:
         """Whether a call was given."""
         return self._calls > 0
 
+    @property
+    def stop_sequence(self) -> str | None:
+        """The stop string that was met."""
+        return self._matcher.matched
+
     def feed(self, text: str) -> ChatChunk:
         """Return what `text` decides. After `is_stopped` nothing more is."""
         if self._state is None:

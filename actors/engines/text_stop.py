@@ -11,7 +11,12 @@ class StopMatcher:
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
         self._held = ""
-        self.is_stopped = False
+        self.matched: str | None = None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a stop string has ended the text."""
+        return self.matched is not None
 
     def feed(self, text: str) -> str:
         """Return the part of the text so far that is decided and was not returned before."""
@@ -22,9 +27,10 @@ class StopMatcher:
         text = self._held + text
         found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
-            self.is_stopped = True
+            end, begin = min(found)
+            self.matched = text[begin:end]
             self._held = ""
-            return text[: min(found)[1]]
+            return text[:begin]
         border = len(text) - max(_overlap(text, stop) for stop in self._stops)
         self._held = text[border:]
         return text[:border]

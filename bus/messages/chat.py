@@ -16,11 +16,18 @@ class TextPart(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
 
 
 class Tool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A function that the model may ask for. `parameters` is the JSON schema of its arguments."""
+    """A function that the model may ask for. `parameters` is the JSON schema of its arguments, enforced if `strict`."""
 
     name: Annotated[str, Meta(min_length=1, max_length=256)]
     description: str | None = None
     parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class NamedTool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The tool that has to be called."""
+
+    name: str
 
 
 class ToolCall(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,7 +108,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     grammar: Grammar | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     tools: tuple[Tool, ...] = ()
-    tool_choice: Literal["none", "auto"] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: ReasoningEffort | None = None
     enable_thinking: bool | None = None
@@ -144,11 +151,15 @@ class ToolCallDelta(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ChatChunk(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A piece of the answer. The last one carries `finish_reason` and `usage`; its text may be empty."""
+    """A piece of the answer. The last one carries `finish_reason` and `usage`; its text may be empty.
+
+    `stop_sequence` is the stop string that ended it, where one did.
+    """
 
     text: str = ""
     reasoning: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
     finish_reason: FinishReason | None = None
+    stop_sequence: str | None = None
     usage: Usage | None = None
     logprobs: tuple[TokenLogprob, ...] = ()

@@ -218,6 +218,7 @@ async def test_stop_string_across_tokens_ends_the_text_before_it(text_engine: Te
 
     assert shown == whole[: whole.index(stop)]
     assert last.finish_reason == "stop"
+    assert last.stop_sequence == stop
     assert last.usage is not None
     assert last.usage.completion_tokens <= 7 + 1
 
