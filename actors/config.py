@@ -30,11 +30,13 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One model of the catalogue.
 
     `path` is a folder, a hub id, or `embedded:<name>` for what Fusion brings along; it defaults to the id.
+    `draft_model` is such a path too: a small chat model that speeds up one text at a time.
     """
 
     id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
     kind: ModelKind
     path: str = ""
+    draft_model: str = ""
     tier: Annotated[int, msgspec.Meta(ge=0, le=2)] = 1
     concurrency: Positive | None = None
     context_length: Positive | None = None
