@@ -26,6 +26,9 @@ class ActorsConfig(msgspec.Struct, frozen=True, kw_only=True):
     drain_seconds: Annotated[float, msgspec.Meta(ge=0)] = 10.0
 
 
+_FOR_CHAT = ("draft_model", "context_length", "prefix_cache_bytes", "kv_cache_bytes")
+
+
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One model of the catalogue.
 
@@ -44,6 +47,12 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_bytes: Positive | None = None
     description: str = ""
     tags: tuple[str, ...] = ("local",)
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for what this kind of model does not have."""
+        said = [name for name in _FOR_CHAT if getattr(self, name) not in (None, "")]
+        if said and self.kind != "chat":
+            raise ValueError(f"`{said[0]}` is for chat models")
 
 
 VARIABLES = {
