@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from actors.catalogue import ModelFilesError, model_folder
+from actors.catalogue import ModelFilesError, draft_folder, model_folder
 from actors.config import ModelEntry
 from actors.configuration import Configuration, configuration
 from actors.engines.blas import prepare_blas
@@ -91,7 +91,8 @@ async def _model(bus: Bus, config: Configuration, entry: ModelEntry, instance: s
     from actors.capabilities import capability  # noqa: PLC0415 - the same
 
     recording = recorder.Recorder(EventLog(bus))
-    part = capability(entry, await asyncio.to_thread(model_folder, entry), config.actors)
+    folder, draft = await asyncio.to_thread(lambda: (model_folder(entry), draft_folder(entry)))
+    part = capability(entry, folder, draft, config.actors)
     hosted = host.Host(bus, entry, part, config.actors, instance)
     async with supervising(recorder.child(recording)):
         # Not restarted in here: nobody knows in which state a crash leaves mlx, so it ends the process.

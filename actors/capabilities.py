@@ -25,8 +25,11 @@ class Capability(Struct, frozen=True):
     beside: tuple[tuple[Subject[Any, Any], Receive[Any, Any]], ...] = ()
 
 
-def capability(entry: ModelEntry, folder: Path, config: ActorsConfig) -> Capability:
-    """Return what serves `entry`. Imports the engine's libraries, so call it in the model's own process."""
+def capability(entry: ModelEntry, folder: Path, draft: Path | None, config: ActorsConfig) -> Capability:
+    """Return what serves `entry` from its `folder`, and that of its draft model.
+
+    Imports the engine's libraries, so call it in the model's own process.
+    """
     match entry.kind:
         case "chat":
             from actors.engines.text import TextEngine  # noqa: PLC0415 - only the one that is needed
@@ -36,6 +39,7 @@ def capability(entry: ModelEntry, folder: Path, config: ActorsConfig) -> Capabil
                 max_batch=entry.concurrency or config.default_concurrency,
                 context_length=entry.context_length,
                 warmup=config.warmup,
+                draft=draft,
                 prefix_bytes=_first_said(entry.prefix_cache_bytes, config.prefix_cache_bytes),
                 kv_bytes=_first_said(entry.kv_cache_bytes, config.kv_cache_bytes),
             )

@@ -54,7 +54,15 @@ def model_folder(entry: ModelEntry) -> Path:
 
     Raises `ModelFilesError`.
     """
-    path = entry.path or entry.id
+    return _folder(entry, entry.path or entry.id)
+
+
+def draft_folder(entry: ModelEntry) -> Path | None:
+    """Return the folder of the draft model, if there is one, as `model_folder` does."""
+    return _folder(entry, entry.draft_model) if entry.draft_model else None
+
+
+def _folder(entry: ModelEntry, path: str) -> Path:
     if path == "embedded:fusion-toy":
         return Path(str(files("models"))) / "fusion-toy"
     if path == "embedded:minilm":

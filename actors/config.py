@@ -26,15 +26,20 @@ class ActorsConfig(msgspec.Struct, frozen=True, kw_only=True):
     drain_seconds: Annotated[float, msgspec.Meta(ge=0)] = 10.0
 
 
+_FOR_CHAT = ("draft_model", "context_length", "prefix_cache_bytes", "kv_cache_bytes")
+
+
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One model of the catalogue.
 
     `path` is a folder, a hub id, or `embedded:<name>` for what Fusion brings along; it defaults to the id.
+    `draft_model` is such a path too: a small chat model that speeds up one text at a time.
     """
 
     id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
     kind: ModelKind
     path: str = ""
+    draft_model: str = ""
     tier: Annotated[int, msgspec.Meta(ge=0, le=2)] = 1
     concurrency: Positive | None = None
     context_length: Positive | None = None
@@ -42,6 +47,12 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_bytes: Positive | None = None
     description: str = ""
     tags: tuple[str, ...] = ("local",)
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for what this kind of model does not have."""
+        said = [name for name in _FOR_CHAT if getattr(self, name) not in (None, "")]
+        if said and self.kind != "chat":
+            raise ValueError(f"`{said[0]}` is for chat models")
 
 
 VARIABLES = {

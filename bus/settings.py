@@ -70,7 +70,7 @@ def settings(
             raise SettingsError(f"{place}: {error} (got {value!r}).") from error
     try:
         return kind(**checked)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise SettingsError(f"{where}: {error}.") from error
 
 

@@ -10,7 +10,7 @@ from typing import Self
 
 from tqdm import tqdm
 
-from actors.catalogue import ModelFilesError, model_folder
+from actors.catalogue import ModelFilesError, draft_folder, model_folder
 from actors.configuration import EMBEDDED, Configuration, configuration
 from actors.supervisor import GaveUpError
 from bus.errors import LostError
@@ -106,6 +106,7 @@ def _fetch(config: Configuration) -> None:
     """Bring the models' files here before anything starts: a download has a progress bar, a child has no terminal."""
     for entry in config.models:
         model_folder(entry)
+        draft_folder(entry)
 
 
 async def _serve(config: Configuration, options: Options) -> None:

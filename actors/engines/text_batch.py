@@ -22,6 +22,7 @@ from actors.engines.text_model import TextLimits, TextModel
 from actors.engines.text_prefix import Prefix, PrefixCache, default_bytes
 from actors.engines.text_prompt import TextWork
 from actors.engines.text_sampling import Penalties, Sampling, logits_processors, sampler
+from actors.engines.text_speculative import Alone, Draft
 from actors.engines.thread import EngineThread
 from bus.errors import Code, Failure, LostError, RefusedError
 from bus.messages.chat import FinishReason
@@ -48,6 +49,7 @@ class Row:
         self.cached_tokens = 0
         # One for each token that `take` returns, if they were asked for.
         self.scores: deque[Scores] = deque()
+        self.is_draftable = work.is_plain
         self._tokens: list[int] = []
         self._finish_reason: FinishReason | None = None
         self._failure: Failure | None = None
@@ -91,7 +93,7 @@ class TextBatch:
 
     def __init__(self, model: TextModel, limits: TextLimits, thread: EngineThread) -> None:
         self._model = model.model
-        self._stop_tokens = [[token] for token in model.tokenizer.eos_token_ids]
+        self._stop_ids = frozenset(model.tokenizer.eos_token_ids)
         self._limits = limits
         self._thread = thread
         self._loop = asyncio.get_running_loop()
@@ -102,6 +104,9 @@ class TextBatch:
         self._kv_cost = model.kv_cost
         self._kv_bytes = model.kv_bytes
         self._prefixes = PrefixCache(default_bytes() if limits.prefix_bytes is None else limits.prefix_bytes)
+        self._draft = model.draft
+        # The only row, while it is written with the draft model and not by the generator.
+        self._alone: tuple[Row, Alone] | None = None
         self._is_stepping = False
         self._faults: deque[float] = deque(maxlen=_MAX_FAULTS)
         self.is_broken = False
@@ -117,7 +122,7 @@ class TextBatch:
         self._fail(self._drop_rows(), "restarting", "The model is being unloaded.")
         self._drop_generator()
         self._prefixes.trim_to(0)
-        del self._model
+        del self._model, self._draft
         gc.collect()
         mx.clear_cache()
 
@@ -133,6 +138,7 @@ class TextBatch:
         if self._generator is None:
             self._fail((row,), "restarting", "The model is being unloaded.")
             return
+        self._rejoin(self._generator)
         if self._waiting or not self._has_room(self._generator, row):
             self._waiting.append(row)
             return
@@ -150,13 +156,14 @@ class TextBatch:
         count = len(self._rows) + len(more)
         longest = max((row.work.reserved for row in (*self._rows.values(), *more)), default=0)
         now = int(generator.prompt_cache_nbytes) // max(len(self._rows), 1) * count
-        return max(self._kv_cost.of(count, longest), now)
+        drafted = self._draft.kv_cost.of(1, longest) if self._draft else 0
+        return max(self._kv_cost.of(count, longest), now) + drafted
 
     def _enter(self, generator: BatchGenerator, row: Row) -> None:
         prefix = self._prefixes.find(row.work.prompt)
         row.cached_tokens = prefix.length if prefix else 0
         self._prefixes.trim_to(self._kv_bytes - self._need(generator, row))
-        row.uid = _insert(generator, row.work, prefix, row.constraint)
+        row.uid = _insert(generator, row.work, row.work.prompt, prefix, row.constraint)
         self._rows[row.uid] = row
 
     def _let_in(self, generator: BatchGenerator) -> None:
@@ -171,6 +178,8 @@ class TextBatch:
         # A rebuilt generator counts from 0 again, so the number alone does not say which row it is.
         if self._generator is not None and self._rows.get(row.uid) is row:
             del self._rows[row.uid]
+            if self._alone is not None:
+                self._end_alone()
             # Who leaves often comes back with the same prompt, and a stop string ends a row in this way too.
             left = self._generator.remove([row.uid], return_prompt_caches=self._prefixes.is_on)
             for caches, tokens in left.values():
@@ -182,6 +191,10 @@ class TextBatch:
     def _step(self) -> None:
         if self._generator is None or not self._rows:
             self._is_stepping = False
+            return
+        if self._alone is not None:
+            self._step_alone(self._generator, *self._alone)
+            self._thread.submit(self._step, self._recover)
             return
         read, responses = self._generator.next()
         responses = [each for each in responses if not self._has_left_grammar(self._generator, each.uid)]
@@ -199,7 +212,48 @@ class TextBatch:
         self._keep(self._generator, read, responses)
         if self._waiting:
             self._let_in(self._generator)
+        elif self._draft is not None and len(self._rows) == 1 and tokens:
+            self._go_alone(self._generator, self._draft)
         self._thread.submit(self._step, self._recover)
+
+    def _go_alone(self, generator: BatchGenerator, draft: Draft) -> None:
+        """Take the only row out of the batch, to write it with the draft model, if it can be."""
+        (row,) = self._rows.values()
+        if not row.is_draftable:
+            return
+        ((caches, tokens),) = generator.remove([row.uid], return_prompt_caches=True).values()
+        left = row.work.max_tokens - (len(tokens) - len(row.work.prompt))
+        self._alone = row, Alone(self._model, draft, tokens, caches, left, sampler(row.work.sampling))
+
+    def _step_alone(self, generator: BatchGenerator, row: Row, alone: Alone) -> None:
+        with mx.stream(generator.stream):
+            tokens = alone.write(self._stop_ids)
+        ended: FinishReason | None = "stop" if tokens[-1] in self._stop_ids else None if alone.left else "length"
+        told = [(row, token, ended if at == len(tokens) else None) for at, token in enumerate(tokens, 1)]
+        self._loop.call_soon_threadsafe(_hand_over, told)
+        if ended is not None:
+            del self._rows[row.uid]
+            self._end_alone()
+        elif not alone.is_worthwhile:
+            row.is_draftable = False
+            self._rejoin(generator)
+
+    def _rejoin(self, generator: BatchGenerator) -> None:
+        """Put the row that is alone back into the batch, if there is one."""
+        if self._alone is None:
+            return
+        (row, alone), self._alone = self._alone, None
+        alone.end()
+        del self._rows[row.uid]
+        prefix = Prefix(len(alone.tokens) - 1, alone.caches)
+        row.uid = _insert(generator, row.work, alone.tokens, prefix)
+        self._rows[row.uid] = row
+
+    def _end_alone(self) -> None:
+        if self._alone is not None:
+            (_, alone), self._alone = self._alone, None
+            alone.end()
+            self._prefixes.put(alone.tokens[:-1], alone.caches)
 
     def _has_left_grammar(self, generator: BatchGenerator, uid: int) -> bool:
         """End a row whose grammar became too much to follow, for what it says now is not kept to it."""
@@ -249,6 +303,7 @@ class TextBatch:
     def _drop_rows(self) -> list[Row]:
         rows = [*self._rows.values(), *self._waiting]
         self._rows = {}
+        self._alone = None
         self._waiting.clear()
         return rows
 
@@ -273,7 +328,7 @@ class TextBatch:
             (_warm_up_work(everything, penalties),),
             (plain, _warm_up_work(everything, penalties, seed=1)),
         ):
-            waiting = {_insert(generator, work) for work in group}
+            waiting = {_insert(generator, work, work.prompt) for work in group}
             while waiting:
                 _, responses = generator.next()
                 waiting -= {response.uid for response in responses if response.finish_reason}
@@ -284,7 +339,7 @@ class TextBatch:
         step = limits.prefill_step or (512 if mx.metal.is_available() else 256)
         return BatchGenerator(
             self._model,
-            stop_tokens=self._stop_tokens,
+            stop_tokens=[[token] for token in self._stop_ids],
             completion_batch_size=limits.max_batch,
             prefill_batch_size=min(limits.prefill_batch, limits.max_batch),
             prefill_step_size=step,
@@ -307,18 +362,23 @@ def is_broken(faults: Collection[float]) -> bool:
 
 
 def _insert(
-    generator: BatchGenerator, work: TextWork, prefix: Prefix | None = None, constraint: Constraint | None = None
+    generator: BatchGenerator,
+    work: TextWork,
+    tokens: list[int],
+    prefix: Prefix | None = None,
+    constraint: Constraint | None = None,
 ) -> int:
+    """Have `tokens` continued: the prompt of `work`, and what was written already."""
     known = prefix.length if prefix else 0
     processors = logits_processors(work.penalties, len(work.prompt))
     if constraint is not None:
         # The last, so that nothing raises what it forbids.
         processors.append(constraint)
     (uid,) = generator.insert(
-        [work.prompt[known:]],
+        [tokens[known:]],
         caches=[prefix.caches] if prefix else None,
-        all_tokens=[work.prompt[:known]],
-        max_tokens=[work.max_tokens],
+        all_tokens=[tokens[:known]],
+        max_tokens=[work.max_tokens - (len(tokens) - len(work.prompt))],
         samplers=[sampler(work.sampling, work.seed)],
         logits_processors=[processors],
     )

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlx.core as mx
-import mlx_lm
 import msgspec
 from llguidance import LLTokenizer
 from mlx.nn.layers.base import Module
@@ -14,16 +13,20 @@ from msgspec import Struct
 
 from actors.engines.blas import prepare_blas
 from actors.engines.engine import ModelFacts
+from actors.engines.text_folder import read_json, read_model
 from actors.engines.text_grammar import grammar_tokenizer
 from actors.engines.text_memory import KvCost, default_kv_bytes, kv_cost
-from bus.errors import RefusedError
+from actors.engines.text_speculative import Draft, load_draft
 
 # For the few architectures that name no limit in their configuration.
 _UNSAID_CONTEXT_LENGTH = 8192
 
 
 class TextLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How much a text engine takes on. `None` leaves it to the engine, or to the model."""
+    """How much a text engine takes on. `None` leaves it to the engine, or to the model.
+
+    `draft` is the folder of a small model that speeds a single text up.
+    """
 
     max_batch: int = 32
     prefill_batch: int = 8
@@ -32,6 +35,7 @@ class TextLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     default_max_tokens: int | None = None
     prefix_bytes: int | None = None
     kv_bytes: int | None = None
+    draft: Path | None = None
     warmup: bool = True
 
 
@@ -60,22 +64,16 @@ class TextModel(NamedTuple):
     token_bytes: LLTokenizer | None
     kv_cost: KvCost
     kv_bytes: int
+    draft: Draft | None
 
 
 def load_model(path: Path, limits: TextLimits) -> TextModel:
     """Load the model in the folder `path`, on the calling thread.
 
-    Raises `RefusedError` if there is none, or if it comes with code of its own, which is never run.
+    Raises `RefusedError` if there is none, if it comes with code of its own, or if its draft model does not fit it.
     """
-    if not (path / "config.json").is_file():
-        raise RefusedError("model_not_found", f"There is no model {path.name}.", param="model")
-    _refuse_code(path)
-    model, tokenizer, config = mlx_lm.load(str(path), lazy=True, return_config=True)
-    if not mx.metal.is_available():
-        # On a CPU only float32 is fast: bfloat16 takes 20 times as long.
-        model.set_dtype(mx.float32)
-    mx.eval(model.parameters())
-    facts = _facts(dict(tree_flatten(model.parameters())), config, limits)
+    model, tokenizer, config = read_model(path)
+    facts = _facts(dict(tree_flatten(model.parameters())), config, limits)  # type: ignore[no-untyped-call]  # as above
     # mlx is lazy: this asks for a shape and computes nothing.
     vocab_size = model(mx.array([[0]])).shape[-1]
     return TextModel(
@@ -87,30 +85,12 @@ def load_model(path: Path, limits: TextLimits) -> TextModel:
         token_bytes=grammar_tokenizer(tokenizer, vocab_size),
         kv_cost=kv_cost(model, facts.context_length),
         kv_bytes=default_kv_bytes() if limits.kv_bytes is None else limits.kv_bytes,
+        draft=load_draft(limits.draft, model, tokenizer, facts.context_length) if limits.draft else None,
     )
 
 
-def _refuse_code(path: Path) -> None:
-    named = [
-        f"{key} in {name}"
-        for name in ("config.json", "tokenizer_config.json")
-        for key in ("model_file", "auto_map")
-        if key in _json(path / name)
-    ]
-    if found := [file.name for file in path.glob("*.py")] + named:
-        raise RefusedError(
-            "invalid_request",
-            f"The model {path.name} comes with code of its own ({found[0]}), which is not run.",
-            param="model",
-        )
-
-
-def _json(file: Path) -> dict[str, Any]:
-    return msgspec.json.decode(file.read_bytes(), type=dict[str, Any]) if file.is_file() else {}
-
-
 def _defaults(path: Path) -> Defaults:
-    return msgspec.convert(_json(path / "generation_config.json"), Defaults)
+    return msgspec.convert(read_json(path / "generation_config.json"), Defaults)
 
 
 def _facts(weights: dict[str, mx.array], config: dict[str, Any], limits: TextLimits) -> ModelFacts:

@@ -43,6 +43,13 @@ class TextWork(Struct, frozen=True, kw_only=True):
     opening: str | None = None
     calling: Calling | None = None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether each token depends on nothing but those before it."""
+        is_seeded = self.seed is not None and not self.sampling.is_greedy
+        is_free = self.grammar is None and self.penalties == Penalties() and self.top_logprobs is None
+        return is_free and not is_seeded
+
 
 class PromptReader:
     """Knows the tokenizer and the bounds of one model."""

@@ -51,7 +51,7 @@ def thinking(folder: Path) -> Path:
     return folder
 
 
-def llama(folder: Path) -> Path:
+def llama(folder: Path, seed: int = 7) -> Path:
     """Write a Llama of 0.1 million float32 weights into `folder`, with a byte-level BPE tokenizer."""
     folder.mkdir(parents=True)
     config = {
@@ -69,7 +69,7 @@ def llama(folder: Path) -> Path:
         "eos_token_id": 1,
     }
     (folder / "config.json").write_text(json.dumps(config))
-    save_file(_llama_weights(), folder / "model.safetensors", metadata={"format": "mlx"})
+    save_file(_llama_weights(seed), folder / "model.safetensors", metadata={"format": "mlx"})
     _tokenizer().save(str(folder / "tokenizer.json"))
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -95,8 +95,8 @@ def changed(model: Path, folder: Path, **changes: dict[str, Any]) -> Path:
     return folder
 
 
-def _llama_weights() -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
-    random = np.random.default_rng(7)
+def _llama_weights(seed: int) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    random = np.random.default_rng(seed)
     shapes = {"model.embed_tokens": (VOCAB_SIZE, 64)}
     norms = ["model.norm"]
     for layer in ("model.layers.0", "model.layers.1"):
