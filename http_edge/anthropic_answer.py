@@ -63,7 +63,8 @@ def answer_usage(usage: WireUsage) -> AnswerUsage:
 def _error(error: ErrorBody, status: int, request_id: str) -> bytes:
     kind = _ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
     # There is no key for the field at fault.
-    message = error.message if (error.param or "") in error.message else f"{error.param}: {error.message}"
+    is_named = error.param is None or any(f"{mark}{error.param}{mark}" in error.message for mark in "'`")
+    message = error.message if is_named else f"{error.param}: {error.message}"
     told = {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
     return msgspec.json.encode(told)
 

@@ -224,6 +224,38 @@ async def test_what_is_asked_for_reaches_the_model(nats_url: str, tmp_path: Path
     assert (third.tool_choice, third.tools, third.enable_thinking) == ("none", (), None)
 
 
+async def test_second_request_of_claude_code_is_taken_as_it_comes(nats_url: str, tmp_path: Path) -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    call = {"type": "tool_use", "id": "call-0", "name": "Bash", "input": {"command": "echo hi"}}
+    result = {"tool_use_id": "call-0", "type": "tool_result", "content": "hi", "is_error": False} | mark
+    body = asked(
+        system=[
+            {"type": "text", "text": "x-anthropic-billing-header: cc;"},
+            {"type": "text", "text": "Be brief."} | mark,
+        ],
+        messages=[
+            {"role": "user", "content": [{"type": "text", "text": "run echo"}]},
+            {"role": "system", "content": "Available agents: none"},
+            {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm.", "signature": ""}, call]},
+            {"role": "user", "content": [result]},
+        ],
+        tools=[{"name": "Bash", "description": "Runs a command.", "input_schema": {"type": "object"}}],
+        metadata={"user_id": "{}"},
+        thinking={"type": "adaptive"},
+        context_management={"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+        output_config={"effort": "high"},
+        stream=True,
+    )
+    headers = {"anthropic-version": "2023-06-01", "anthropic-beta": "effort-2025-11-24", "Authorization": "Bearer none"}
+    async with stack(nats_url, tmp_path) as edge, chat_actor(edge.bus, EchoEngine()):
+        async with edge.http.post("/v1/messages?beta=true", json=body, headers=headers) as response:
+            told = await response.text()
+
+    assert response.status == 200
+    assert '{"type":"text_delta","text":"hi"}' in told
+    assert told.endswith('data: {"type":"message_stop"}\n\n')
+
+
 @pytest.mark.parametrize(
     ("more", "text", "reason", "sequence"),
     [
@@ -305,6 +337,7 @@ async def test_every_error_is_told_as_anthropic_does(nats_url: str, tmp_path: Pa
             told = await response.json()
 
     assert unknown.value.type == "not_found_error"
+    assert "model: The model 'no/such' does not exist." in unknown.value.message
     assert away.value.type == "overloaded_error"
     assert away.value.response.headers["Retry-After"] == "1"
     assert large.value.type == "request_too_large"
