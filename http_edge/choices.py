@@ -10,9 +10,10 @@ from bus.errors import LostError
 from bus.frames import Status
 from bus.messages.chat import ChatChunk, ChatRequest, Usage
 from bus.subjects import Subject
+from http_edge.errors import format_of
 from http_edge.generation import Frames, Generated, PromptDetails, WireUsage, whole
 from http_edge.routing import asking
-from http_edge.sse import DONE, EventStream, event_stream
+from http_edge.sse import EventStream, event_stream
 
 # Each is a request of its own to the model; more would only stand in the queue, where others wait too.
 MAX_CHOICES = 8
@@ -84,7 +85,7 @@ async def relay_each(
         written = sum(each.completion_tokens for each in said)
         first = said[0]
         usage = Usage(prompt_tokens=first.prompt_tokens, completion_tokens=written, cached_tokens=first.cached_tokens)
-        await stream.write(frames.usage(ChatChunk(usage=usage)) + DONE)
+        await stream.write(frames.usage(ChatChunk(usage=usage)) + format_of(request).done)
         return stream.response
 
 

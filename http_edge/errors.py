@@ -1,13 +1,14 @@
 """The one table from the bus's codes to HTTP, and the formats in which the APIs tell errors and streams."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import msgspec
 from aiohttp import web
 
 from bus.errors import Code, Failure
+from http_edge.context import REQUEST_ID
 
 ErrorType = Literal["invalid_request_error", "rate_limit_error", "server_error"]
 
@@ -55,33 +56,37 @@ class Envelope(msgspec.Struct, frozen=True):
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """How one API tells errors and streams.
 
-    `error` turns what went wrong, and its HTTP status, into a body; `frame` carries that body in a stream, and
-    `comment` a note that clients skip, where the API has such.
+    `error` turns what went wrong, its HTTP status and the request's id into a body; `frame` carries that body in a
+    stream, `comment` a note that clients skip, where the API has such, and `done` follows what went well.
+    `statuses` are those that differ from the table; `id_header` has the request's id once more.
     """
 
-    error: Callable[[ErrorBody, int], bytes]
+    error: Callable[[ErrorBody, int, str], bytes]
     content_type: str = "text/event-stream"
     frame: bytes = b"data: %b\n\n"
     comment: bytes | None = b": %b\n\n"
+    done: bytes = b"data: [DONE]\n\n"
+    statuses: Mapping[Code, int] = {}
+    id_header: str | None = None
 
 
-OPENAI = Format(error=lambda error, _: msgspec.json.encode(Envelope(error)))
+OPENAI = Format(error=lambda error, *_: msgspec.json.encode(Envelope(error)))
 
 # By the path of the route, for those that do not speak as OpenAI does.
 FORMATS = web.AppKey("formats", dict[str, Format])
 
 
 def format_of(request: web.Request) -> Format:
-    """Return the format of the API that `request` calls."""
+    """Return the format of the API that `request` calls, also if it does so by a wrong method."""
     resource = request.match_info.route.resource
-    return request.app[FORMATS].get(resource.canonical, OPENAI) if resource else OPENAI
+    return request.app[FORMATS].get(resource.canonical if resource else request.path, OPENAI)
 
 
-def error_body(failure: Failure, told_as: Format) -> bytes:
+def error_body(request: web.Request, failure: Failure) -> bytes:
     """Return `failure` as a body."""
-    status, kind = STATUSES[failure.code]
+    _, kind = STATUSES[failure.code]
     error = ErrorBody(message=failure.message, type=kind, param=failure.param, code=failure.code)
-    return told_as.error(error, status)
+    return format_of(request).error(error, _status(request, failure), request[REQUEST_ID])
 
 
 def error_response(request: web.Request, failure: Failure) -> web.Response:
@@ -94,8 +99,12 @@ def error_response(request: web.Request, failure: Failure) -> web.Response:
     if status == 507:
         # Asking again at once would fill memory or disk again; this header stops the openai clients.
         headers["x-should-retry"] = "false"
-    body = error_body(failure, format_of(request))
-    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+    return web.Response(
+        status=_status(request, failure),
+        body=error_body(request, failure),
+        content_type="application/json",
+        headers=headers,
+    )
 
 
 def http_error_response(request: web.Request, error: web.HTTPException) -> web.Response:
@@ -117,7 +126,12 @@ def http_error_response(request: web.Request, error: web.HTTPException) -> web.R
     body = ErrorBody(message=message, type=kind, param=None, code=code)
     return web.Response(
         status=error.status,
-        body=format_of(request).error(body, error.status),
+        body=format_of(request).error(body, error.status, request[REQUEST_ID]),
         content_type="application/json",
         headers=headers,
     )
+
+
+def _status(request: web.Request, failure: Failure) -> int:
+    status, _ = STATUSES[failure.code]
+    return format_of(request).statuses.get(failure.code, status)

@@ -12,7 +12,8 @@ from bus.errors import BusError, LostError, RefusedError
 from bus.frames import Status
 from bus.inbox import Answer
 from bus.messages.chat import ChatChunk, FinishReason, TokenLogprob, ToolCall, ToolCallDelta
-from http_edge.sse import DONE, event_stream
+from http_edge.errors import format_of
+from http_edge.sse import event_stream
 
 # Named alike by OpenAI (the last three by mlx-lm) and on the bus; their ranges are checked by the actor.
 _SAMPLING = (
@@ -57,6 +58,7 @@ class Generated(Struct, frozen=True, kw_only=True):
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: FinishReason
+    stop_sequence: str | None = None
     usage: WireUsage
     logprobs: tuple[TokenLogprob, ...] = ()
 
@@ -116,6 +118,7 @@ async def whole(answer: Answer[ChatChunk]) -> Generated:
         reasoning="".join(thoughts),
         tool_calls=whole_calls(calls),
         finish_reason=last.finish_reason,
+        stop_sequence=last.stop_sequence,
         usage=wire_usage(last),
         logprobs=tuple(logprobs),
     )
@@ -146,7 +149,7 @@ async def relay(
             raise
         if last.finish_reason is None:
             raise _unfinished()
-        await stream.write(frames + DONE)
+        await stream.write(frames + format_of(request).done)
         return stream.response
 
 

@@ -12,7 +12,7 @@ from bus.errors import BusError, Failure
 from bus.ids import new_id
 from bus.telemetry import extracted
 from http_edge.context import REQUEST_ID
-from http_edge.errors import error_response, http_error_response
+from http_edge.errors import error_response, format_of, http_error_response
 from http_edge.sse import STREAM, EventStream
 
 log = structlog.get_logger()
@@ -51,6 +51,8 @@ async def name_request(request: web.Request, response: web.StreamResponse) -> No
     """Put the request's id on `response`, streamed or not, just before its headers go out."""
     if REQUEST_ID in request:
         response.headers[_HEADER] = request[REQUEST_ID]
+        if own := format_of(request).id_header:
+            response.headers[own] = request[REQUEST_ID]
 
 
 async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -15,8 +15,6 @@ from bus.errors import Failure
 from http_edge.context import CONFIG
 from http_edge.errors import error_body, format_of
 
-DONE = b"data: [DONE]\n\n"
-
 _HEADERS = {
     "Cache-Control": "no-cache",
     # nginx and its like would otherwise collect the frames.
@@ -60,7 +58,7 @@ class EventStream:
     async def fail(self, failure: Failure) -> None:
         """End with an error frame."""
         with suppress(ConnectionError):
-            await self.write(self._format.frame % error_body(failure, self._format))
+            await self.write(self._format.frame % error_body(self._request, failure))
 
     async def comment_when_silent(self) -> None:
         """Write a comment whenever nothing was written for a while. Ends by being cancelled."""

@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+import msgspec
 from llguidance import LLMatcher
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from msgspec import Struct
@@ -119,14 +120,12 @@ class PromptReader:
         if bool(request.messages) == (request.prompt is not None):
             raise RefusedError("invalid_request", "Give exactly one of messages and prompt.", param="messages")
         length = len(request.prompt or "") + sum(map(_length, request.messages))
+        length += len(msgspec.json.encode(request.tools))
         if length > _LONGEST_TEXT:
             raise RefusedError("too_large", f"{length} characters; at most {_LONGEST_TEXT} are tokenised at once.")
-        if request.prompt is None:
-            tokens = self._whole_conversation(request)
-        elif request.add_special_tokens is False:
-            tokens = list(self._tokenizer.encode(request.prompt, add_special_tokens=False))
-        else:
-            tokens = self._text(request.prompt)
+        tokens = (
+            self._whole_conversation(request) if request.prompt is None else self._whole_text(request, request.prompt)
+        )
         return Tokens(tokens=tuple(tokens), context_length=self._context_length)
 
     def detokenize(self, request: DetokenizeRequest) -> Detokenized:
@@ -142,7 +141,19 @@ class PromptReader:
                 "The special tokens of a conversation are in its chat template.",
                 param="add_special_tokens",
             )
-        return self._conversations.tokens(ChatRequest(messages=request.messages))
+        conversation = ChatRequest(
+            messages=request.messages,
+            tools=request.tools,
+            reasoning_effort=request.reasoning_effort,
+            enable_thinking=request.enable_thinking,
+        )
+        return self._conversations.tokens(conversation)
+
+    def _whole_text(self, request: TokenizeRequest, text: str) -> list[int]:
+        self._refuse_conversational(request)
+        if request.add_special_tokens is False:
+            return list(self._tokenizer.encode(text, add_special_tokens=False))
+        return self._text(text)
 
     def _prompt(self, request: ChatRequest) -> list[int]:
         if request.prompt is None:
@@ -157,7 +168,7 @@ class PromptReader:
             raise RefusedError("invalid_request", "The prompt is empty.", param="prompt")
         return prompt
 
-    def _refuse_conversational(self, request: ChatRequest) -> None:
+    def _refuse_conversational(self, request: ChatRequest | TokenizeRequest) -> None:
         for param in ("tools", "reasoning_effort", "enable_thinking"):
             if getattr(request, param) not in ((), None):
                 raise RefusedError("invalid_request", f"{param} goes with messages, not with a prompt.", param=param)

@@ -4,18 +4,22 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from bus.messages.chat import Message
+from bus.messages.chat import Message, ReasoningEffort, Tool
 
 
 class TokenizeRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Turn a text (`prompt`) or a conversation (`messages`) into tokens: exactly one of them.
 
-    `add_special_tokens` (unsaid: true) is about a text; those of a conversation are in the chat template.
+    `add_special_tokens` (unsaid: true) is about a text; those of a conversation are in the chat template, which
+    `tools`, `reasoning_effort` and `enable_thinking` are for.
     """
 
     prompt: str | None = None
     messages: tuple[Message, ...] = ()
     add_special_tokens: bool | None = None
+    tools: tuple[Tool, ...] = ()
+    reasoning_effort: ReasoningEffort | None = None
+    enable_thinking: bool | None = None
 
 
 class Tokens(Struct, frozen=True, kw_only=True):

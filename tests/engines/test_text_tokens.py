@@ -1,8 +1,10 @@
+from typing import Any
+
 import pytest
 
 from actors.engines.text import TextEngine
 from bus.errors import BusError, RefusedError
-from bus.messages.chat import ChatRequest, Message
+from bus.messages.chat import ChatRequest, Message, Tool
 from bus.messages.tokens import DetokenizeRequest, TokenizeRequest
 from tests.support import tiny_models
 
@@ -25,6 +27,16 @@ async def test_tokens_are_those_that_a_request_is_made_of(text_engine: TextEngin
     assert told.context_length == tiny_models.CONTEXT_LENGTH
 
 
+@pytest.mark.parametrize(
+    "asked", [{"tools": (Tool(name="now"),)}, {"enable_thinking": False}, {"reasoning_effort": "none"}]
+)
+async def test_what_the_template_is_told_is_counted_too(thinking_engine: TextEngine, asked: dict[str, Any]) -> None:
+    told = thinking_engine.tokenize(TokenizeRequest(messages=HELLO, **asked))
+
+    assert list(told.tokens) == thinking_engine.prepare(ChatRequest(messages=HELLO, **asked)).prompt
+    assert told.tokens != thinking_engine.tokenize(TokenizeRequest(messages=HELLO)).tokens
+
+
 async def test_text_without_special_tokens_comes_back_as_it_was(text_engine: TextEngine) -> None:
     plain = text_engine.tokenize(TokenizeRequest(prompt="Permission , granted .", add_special_tokens=False))
     whole = text_engine.tokenize(TokenizeRequest(prompt="Permission , granted ."))
@@ -45,6 +57,7 @@ async def test_text_that_the_model_cannot_read_whole_is_counted(text_engine: Tex
         (TokenizeRequest(), "invalid_request", "messages"),
         (TokenizeRequest(prompt="a", messages=HELLO), "invalid_request", "messages"),
         (TokenizeRequest(messages=HELLO, add_special_tokens=True), "invalid_request", "add_special_tokens"),
+        (TokenizeRequest(prompt="a", enable_thinking=True), "invalid_request", "enable_thinking"),
         (TokenizeRequest(prompt="a" * 262_145), "too_large", None),
     ],
 )

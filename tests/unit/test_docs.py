@@ -34,6 +34,7 @@ from http_edge.routes import chat as chat_routes
 from http_edge.routes import completions
 from http_edge.routes import embeddings as embeddings_routes
 from http_edge.routes import jobs as job_routes
+from http_edge.routes import messages as message_routes
 from http_edge.routes import tokens as token_routes
 
 ROOT = Path(__file__).parents[2]
@@ -213,6 +214,7 @@ def test_every_field_of_a_body_is_documented() -> None:
     for module, heading in (
         (chat_routes, "### `POST /v1/chat/completions`"),
         (completions, "### `POST /v1/completions`"),
+        (message_routes, "### `POST /v1/messages`"),
         (embeddings_routes, "### `POST /v1/embeddings`"),
         (job_routes, "### `POST /v1/jobs`"),
         (token_routes, "### `POST /v1/tokenize`"),

@@ -3,13 +3,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from anthropic.types import message_count_tokens_params, message_create_params
 from openai.types import completion_create_params as completion_params
 from openai.types import embedding_create_params as embedding_params
 from openai.types.chat import completion_create_params as chat_params
 
 from bus.errors import RefusedError
 from http_edge.generation import refuse_unsupported, stops
-from http_edge.routes import chat, completions, embeddings
+from http_edge.routes import chat, completions, embeddings, messages
 from http_edge.wire import each_text
 
 OURS = {
@@ -40,7 +41,29 @@ def test_every_parameter_of_the_official_client_is_known_by_name(route: ModuleTy
     assert fields - OURS == params.__required_keys__ | params.__optional_keys__
 
 
-@pytest.mark.parametrize("route", [chat, completions, embeddings])
+@pytest.mark.parametrize(
+    ("body", "params", "ours"),
+    [
+        (
+            messages.Body,
+            message_create_params.MessageCreateParamsStreaming,
+            # Older clients send the first three, beta ones the others.
+            {"temperature", "top_p", "top_k", "context_management", "mcp_servers"},
+        ),
+        (
+            messages.CountBody,
+            message_count_tokens_params.MessageCountTokensParams,
+            {"context_management", "mcp_servers"},
+        ),
+    ],
+)
+def test_every_parameter_of_anthropics_client_is_known_by_name(body: Any, params: Any, ours: set[str]) -> None:
+    headers = {"user_profile_id", "workspace_id"}
+
+    assert set(body.__struct_fields__) - ours == (params.__required_keys__ | params.__optional_keys__) - headers
+
+
+@pytest.mark.parametrize("route", [chat, completions, embeddings, messages])
 def test_ignored_and_neutral_parameters_are_fields_of_the_body(route: ModuleType) -> None:
     fields = set(route.Body.__struct_fields__)
 
