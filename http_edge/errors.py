@@ -55,14 +55,15 @@ class Envelope(msgspec.Struct, frozen=True):
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """How one API tells errors and streams.
 
-    `error` turns what went wrong, and its HTTP status, into a body; `frame` carries that body in a stream, and
-    `comment` a note that clients skip, where the API has such.
+    `error` turns what went wrong, and its HTTP status, into a body; `frame` carries that body in a stream,
+    `comment` a note that clients skip, where the API has such, and `done` follows what went well.
     """
 
     error: Callable[[ErrorBody, int], bytes]
     content_type: str = "text/event-stream"
     frame: bytes = b"data: %b\n\n"
     comment: bytes | None = b": %b\n\n"
+    done: bytes = b"data: [DONE]\n\n"
 
 
 OPENAI = Format(error=lambda error, _: msgspec.json.encode(Envelope(error)))

@@ -1,6 +1,6 @@
 """What chat and plain completions share: parameters, the whole answer, and the streamed one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -12,7 +12,8 @@ from bus.errors import BusError, LostError, RefusedError
 from bus.frames import Status
 from bus.inbox import Answer
 from bus.messages.chat import ChatChunk, FinishReason, TokenLogprob, ToolCall, ToolCallDelta
-from http_edge.sse import DONE, event_stream
+from http_edge.errors import format_of
+from http_edge.sse import event_stream
 
 # Named alike by OpenAI (the last three by mlx-lm) and on the bus; their ranges are checked by the actor.
 _SAMPLING = (
@@ -94,7 +95,7 @@ def wants_usage(stream: bool | None, options: StreamOptions | None) -> bool:
     return bool(options.include_usage)
 
 
-async def whole(answer: Answer[ChatChunk]) -> Generated:
+async def whole(answer: AsyncIterable[ChatChunk | Status]) -> Generated:
     """Wait for all of `answer`. Raises as it does, and `LostError` if it ends without a reason."""
     texts: list[str] = []
     logprobs: list[TokenLogprob] = []
@@ -146,7 +147,7 @@ async def relay(
             raise
         if last.finish_reason is None:
             raise _unfinished()
-        await stream.write(frames + DONE)
+        await stream.write(frames + format_of(request).done)
         return stream.response
 
 
