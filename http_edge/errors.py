@@ -73,9 +73,9 @@ FORMATS = web.AppKey("formats", dict[str, Format])
 
 
 def format_of(request: web.Request) -> Format:
-    """Return the format of the API that `request` calls."""
+    """Return the format of the API that `request` calls, also if it does so by a wrong method."""
     resource = request.match_info.route.resource
-    return request.app[FORMATS].get(resource.canonical, OPENAI) if resource else OPENAI
+    return request.app[FORMATS].get(resource.canonical if resource else request.path, OPENAI)
 
 
 def error_body(failure: Failure, told_as: Format) -> bytes:

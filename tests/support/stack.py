@@ -12,6 +12,7 @@ from openai import AsyncOpenAI
 
 from actors.chat import ChatActor
 from actors.embeddings import EmbeddingsActor
+from actors.engines.echo import EchoEngine
 from actors.mailbox import Finished, Limits, Mailbox
 from bus.blobs import Blobs
 from bus.client import Bus, settled
@@ -136,6 +137,18 @@ async def catalogue(bus: Bus, cards: tuple[ModelCard, ...] = CARDS) -> AsyncGene
     endpoints = (Endpoint(LIST_MODELS(), list_models), Endpoint(GET_MODEL(), get_model))
     async with living(bus, "models", *endpoints):
         yield
+
+
+class KeepingEngine(EchoEngine):
+    """Keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[ChatRequest] = []
+
+    def prepare(self, request: ChatRequest) -> Any:
+        self.asked.append(request)
+        return super().prepare(request)
 
 
 class GatedEngine:

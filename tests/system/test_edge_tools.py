@@ -11,7 +11,7 @@ from actors.engines.blas import prepare_blas
 from actors.engines.echo import EchoEngine
 from bus.errors import RefusedError
 from bus.messages.chat import ChatRequest, Message, Tool, ToolCall
-from tests.support.stack import CHAT_MODEL, chat_actor, chat_body, stack
+from tests.support.stack import CHAT_MODEL, KeepingEngine, chat_actor, chat_body, stack
 
 # Before anything here imports mlx.
 prepare_blas()
@@ -30,18 +30,6 @@ TOOLS: list[Any] = [
 TEXT = 'think: Hm.\ncall: get_weather {"city": "Paris"}\ncall: get_weather {"city": "Rome"}\n'
 MESSAGES: list[Any] = [{"role": "user", "content": TEXT}]
 QUESTION: list[Any] = [{"role": "user", "content": "What is the weather in Paris?"}]
-
-
-class KeepingEngine(EchoEngine):
-    """Keeps what it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[ChatRequest] = []
-
-    def prepare(self, request: ChatRequest) -> Any:
-        self.asked.append(request)
-        return super().prepare(request)
 
 
 class UncallingEngine(EchoEngine):
