@@ -131,9 +131,13 @@ async def answered(
 
 def _wire_calls(made: tuple[ToolCall, ...]) -> tuple[WireCall, ...]:
     return tuple(
-        WireCall(id=each.id, function=WireFunction(name=each.name, arguments=Raw((each.arguments or "{}").encode())))
+        WireCall(id=each.id, function=WireFunction(name=each.name, arguments=_on_one_line(each.arguments or "{}")))
         for each in made
     )
+
+
+def _on_one_line(arguments: str) -> Raw:
+    return Raw(msgspec.json.format(arguments.encode(), indent=-1))
 
 
 def _logprobs(entries: tuple[TokenLogprob, ...]) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from http_edge.generation import refuse_unsupported
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 Think = bool | Literal["low", "medium", "high"]
 
+# Why every route leaves out `keep_alive`.
+STAYS_LOADED = "how long the model stays in memory; for now every model of the catalogue stays loaded"
+
 # Accepted and left out, because the answer is the same without it.
 IGNORED = {
     "numa": "how llama.cpp uses the machine; mlx decides that for itself",

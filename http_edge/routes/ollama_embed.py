@@ -10,11 +10,12 @@ from http_edge.embedding import embedded, floats
 from http_edge.generation import refuse_unsupported
 from http_edge.ollama import model_name
 from http_edge.ollama_lines import Stopwatch
+from http_edge.ollama_options import STAYS_LOADED
 from http_edge.wire import ModelName, json_response, read_body
 
 # Accepted and left out, because the answer is the same without it.
 IGNORED = {
-    "keep_alive": "how long the model stays in memory; for now every model of the catalogue stays loaded",
+    "keep_alive": STAYS_LOADED,
     "options": "how texts are generated and models loaded; the model's own limit is always the one that counts",
 }
 

@@ -12,11 +12,20 @@ from bus.subjects import CHAT, COMPLETE
 from http_edge.generation import refuse_unsupported
 from http_edge.ollama import check_context, model_name, naming_fields, serving_card
 from http_edge.ollama_lines import Lines, WireCall, answered
-from http_edge.ollama_options import Options, Think, TopLogprobs, grammar, sampling, thinking, top_logprobs
+from http_edge.ollama_options import (
+    STAYS_LOADED,
+    Options,
+    Think,
+    TopLogprobs,
+    grammar,
+    sampling,
+    thinking,
+    top_logprobs,
+)
 from http_edge.wire import ModelName, json_response, read_body
 
 # Accepted and left out, because the answer is the same without it.
-IGNORED = {"keep_alive": "how long the model stays in memory; for now every model of the catalogue stays loaded"}
+IGNORED = {"keep_alive": STAYS_LOADED}
 
 # Not implemented: refused, unless they say what happens anyway.
 NEUTRAL: dict[str, tuple[object, ...]] = {

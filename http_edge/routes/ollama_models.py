@@ -98,7 +98,7 @@ def _created(card: ModelCard) -> datetime:
 
 
 def _digest(card: ModelCard) -> str:
-    """Return a hash of what is told of the model, which is always the same for the same; no weights are read."""
+    """Return a hash of what is told of the model: it tells models apart, but no weights are read for it."""
     told = (card.id, card.kind, card.family, card.context_length, card.dimensions, card.size_bytes, card.dtype)
     return hashlib.sha256(msgspec.json.encode(told)).hexdigest()
 
