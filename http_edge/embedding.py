@@ -33,9 +33,8 @@ async def embedded(
     data: list[Raw] = []
     tokens = 0
     for portion in _portions(inputs):
-        async with asking(
-            request, EMBED, model, "embeddings", EmbedRequest(input=portion, truncate=truncate)
-        ) as answer:
+        message = EmbedRequest(input=portion, truncate=truncate)
+        async with asking(request, EMBED, model, "embeddings", message) as answer:
             tokens += await _collect(answer, data, encode)
     if len(data) != len(inputs):
         raise LostError("stream_broken", f"{len(data)} vectors came for {len(inputs)} inputs.")

@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from bus.errors import RefusedError
-from bus.messages.models import GetModel, ModelCard, ModelKind
+from bus.messages.models import GetModel
 from bus.subjects import GET_MODEL
 from http_edge.context import BUS
 from http_edge.errors import ErrorBody, Format
@@ -52,15 +52,14 @@ OLLAMA = Format(error=_error, content_type="application/x-ndjson", frame=b"%b\n"
 
 def model_name(said: str) -> str:
     """Return the catalogue's name of the model that a client calls `said`."""
-    return said.removesuffix(_TAG)
+    return said.removesuffix(_TAG) or said
 
 
-async def serving_card(request: web.Request, model: str, kind: ModelKind) -> ModelCard:
-    """Return the card of `model`. Raises as `Bus.ask` does, and if it is not a `kind` of model or not ready."""
+async def check_loaded(request: web.Request, model: str) -> None:
+    """Raise as `Bus.ask` does, and if `model` is not a chat model or not ready."""
     card = await request.app[BUS].ask(GET_MODEL(), GetModel(model=model))
-    if card.kind != kind or card.state != "ready":
-        raise not_serving(card, kind)
-    return card
+    if card.kind != "chat" or card.state != "ready":
+        raise not_serving(card, "chat")
 
 
 async def check_context(request: web.Request, model: str, options: Options | None) -> None:

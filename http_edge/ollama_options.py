@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta, Raw, Struct
 
 from bus.errors import RefusedError
@@ -62,7 +61,7 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     repeat_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    num_ctx: int | None = None
+    num_ctx: Annotated[int, Meta(ge=1)] | None = None
 
     mirostat: Any = None
     tfs_z: Any = None
@@ -115,17 +114,6 @@ def grammar(said: Raw) -> Grammar | None:
         return None
     if bytes(said) == b'"json"':
         return JsonObject()
-    if not isinstance(msgspec.json.decode(said), dict):
+    if not bytes(said).startswith(b"{"):
         raise RefusedError("invalid_request", "'format' can be 'json' or a JSON schema.", param="format")
     return JsonSchema(schema=said)
-
-
-def top_logprobs(logprobs: bool | None, top: int | None) -> int | None:
-    """Return how many alternatives to tell of each token, or None to tell no log probabilities at all."""
-    if logprobs:
-        return top or 0
-    if top:
-        raise RefusedError(
-            "invalid_request", "'top_logprobs' is only allowed with 'logprobs': true.", param="top_logprobs"
-        )
-    return None

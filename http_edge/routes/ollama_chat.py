@@ -10,18 +10,10 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from bus.messages.chat import ChatRequest, Message, Role, ToolCall
 from bus.subjects import CHAT
 from http_edge.generation import refuse_unsupported
-from http_edge.ollama import check_context, model_name, naming_fields, serving_card
+from http_edge.logprobs import top_logprobs
+from http_edge.ollama import check_context, check_loaded, model_name, naming_fields
 from http_edge.ollama_lines import Lines, WireCall, answered
-from http_edge.ollama_options import (
-    STAYS_LOADED,
-    Options,
-    Think,
-    TopLogprobs,
-    grammar,
-    sampling,
-    thinking,
-    top_logprobs,
-)
+from http_edge.ollama_options import STAYS_LOADED, Options, Think, TopLogprobs, grammar, sampling, thinking
 from http_edge.tools import BodyTool, tools
 from http_edge.wire import ModelName, json_response, read_body
 
@@ -100,7 +92,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     refuse_unsupported(body, NEUTRAL)
     lines = Lines(model_name(body.model), _tell)
     if not body.messages:
-        await serving_card(request, lines.model, "chat")
+        await check_loaded(request, lines.model)
         return json_response(lines.loaded())
     message = _chat_request(body, body.messages)
     await check_context(request, lines.model, body.options)

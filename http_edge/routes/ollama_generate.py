@@ -10,18 +10,10 @@ from bus.errors import RefusedError
 from bus.messages.chat import ChatRequest, Message
 from bus.subjects import CHAT, COMPLETE
 from http_edge.generation import refuse_unsupported
-from http_edge.ollama import check_context, model_name, naming_fields, serving_card
+from http_edge.logprobs import top_logprobs
+from http_edge.ollama import check_context, check_loaded, model_name, naming_fields
 from http_edge.ollama_lines import Lines, WireCall, answered
-from http_edge.ollama_options import (
-    STAYS_LOADED,
-    Options,
-    Think,
-    TopLogprobs,
-    grammar,
-    sampling,
-    thinking,
-    top_logprobs,
-)
+from http_edge.ollama_options import STAYS_LOADED, Options, Think, TopLogprobs, grammar, sampling, thinking
 from http_edge.wire import ModelName, json_response, read_body
 
 # Accepted and left out, because the answer is the same without it.
@@ -74,7 +66,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     refuse_unsupported(body, NEUTRAL)
     lines = Lines(model_name(body.model), _tell)
     if not body.prompt:
-        await serving_card(request, lines.model, "chat")
+        await check_loaded(request, lines.model)
         return json_response(lines.loaded())
     message = _chat_request(body, body.prompt)
     await check_context(request, lines.model, body.options)

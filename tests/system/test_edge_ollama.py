@@ -223,11 +223,13 @@ async def test_request_that_says_nothing_asks_whether_the_model_is_loaded(nats_u
         async with AsyncClient(host=edge.url) as client:
             generated = await client.generate(CHAT_MODEL)
             chatted = [part async for part in await client.chat(CHAT_MODEL, stream=True)]
-            errors = [(await failing(client.generate(name))).status_code for name in ("slow", EMBED_MODEL, "nope")]
+            errors = [
+                (await failing(client.generate(name))).status_code for name in ("slow", EMBED_MODEL, "nope", ":latest")
+            ]
 
     assert (generated.response, generated.done, generated.done_reason) == ("", True, "load")
     assert [(part.message.content, part.done_reason) for part in chatted] == [("", "load")]
-    assert errors == [503, 400, 404]
+    assert errors == [503, 400, 404, 404]
 
 
 @pytest.mark.parametrize(
