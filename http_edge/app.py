@@ -12,7 +12,21 @@ from http_edge.config import EdgeConfig
 from http_edge.context import BLOBS, BUS, CONFIG
 from http_edge.errors import FORMATS, OPENAI
 from http_edge.middleware import answered, name_request
-from http_edge.routes import chat, completions, embeddings, health, jobs, messages, models, tokens
+from http_edge.ollama import OLLAMA
+from http_edge.routes import (
+    chat,
+    completions,
+    embeddings,
+    health,
+    jobs,
+    messages,
+    models,
+    ollama_chat,
+    ollama_embed,
+    ollama_generate,
+    ollama_models,
+    tokens,
+)
 
 # Each with the format in which its API tells errors.
 _CAPABILITIES = (
@@ -23,6 +37,10 @@ _CAPABILITIES = (
     (tokens, OPENAI),
     (models, OPENAI),
     (jobs, OPENAI),
+    (ollama_chat, OLLAMA),
+    (ollama_generate, OLLAMA),
+    (ollama_embed, OLLAMA),
+    (ollama_models, OLLAMA),
     (health, OPENAI),
 )
 

@@ -1,6 +1,6 @@
 """What chat and plain completions share: parameters, the whole answer, and the streamed one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -96,7 +96,7 @@ def wants_usage(stream: bool | None, options: StreamOptions | None) -> bool:
     return bool(options.include_usage)
 
 
-async def whole(answer: Answer[ChatChunk]) -> Generated:
+async def whole(answer: AsyncIterable[ChatChunk | Status]) -> Generated:
     """Wait for all of `answer`. Raises as it does, and `LostError` if it ends without a reason."""
     texts: list[str] = []
     logprobs: list[TokenLogprob] = []

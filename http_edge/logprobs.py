@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from bus.errors import RefusedError
 from bus.messages.chat import TokenLogprob
 
 
@@ -38,6 +39,17 @@ class TextLogprobs(Struct, frozen=True, kw_only=True):
     token_logprobs: list[float]
     top_logprobs: list[dict[str, float]]
     text_offset: list[int]
+
+
+def top_logprobs(logprobs: bool | None, top: int | None) -> int | None:
+    """Return how many alternatives to tell of each token, or None to tell no log probabilities at all."""
+    if logprobs:
+        return top or 0
+    if top:
+        raise RefusedError(
+            "invalid_request", "'top_logprobs' is only allowed with 'logprobs': true.", param="top_logprobs"
+        )
+    return None
 
 
 def chat_logprobs(entries: Sequence[TokenLogprob]) -> ChatLogprobs:

@@ -9,7 +9,7 @@ from aiohttp import web
 from bus.client import Bus
 from bus.errors import BusError, LostError, RefusedError
 from bus.inbox import Answer
-from bus.messages.models import GetModel, ModelKind
+from bus.messages.models import GetModel, ModelCard, ModelKind
 from bus.subjects import GET_MODEL, Subject
 from http_edge.context import BUS, REQUEST_ID
 
@@ -48,6 +48,15 @@ async def ask_model(
         raise await _reason(bus, model, kind, error) from error
 
 
+def not_serving(card: ModelCard, kind: ModelKind) -> BusError:
+    """Return why the model does not answer what models of this `kind` are asked."""
+    if card.kind != kind:
+        return RefusedError(
+            "invalid_request", f"The model {card.id!r} is for {card.kind}, not for {kind}.", param="model"
+        )
+    return LostError("unavailable", f"The model {card.id!r} is {card.state}; ask again.", retry_after=1)
+
+
 async def _reason(bus: Bus, model: str, kind: ModelKind, lost: LostError) -> BusError:
     try:
         card = await bus.ask(GET_MODEL(), GetModel(model=model))
@@ -55,8 +64,4 @@ async def _reason(bus: Bus, model: str, kind: ModelKind, lost: LostError) -> Bus
         return error
     except LostError:
         return lost
-    if card.kind != kind:
-        return RefusedError(
-            "invalid_request", f"The model {model!r} is for {card.kind}, not for {kind}.", param="model"
-        )
-    return LostError("unavailable", f"The model {model!r} is {card.state}; ask again.", retry_after=1)
+    return not_serving(card, kind)

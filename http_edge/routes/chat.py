@@ -23,7 +23,7 @@ from http_edge.generation import (
     wants_usage,
 )
 from http_edge.grammar import ResponseFormat, grammar, naming_grammar
-from http_edge.logprobs import ChatLogprobs, chat_logprobs
+from http_edge.logprobs import ChatLogprobs, chat_logprobs, top_logprobs
 from http_edge.routing import asking
 from http_edge.tools import BodyCall, BodyTool, WireCall, call_deltas, calls, tool_choice, tools, wire_calls
 from http_edge.wire import ModelName, json_response, read_body
@@ -241,7 +241,7 @@ def _chat_request(body: Body) -> ChatRequest:
         max_tokens=_max_tokens(body),
         stop=stops(body.stop),
         grammar=grammar(body),
-        top_logprobs=_top_logprobs(body),
+        top_logprobs=top_logprobs(body.logprobs, body.top_logprobs),
         tools=tools(body.tools or ()),
         tool_choice=tool_choice(body.tool_choice),
         parallel_tool_calls=body.parallel_tool_calls,
@@ -249,16 +249,6 @@ def _chat_request(body: Body) -> ChatRequest:
         enable_thinking=body.chat_template_kwargs.enable_thinking if body.chat_template_kwargs else None,
         **sampling(body),
     )
-
-
-def _top_logprobs(body: Body) -> int | None:
-    if body.logprobs:
-        return body.top_logprobs or 0
-    if body.top_logprobs:
-        raise RefusedError(
-            "invalid_request", "'top_logprobs' is only allowed with 'logprobs': true.", param="top_logprobs"
-        )
-    return None
 
 
 def _message(said: BodyMessage, index: int) -> Message:

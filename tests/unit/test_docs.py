@@ -26,12 +26,13 @@ from bus.settings import read_file, settings
 from bus.subjects import Subject
 from cli.__main__ import COMMANDS
 from eventlog.events import Event, FailureReason
+from http_edge import ollama_options
 from http_edge.app import make_app
 from http_edge.config import VARIABLES as EDGE_VARIABLES
 from http_edge.config import EdgeConfig
 from http_edge.errors import STATUSES
 from http_edge.routes import chat as chat_routes
-from http_edge.routes import completions
+from http_edge.routes import completions, ollama_chat, ollama_embed, ollama_generate, ollama_models
 from http_edge.routes import embeddings as embeddings_routes
 from http_edge.routes import jobs as job_routes
 from http_edge.routes import messages as message_routes
@@ -208,6 +209,13 @@ def test_every_file_of_the_code_map_exists_and_every_module_is_in_it() -> None:
     } == set()
 
 
+def assert_documented(kind: type[msgspec.Struct], module: Any, own: str) -> None:
+    assert unnamed(list(kind.__struct_fields__), own) == []
+    assert unnamed(list(module.NEUTRAL), own) == []
+    ignored = re.search(r"\nIgnored: (.*)\.\n", own)
+    assert set(re.findall(r"`(\w+)`", ignored[1] if ignored else "")) == set(getattr(module, "IGNORED", ()))
+
+
 def test_every_field_of_a_body_is_documented() -> None:
     text = page("http.md")
 
@@ -218,12 +226,13 @@ def test_every_field_of_a_body_is_documented() -> None:
         (embeddings_routes, "### `POST /v1/embeddings`"),
         (job_routes, "### `POST /v1/jobs`"),
         (token_routes, "### `POST /v1/tokenize`"),
+        (ollama_chat, "### `POST /api/chat`"),
+        (ollama_generate, "### `POST /api/generate`"),
+        (ollama_embed, "### `POST /api/embed`"),
+        (ollama_models, "### `POST /api/show`"),
     ):
-        own = section(text, heading)
-        assert unnamed(list(module.Body.__struct_fields__), own) == []
-        assert unnamed(list(module.NEUTRAL), own) == []
-        ignored = re.search(r"\nIgnored: (.*)\.\n", own)
-        assert set(re.findall(r"`(\w+)`", ignored[1] if ignored else "")) == set(getattr(module, "IGNORED", ()))
+        assert_documented(module.Body, module, section(text, heading))
+    assert_documented(ollama_options.Options, ollama_options, section(text, "#### Options"))
 
 
 def test_every_code_is_documented_with_its_status() -> None:

@@ -4,13 +4,24 @@ from typing import Any
 import msgspec
 import pytest
 from anthropic.types import message_count_tokens_params, message_create_params
+from ollama import _types as ollama
 from openai.types import completion_create_params as completion_params
 from openai.types import embedding_create_params as embedding_params
 from openai.types.chat import completion_create_params as chat_params
 
 from bus.errors import RefusedError
+from http_edge import ollama_options
 from http_edge.generation import refuse_unsupported, stops
-from http_edge.routes import chat, completions, embeddings, messages
+from http_edge.routes import (
+    chat,
+    completions,
+    embeddings,
+    messages,
+    ollama_chat,
+    ollama_embed,
+    ollama_generate,
+    ollama_models,
+)
 from http_edge.wire import each_text
 
 OURS = {
@@ -63,7 +74,25 @@ def test_every_parameter_of_anthropics_client_is_known_by_name(body: Any, params
     assert set(body.__struct_fields__) - ours == (params.__required_keys__ | params.__optional_keys__) - headers
 
 
-@pytest.mark.parametrize("route", [chat, completions, embeddings, messages])
+@pytest.mark.parametrize(
+    ("fields", "params"),
+    [
+        (ollama_chat.Body, ollama.ChatRequest),
+        (ollama_chat.BodyMessage, ollama.Message),
+        (ollama_generate.Body, ollama.GenerateRequest),
+        (ollama_embed.Body, ollama.EmbedRequest),
+        (ollama_embed.PromptBody, ollama.EmbeddingsRequest),
+        (ollama_models.Body, ollama.ShowRequest),
+        (ollama_options.Options, ollama.Options),
+    ],
+)
+def test_every_parameter_of_ollamas_client_is_known_by_name(fields: Any, params: Any) -> None:
+    assert set(params.model_fields) <= set(fields.__struct_fields__)
+
+
+@pytest.mark.parametrize(
+    "route", [chat, completions, embeddings, messages, ollama_chat, ollama_generate, ollama_embed, ollama_models]
+)
 def test_ignored_and_neutral_parameters_are_fields_of_the_body(route: ModuleType) -> None:
     fields = set(route.Body.__struct_fields__)
 

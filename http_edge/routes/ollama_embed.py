@@ -1,0 +1,81 @@
+"""POST /api/embed, and the older /api/embeddings for one text: embeddings as Ollama's clients ask for them."""
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from msgspec import Raw, Struct
+
+from http_edge.embedding import embedded, floats
+from http_edge.generation import refuse_unsupported
+from http_edge.ollama import model_name
+from http_edge.ollama_lines import Stopwatch
+from http_edge.ollama_options import STAYS_LOADED
+from http_edge.wire import ModelName, json_response, read_body
+
+# Accepted and left out, because the answer is the same without it.
+IGNORED = {
+    "keep_alive": STAYS_LOADED,
+    "options": "how texts are generated and models loaded; the model's own limit is always the one that counts",
+}
+
+# Shortening is meaningful only for models trained for it.
+NEUTRAL: dict[str, tuple[object, ...]] = {"dimensions": ()}
+
+
+class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a client sends. Inputs over the model's limit are shortened unless `truncate` is false."""
+
+    model: ModelName
+    input: str | tuple[str, ...]
+    truncate: bool | None = None
+    dimensions: Any = None
+    options: Raw = Raw()
+    keep_alive: Raw = Raw()
+
+
+class PromptBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a client sends to the older route."""
+
+    model: ModelName
+    prompt: str
+    options: Raw = Raw()
+    keep_alive: Raw = Raw()
+
+
+async def create(request: web.Request) -> web.StreamResponse:
+    """Turn texts into vectors."""
+    body = await read_body(request, _body)
+    refuse_unsupported(body, NEUTRAL)
+    watch = Stopwatch()
+    model = model_name(body.model)
+    inputs = (body.input,) if isinstance(body.input, str) else body.input
+    vectors, tokens = await embedded(request, model, inputs, _numbers, truncate=body.truncate is not False)
+    durations = watch.durations()
+    return json_response(
+        {
+            "model": model,
+            "embeddings": vectors,
+            "total_duration": durations["total_duration"],
+            "load_duration": durations["load_duration"],
+            "prompt_eval_count": tokens,
+        }
+    )
+
+
+async def create_one(request: web.Request) -> web.StreamResponse:
+    """Turn one text into a vector."""
+    body = await read_body(request, _prompt_body)
+    (vector,), _ = await embedded(request, model_name(body.model), (body.prompt,), _numbers, truncate=True)
+    return json_response({"embedding": vector})
+
+
+def _numbers(_: int, vector: bytes) -> bytes:
+    return _encode(floats(vector))
+
+
+_body = msgspec.json.Decoder(Body)
+_prompt_body = msgspec.json.Decoder(PromptBody)
+_encode = msgspec.json.Encoder().encode
+
+ROUTES = [web.post("/api/embed", create), web.post("/api/embeddings", create_one)]
