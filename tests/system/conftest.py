@@ -16,7 +16,7 @@ from actors.engines.text_model import TextLimits  # noqa: E402 - imports mlx
 from bus.ids import new_id  # noqa: E402 - stays with the others
 from bus.server import ServerConfig, free_port, running  # noqa: E402 - stays with the others
 from tests.support import tiny_models  # noqa: E402 - stays with the others
-from tests.support.stack import Stack, chat_actor, stack  # noqa: E402 - stays with the others
+from tests.support.stack import CHAT_MODEL, Stack, chat_actor, stack  # noqa: E402 - stays with the others
 
 TOY = Path(__file__).parents[2] / "models" / "fusion-toy"
 
@@ -40,6 +40,17 @@ async def toy_edge(nats_url: str, tmp_path: Path) -> AsyncGenerator[Stack]:
     """An edge before the model that ships with Fusion."""
     async with _edge_before(TOY, nats_url, tmp_path) as edge:
         yield edge
+
+
+@pytest.fixture
+async def ending_bias(toy_edge: Stack) -> dict[str, int]:
+    """Return a `logit_bias` that has the toy end an object at once; it would go on for ever."""
+    bias = {}
+    for brace, value in (("{", 50), ("}", 100)):
+        async with toy_edge.http.post("/v1/tokenize", json={"model": CHAT_MODEL, "prompt": brace}) as response:
+            (token,) = (await response.json())["tokens"]
+        bias[str(token)] = value
+    return bias
 
 
 @asynccontextmanager
