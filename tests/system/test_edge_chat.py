@@ -143,7 +143,7 @@ async def test_waiting_stream_is_told_its_place_again_and_again(nats_url: str, t
         chat_actor(edge.bus, engine, Limits(concurrency=1)),
         edge.http.post("/v1/chat/completions", json=chat_body(stream=True)) as first,
         edge.http.post("/v1/chat/completions", json=chat_body(stream=True)) as second,
-        asyncio.timeout(5),
+        asyncio.timeout(20),
     ):
         lines = [await second.content.readline() for _ in range(6)]
         engine.gate.set()
@@ -191,7 +191,7 @@ async def test_client_that_leaves_a_stream_ends_the_generation(nats_url: str, tm
             await response.content.readuntil(b"one")
             response.close()
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             await engine.closed.wait()
         assert mailbox.load.running == 0
 
@@ -202,7 +202,7 @@ async def test_client_that_leaves_a_plain_request_ends_the_generation(nats_url: 
         asking = asyncio.create_task(edge.http.post("/v1/chat/completions", json=chat_body()))
         await until(lambda: mailbox.load.running == 1)
         asking.cancel()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             await engine.closed.wait()
 
         assert mailbox.load.running == 0
@@ -267,7 +267,7 @@ async def test_process_reported_down_ends_its_streams_with_an_error_frame(nats_u
     ):
         await response.content.readuntil(b"one")
         await beat(edge, "chat-7", "chat", state="down")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             rest = (await response.read()).decode()
 
         assert '"code":"crashed"' in rest
@@ -342,7 +342,7 @@ async def test_parameter_the_client_always_sends_is_ignored(nats_url: str, tmp_p
 async def test_running_request_is_finished_when_the_edge_stops(nats_url: str, tmp_path: Path) -> None:
     engine = GatedEngine()
     async with stack(nats_url, tmp_path) as outer, chat_actor(outer.bus, engine), ClientSession() as http:
-        config = EdgeConfig(port=0, drain_seconds=5)
+        config = EdgeConfig(port=0, drain_seconds=20)
         async with serving_http(outer.edge_bus, config, outer.blobs) as (host, port):
             url = f"http://{host}:{port}"
             response = await http.post(f"{url}/v1/chat/completions", json=chat_body(stream=True))
@@ -356,7 +356,7 @@ async def test_running_request_is_finished_when_the_edge_stops(nats_url: str, tm
 
 async def _open_when_nothing_is_accepted(http: ClientSession, url: str, gate: asyncio.Event) -> None:
     with suppress(ClientConnectionError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while True:
                 async with http.get(f"{url}/livez"):
                     pass
