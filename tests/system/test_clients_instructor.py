@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 import instructor
+import pytest
 from pydantic import BaseModel, Field
 
 from tests.support.stack import CHAT_MODEL, Stack
@@ -30,14 +31,15 @@ class Person(BaseModel, extra="forbid"):
     pets: list[Pet] = Field(min_length=2, max_length=2)
 
 
-async def test_answer_is_of_the_model_of_pydantic(toy_edge: Stack) -> None:
-    client = instructor.from_openai(toy_edge.openai, mode=instructor.Mode.JSON_SCHEMA)
+@pytest.mark.parametrize("mode", [instructor.Mode.JSON_SCHEMA, instructor.Mode.TOOLS])
+async def test_answer_is_of_the_model_of_pydantic(toy_edge: Stack, mode: instructor.Mode) -> None:
+    client = instructor.from_openai(toy_edge.openai, mode=mode)
     person, completion = await client.chat.completions.create_with_completion(
         model=CHAT_MODEL, messages=MESSAGES, response_model=Person, max_tokens=200, seed=1
     )
 
     assert isinstance(person, Person)
-    assert completion.choices[0].finish_reason == "stop"
+    assert completion.choices[0].finish_reason in {"stop", "tool_calls"}
     assert completion.usage.completion_tokens > 0
 
 

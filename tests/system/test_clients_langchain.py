@@ -16,7 +16,7 @@ from tests.support.stack import CHAT_MODEL, Stack
 QUESTION = "What is the weather in Paris?"
 
 
-class Friend(BaseModel):
+class Friend(BaseModel, extra="forbid"):
     """Somebody."""
 
     name: Literal["Ada", "Bob"]
@@ -93,6 +93,21 @@ async def test_structured_output_is_of_its_type_whole_and_streamed(langchain: Ch
 
     assert isinstance(whole, Friend)
     assert pieces[-1] == whole
+
+
+async def test_structured_output_by_a_call_is_of_its_type(langchain: ChatOpenAI) -> None:
+    structured = langchain.with_structured_output(Friend, method="function_calling")
+
+    assert isinstance(await structured.ainvoke("Who is your friend?"), Friend)
+
+
+@pytest.mark.parametrize("choice", ["required", "get_weather"])
+async def test_tool_that_has_to_be_called_is_called(langchain: ChatOpenAI, choice: str) -> None:
+    answer = await langchain.bind_tools([get_weather], tool_choice=choice).ainvoke("Hello")
+
+    assert answer.tool_calls
+    assert {call["name"] for call in answer.tool_calls} == {"get_weather"}
+    assert all("city" in call["args"] for call in answer.tool_calls)
 
 
 async def test_json_mode_gives_an_object(langchain: ChatOpenAI, ending_bias: dict[str, int]) -> None:
