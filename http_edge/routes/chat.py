@@ -10,23 +10,23 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from bus.errors import RefusedError
 from bus.messages.chat import ChatChunk, ChatRequest, FinishReason, Message, ReasoningEffort, Role, TextPart
 from bus.subjects import CHAT
-from http_edge.choices import relay_each, usage_of, variants, whole_each
+from http_edge.choices import MAX_CHOICES, relay_each, usage_of, variants, whole_each
 from http_edge.context import REQUEST_ID
 from http_edge.generation import (
     Frames,
     Generated,
+    StreamOptions,
     refuse_unsupported,
     relay,
     sampling,
     stops,
     wants_usage,
 )
-from http_edge.grammar import grammar, naming_grammar
+from http_edge.grammar import ResponseFormat, grammar, naming_grammar
 from http_edge.logprobs import ChatLogprobs, chat_logprobs
-from http_edge.parameters import Parameters
 from http_edge.routing import asking
 from http_edge.tools import BodyCall, BodyTool, WireCall, call_deltas, calls, tool_choice, tools, wire_calls
-from http_edge.wire import json_response, read_body
+from http_edge.wire import ModelName, json_response, read_body
 
 # Accepted and left out, because the answer is the same without them.
 IGNORED = {
@@ -86,16 +86,36 @@ class TemplateKwargs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     enable_thinking: bool | None = None
 
 
-class Body(Parameters, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a client sends: what is implemented, then `NEUTRAL`, then `IGNORED`. Null means not said."""
 
+    model: ModelName
     messages: tuple[BodyMessage, ...]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
+    stop: str | tuple[str, ...] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[int, float] | None = None
+    seed: int | None = None
     tools: tuple[BodyTool, ...] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: ReasoningEffort | None = None
     chat_template_kwargs: TemplateKwargs | None = None
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
+    response_format: ResponseFormat | None = None
+    guided_json: Raw = Raw()
+    guided_regex: str | None = None
+    guided_choice: tuple[str, ...] | None = None
+    guided_grammar: str | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
 

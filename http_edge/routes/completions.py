@@ -11,21 +11,21 @@ from bus.errors import RefusedError
 from bus.messages.chat import ChatChunk, ChatRequest, FinishReason
 from bus.messages.tokens import DetokenizeRequest
 from bus.subjects import COMPLETE, DETOKENIZE
-from http_edge.choices import relay_each, usage_of, variants, whole_each
+from http_edge.choices import MAX_CHOICES, relay_each, usage_of, variants, whole_each
 from http_edge.context import REQUEST_ID
 from http_edge.generation import (
     Frames,
+    StreamOptions,
     refuse_unsupported,
     relay,
     sampling,
     stops,
     wants_usage,
 )
-from http_edge.grammar import grammar, naming_grammar
+from http_edge.grammar import ResponseFormat, grammar, naming_grammar
 from http_edge.logprobs import TextLogprobs, text_logprobs
-from http_edge.parameters import Parameters
 from http_edge.routing import ask_model, asking
-from http_edge.wire import Texts, each_text, json_response, read_body
+from http_edge.wire import ModelName, Texts, each_text, json_response, read_body
 
 # Accepted and left out, because the answer is the same without it.
 IGNORED = {"user": "a label for the provider's own records"}
@@ -42,12 +42,32 @@ _MAX_PROMPTS = 64
 Prompt = str | tuple[int, ...]
 
 
-class Body(Parameters, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a client sends: what is implemented, then `NEUTRAL`, then `IGNORED`. Null means not said."""
 
+    model: ModelName
     prompt: Texts
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    stop: str | tuple[str, ...] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[int, float] | None = None
+    seed: int | None = None
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
     best_of: int | None = None
     echo: bool | None = None
+    response_format: ResponseFormat | None = None
+    guided_json: Raw = Raw()
+    guided_regex: str | None = None
+    guided_choice: tuple[str, ...] | None = None
+    guided_grammar: str | None = None
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
 
     suffix: Any = None
