@@ -7,13 +7,14 @@ locked; a child outlives a killed parent, so a guard in POSIX sh ends it when ou
 import asyncio
 import fcntl
 import os
+import random
 import re
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
@@ -26,6 +27,10 @@ from bus.errors import LostError
 log = structlog.get_logger()
 
 OLDEST = (2, 15)
+
+# Below what systems give to outgoing connections (Linux from 32768, macOS from 49152): one of those would now and
+# then have the port before the server does, or while it is being restarted.
+_PORTS = range(20_000, 32_000)
 
 # The server must not read our stdin itself, so it gets none; the guard reads it and acts on its end.
 _GUARD = """
@@ -60,11 +65,12 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback that is free at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port of the loopback that is free at this moment, out of `_PORTS`. Raises `ServerError`."""
+    for port in random.SystemRandom().sample(_PORTS, 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ServerError(f"No free port was found from {_PORTS.start} to {_PORTS.stop - 1}.")
 
 
 @contextmanager

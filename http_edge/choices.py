@@ -53,10 +53,12 @@ async def relay_each(
     model: str,
     asked: Sequence[tuple[ChatRequest, Callable[[ChatChunk], bytes]]],
     frames: Frames,
+    n: int | None,
 ) -> web.StreamResponse:
-    """Write the answers to variants of one request as one stream, in the order in which their pieces come.
+    """Write the answers to requests as one stream, in the order in which their pieces come.
 
-    Each is asked for and encoded as its pair says. The usage comes last. The first that fails ends the others.
+    Each is asked for and encoded as its pair says, and each `n` of them in a row read the same prompt.
+    The usage comes last. The first that fails ends the others.
     """
     turn = asyncio.Lock()
 
@@ -82,9 +84,12 @@ async def relay_each(
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors
         said = [task.result() for task in tasks]
-        written = sum(each.completion_tokens for each in said)
-        first = said[0]
-        usage = Usage(prompt_tokens=first.prompt_tokens, completion_tokens=written, cached_tokens=first.cached_tokens)
+        firsts = said[:: n or 1]
+        usage = Usage(
+            prompt_tokens=sum(each.prompt_tokens for each in firsts),
+            completion_tokens=sum(each.completion_tokens for each in said),
+            cached_tokens=sum(each.cached_tokens for each in firsts),
+        )
         await stream.write(frames.usage(ChatChunk(usage=usage)) + format_of(request).done)
         return stream.response
 

@@ -224,7 +224,7 @@ async def _stream(request: web.Request, body: Body, messages: list[ChatRequest],
     asked = [
         (each, ChatFrames(frames, with_logprobs=with_logprobs, index=index)) for index, each in enumerate(messages)
     ]
-    return await relay_each(request, CHAT, body.model, asked, frames)
+    return await relay_each(request, CHAT, body.model, asked, frames, body.n)
 
 
 def _answer_message(said: Generated) -> AnswerMessage:

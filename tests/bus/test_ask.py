@@ -90,7 +90,7 @@ async def test_refusal_with_a_very_long_message_still_arrives(server: Server) ->
 
     async with connected(server.url) as bus, serving(bus, service(), Endpoint(COUNT_WORDS("m"), refuse)):
         with pytest.raises(RefusedError) as refused:
-            await bus.ask(COUNT_WORDS("m"), Question(), patience=1)
+            await bus.ask(COUNT_WORDS("m"), Question(), patience=20)
 
     assert refused.value.failure.param == "words"
     assert bus.nc.stats["reconnects"] == 0
@@ -108,7 +108,7 @@ async def test_question_that_is_too_large_only_with_its_headers_does_not_cost_th
     async with connected(server.url) as bus, serving(bus, service(), Endpoint(COUNT_WORDS("m"), count)):
         empty = len(bus._encoder.encode(Question(words=("",))))
         with pytest.raises(RefusedError) as refused:
-            await bus.ask(COUNT_WORDS("m"), Question(words=("x" * (bus.nc.max_payload - empty),)), patience=1)
+            await bus.ask(COUNT_WORDS("m"), Question(words=("x" * (bus.nc.max_payload - empty),)), patience=20)
         reply = await bus.ask(COUNT_WORDS("m"), Question())
 
     assert refused.value.code == "too_large"
@@ -119,7 +119,7 @@ async def test_question_that_is_too_large_only_with_its_headers_does_not_cost_th
 async def test_question_on_a_subject_longer_than_nats_takes_does_not_cost_the_connection(server: Server) -> None:
     async with connected(server.url) as bus:
         with pytest.raises(LostError) as lost:
-            await bus.ask(COUNT_WORDS("m" * 5000), Question(), patience=1)
+            await bus.ask(COUNT_WORDS("m" * 5000), Question(), patience=20)
         await settled(bus.nc)
 
     assert lost.value.code == "unavailable"
@@ -144,7 +144,7 @@ async def test_answerer_that_yields_nothing_is_told_from_one_that_is_silent(serv
 
     async with connected(server.url) as bus, serving(bus, service(), Endpoint(COUNT_WORDS("m"), nothing)):
         with pytest.raises(LostError) as lost:
-            await bus.ask(COUNT_WORDS("m"), Question(), patience=1)
+            await bus.ask(COUNT_WORDS("m"), Question(), patience=20)
 
     assert lost.value.code == "stream_broken"
 
@@ -153,7 +153,7 @@ async def test_reply_that_cannot_be_read_is_a_broken_answer(server: Server) -> N
     address = COUNT_WORDS("m")
     async with connected(server.url) as bus, stranger_answering(server.url, address.name, b"[1]"):
         with pytest.raises(LostError) as lost:
-            await bus.ask(COUNT_WORDS("m"), Question(), patience=1)
+            await bus.ask(COUNT_WORDS("m"), Question(), patience=20)
 
     assert lost.value.code == "stream_broken"
 
@@ -163,7 +163,7 @@ async def test_error_of_a_stranger_s_micro_service_is_understood(server: Server)
     address = COUNT_WORDS("m")
     async with connected(server.url) as bus, stranger_answering(server.url, address.name, b"", headers):
         with pytest.raises(RefusedError) as refused:
-            await bus.ask(COUNT_WORDS("m"), Question(), patience=1)
+            await bus.ask(COUNT_WORDS("m"), Question(), patience=20)
 
     assert refused.value.code == "internal_error"
     assert "no luck" in str(refused.value)

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from bus.client import whole
+from bus.client import Bus, whole
+from bus.config import BusConfig
 from bus.errors import LostError
 from bus.server import free_port
-from tests.support.nats import connected
 
 
 async def test_cancel_that_comes_together_with_the_result_is_not_swallowed() -> None:
@@ -42,7 +42,7 @@ async def test_no_server_is_told_with_its_address() -> None:
     url = f"nats://127.0.0.1:{free_port()}"
 
     with pytest.raises(LostError, match=url) as lost:
-        async with connected(url, admit_timeout=0.3):
+        async with Bus.connect("test", BusConfig(url=url, admit_timeout=0.3)):
             pass
 
     assert lost.value.code == "unavailable"

@@ -12,7 +12,7 @@ from bus.ids import new_id
 from bus.streams import api, ensure_stream, ensure_streams, events_stream, stream_last_seq
 from eventlog.events import Event, JobEvent, JobStarted, ModelLost, ModelReady, Recorded, Unknown
 from tests.support import make
-from tests.support.nats import Server, connected, plain_client
+from tests.support.nats import Server, connected, plain_client, until
 
 MODEL_EVENTS: list[Event] = [
     ModelReady(id=new_id(), at=make.AT, model="a/b.c d", instance="i", seconds=1.0, size_bytes=5),
@@ -179,9 +179,7 @@ async def test_killed_server_loses_and_doubles_nothing_that_was_recorded(server:
 
         async def kill_twice() -> None:
             for goal in (30, 60):
-                async with asyncio.timeout(5):
-                    while len(acknowledged) < goal:
-                        await asyncio.sleep(0.001)
+                await until(lambda: len(acknowledged) >= goal)  # noqa: B023 - awaited here
                 await server.kill()
                 await server.start()
 

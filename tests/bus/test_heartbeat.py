@@ -30,7 +30,7 @@ async def test_instance_that_cannot_tell_how_it_stands_ends(server: Server) -> N
             raise ZeroDivisionError
         return await sound()
 
-    async with connected(server.url) as bus, asyncio.timeout(5):
+    async with connected(server.url) as bus, asyncio.timeout(20):
         with pytest.raises(ExceptionGroup) as group:
             async with beating(bus, look):
                 await asyncio.Event().wait()

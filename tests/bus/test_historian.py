@@ -136,7 +136,7 @@ async def test_file_that_another_process_has_is_left_alone(server: Server, tmp_p
     async with connected(server.url) as bus:
         await tell(bus, STORY)
         async with history_of(bus, tmp_path / "h") as life:
-            await asyncio.wait((life,), timeout=5)
+            await asyncio.wait((life,), timeout=20)
     await holder.communicate(b"")
 
     assert "lock" in repr(life.exception())

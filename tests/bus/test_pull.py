@@ -50,12 +50,17 @@ async def fill_log(bus: Bus, count: int) -> None:
     await EventLog(bus).record(make.job_queued(job_id=f"job-{count}"))
 
 
-async def read(reader: LogReader, count: int, seconds: float = 10.0) -> list[Recorded]:
+async def read(reader: LogReader, count: int) -> list[Recorded]:
     entries: list[Recorded] = []
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(20):
         while len(entries) < count:
             entries += await reader.batch(1000)
     return entries
+
+
+def without_expiry(reader: LogReader) -> None:
+    """Have a pull outlast the test: one that ends by itself would hide a reader that does not notice."""
+    reader._EXPIRES = 60.0
 
 
 def job_ids(entries: list[Recorded]) -> list[str]:
@@ -86,15 +91,20 @@ async def test_job_that_is_not_acknowledged_comes_again(server: Server) -> None:
 
 async def test_job_in_progress_does_not_come_again(server: Server) -> None:
     async with connected(server.url) as bus:
-        await queue(bus, "job-1", ack_wait=0.3)
-        delivery = await pull(bus)
-        begun, others = time.monotonic(), []
-        while time.monotonic() - begun < 0.6:
-            await delivery.in_progress()
-            others.append(await pull_one(bus.nc, "JOBS", "normal"))
-            await asyncio.sleep(0.05)
+        await queue(bus, "job-1", "job-2", ack_wait=1.0)
+        kept, left = await pull(bus), await pull(bus)
+        again: list[Delivery | None] = []
 
-        assert set(others) == {None}
+        async def comes_again() -> bool:
+            await kept.in_progress()
+            again.append(await pull_one(bus.nc, "JOBS", "normal"))
+            return again[-1] is not None
+
+        # Without the signs of life both would come again, the first one first.
+        await until_it(comes_again)
+
+        assert again[-1] is not None
+        assert again[-1].subject == left.subject
 
 
 async def test_job_given_back_comes_again_after_its_delay(server: Server) -> None:
@@ -106,7 +116,7 @@ async def test_job_given_back_comes_again_after_its_delay(server: Server) -> Non
         await pull(bus)
         took = time.monotonic() - begun
 
-    assert 0.25 < took < 2
+    assert took >= 0.3
 
 
 async def test_queue_that_does_not_exist_is_lost(server: Server) -> None:
@@ -153,13 +163,14 @@ async def test_batch_has_no_more_than_its_limit_and_does_not_wait_for_it(server:
     assert max(sizes) <= 10
 
 
-async def test_reader_hears_of_new_events_at_once(server: Server) -> None:
+async def test_reader_hears_of_new_events_while_it_waits(server: Server) -> None:
     async with connected(server.url) as bus:
         await fill_log(bus, 3)
         async with reading_log(bus, after=0) as reader:
+            without_expiry(reader)
             await read(reader, 3)
             await EventLog(bus).record(make.job_queued(job_id="job-new"))
-            entries = await read(reader, 1, seconds=0.5)
+            entries = await read(reader, 1)
 
     assert job_ids(entries) == ["job-new"]
 
@@ -174,15 +185,16 @@ async def test_unreadable_event_is_read_as_unknown(server: Server) -> None:
     assert entry == Recorded(2, Unknown(kind="", raw=b"\xff"), b"\xff")
 
 
-async def test_reader_goes_on_soon_after_the_server_was_killed(server: Server) -> None:
+async def test_reader_goes_on_after_the_server_was_killed(server: Server) -> None:
     async with connected(server.url, append_timeout=10) as bus:
         await fill_log(bus, 3)
         async with reading_log(bus, after=0) as reader:
+            without_expiry(reader)
             await read(reader, 3)
             await server.kill()
             await server.start()
             await EventLog(bus).record(make.job_queued(job_id="job-4"))
-            entries = await read(reader, 1, seconds=4)
+            entries = await read(reader, 1)
 
     assert [entry.seq for entry in entries] == [4]
 
@@ -203,10 +215,11 @@ async def test_reader_goes_on_after_its_consumer_was_deleted(server: Server) -> 
     async with connected(server.url) as bus:
         await fill_log(bus, 3)
         async with reading_log(bus, after=0) as reader:
+            without_expiry(reader)
             await read(reader, 3)
             await delete_consumers(bus)
             await EventLog(bus).record(make.job_queued(job_id="job-4"))
-            entries = await read(reader, 1, seconds=4)
+            entries = await read(reader, 1)
 
     assert [entry.seq for entry in entries] == [4]
 

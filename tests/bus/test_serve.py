@@ -117,7 +117,7 @@ async def test_request_that_was_not_begun_when_the_actor_crashes_is_answered(ser
 async def test_running_request_finishes_within_the_drain_time(server: Server) -> None:
     actor = Gated()
     async with connected(server.url) as bus:
-        async with serving(bus, service(), Endpoint(SAY("m"), actor.receive), drain=5):
+        async with serving(bus, service(), Endpoint(SAY("m"), actor.receive), drain=20):
             asking = asyncio.create_task(say(bus))
             await until(lambda: actor.asked == 1)
             opening = asyncio.create_task(open_when_nobody_listens(bus, actor))
@@ -135,7 +135,7 @@ async def open_when_nobody_listens(bus: Bus, actor: Gated) -> None:
             return True
         return False
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while not await is_gone():
             pass
     actor.gate.set()
@@ -161,11 +161,11 @@ async def test_every_request_is_answered_while_services_stop_and_start(server: S
         while not stopped:
             codes[await code_of(asyncio.create_task(say(asker)))] += 1
 
-    async with connected(server.url, "asker", admit_timeout=1) as asker, connected(server.url, "actor") as bus:
+    async with connected(server.url, "asker") as asker, connected(server.url, "actor") as bus:
         askers = [asyncio.create_task(ask_on()) for _ in range(20)]
         for _ in range(10):
             goal = actor.asked + 50
-            async with serving(bus, service(), Endpoint(SAY("m"), actor.receive), drain=5):
+            async with serving(bus, service(), Endpoint(SAY("m"), actor.receive), drain=20):
                 await until(lambda: actor.asked > goal)  # noqa: B023 - awaited here
         stopped = True
         await asyncio.gather(*askers)
@@ -176,7 +176,7 @@ async def test_every_request_is_answered_while_services_stop_and_start(server: S
 
 async def test_requests_cancelled_when_the_service_stops_at_once_are_still_answered(server: Server) -> None:
     actor = Gated()
-    async with connected(server.url, "asker", admit_timeout=1) as asker, connected(server.url, "actor") as bus:
+    async with connected(server.url, "asker") as asker, connected(server.url, "actor") as bus:
         async with serving(bus, service(), Endpoint(SAY("m"), actor.receive)):
             asking = [asyncio.create_task(say(asker)) for _ in range(100)]
             await until(lambda: actor.asked > 0)

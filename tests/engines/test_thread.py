@@ -60,12 +60,12 @@ async def test_failed_job_without_an_owner_ends_the_thread_and_all_who_wait_lear
     thread: EngineThread,
 ) -> None:
     gate = threading.Event()
-    thread.submit(lambda: gate.wait(timeout=5) / 0)
+    thread.submit(lambda: gate.wait(timeout=20) / 0)
     waiting = asyncio.create_task(thread.call(lambda: None))
     await asyncio.sleep(0)
     gate.set()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         for ping in (waiting, thread.call(lambda: None)):
             with pytest.raises(LostError) as lost:
                 await ping
@@ -91,7 +91,7 @@ async def test_closing_a_thread_that_never_started_does_nothing() -> None:
 async def test_cancelled_call_still_runs(thread: EngineThread) -> None:
     gate = threading.Event()
     seen: list[str] = []
-    thread.submit(lambda: gate.wait(timeout=5))
+    thread.submit(lambda: gate.wait(timeout=20))
     waiting = asyncio.create_task(thread.call(seen.append, "ran"))
     await asyncio.sleep(0)
 

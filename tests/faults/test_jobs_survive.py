@@ -17,7 +17,7 @@ from eventlog.job import fold
 from tests.support.processes import TOY_ONLY, Fusion, fusion_up
 
 JOBS = 56
-CONFIG = TOY_ONLY + "actors: {job_ack_wait: 3}\n"
+CONFIG = TOY_ONLY + "actors: {job_ack_wait: 3, job_max_attempts: 50}\n"
 STORY = {
     "model_id": "fusion-toy",
     "operation": "chat",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.support.processes import TOY_ONLY, Fusion, fusion_up, gone
+from tests.support.processes import TOY_ONLY, Fusion, endless_story, fusion_up, gone
 
 STORY = {
     "model": "fusion-toy",
@@ -33,7 +33,7 @@ async def test_a_killed_supervisor_leaves_no_process_behind(tmp_path: Path) -> N
         family = fusion.family()
 
         os.kill(fusion.process.pid, signal.SIGKILL)
-        alive = await gone(family, 10)
+        alive = await gone(family, 20)
 
         assert not alive
 
@@ -76,7 +76,7 @@ async def test_a_killed_chat_actor_ends_its_stream_with_an_error_and_comes_back(
 
 
 async def _kill_in_mid_stream(fusion: Fusion, http: aiohttp.ClientSession) -> bytes:
-    async with http.post("/v1/chat/completions", json=STORY | {"stream": True, "max_tokens": 400}) as response:
+    async with http.post("/v1/chat/completions", json=endless_story() | {"stream": True}) as response:
         assert response.status == 200
         first = await response.content.readuntil(b"\n\n")
         fusion.kill("model/fusion-toy")
@@ -85,7 +85,7 @@ async def _kill_in_mid_stream(fusion: Fusion, http: aiohttp.ClientSession) -> by
 
 async def _ask_until_served(http: aiohttp.ClientSession) -> list[tuple[int, str]]:
     refusals = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             async with http.post("/v1/chat/completions", json=STORY) as response:
                 if response.status == 200:
@@ -113,7 +113,7 @@ async def test_a_model_that_cannot_run_is_given_up_and_the_others_serve(tmp_path
 
 async def _states(http: aiohttp.ClientSession) -> dict[str, str]:
     """Return the states of all models, once none is between two states."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             async with http.get("/v1/models") as response:
                 states = {card["id"]: card["state"] for card in (await response.json())["data"]}

@@ -60,7 +60,7 @@ class World:
         self.log = EventLog(bus)
 
     def worker(self, instance: str = "chat-1", **config: float) -> Coroutine[Any, Any, None]:
-        values = {"concurrency": 1, "max_attempts": 5, "run_timeout": 5.0, "drain": 0.0, "ack_wait": 30.0} | config
+        values = {"concurrency": 1, "max_attempts": 5, "run_timeout": 60.0, "drain": 0.0, "ack_wait": 30.0} | config
         settings = WorkerConfig(**values)  # type: ignore[arg-type]
         return Worker(self.bus, self.blobs, make.MODEL, instance, settings).run(room)
 
@@ -76,13 +76,13 @@ class World:
     async def kinds(self, job_id: str = make.JOB_ID) -> list[str]:
         return [type(item.event).__name__ for item in await self.log.read_job(job_id)]
 
-    async def ended(self, job_id: str = make.JOB_ID, seconds: float = 20.0) -> list[str]:
+    async def ended(self, job_id: str = make.JOB_ID) -> list[str]:
         """Wait until the job has ended, and return the kinds of its events."""
 
         async def has_ended() -> bool:
             return bool(ENDS & set(await self.kinds(job_id)))
 
-        await until_it(has_ended, seconds)
+        await until_it(has_ended)
         return await self.kinds(job_id)
 
     async def waiting(self) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nats
 import psutil
-from msgspec import Struct
+from msgspec import Struct, structs
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -81,9 +81,11 @@ async def server_running(folder: Path, sync: str = "2m") -> AsyncGenerator[Serve
 
 @asynccontextmanager
 async def connected(url: str, role: str = "test", **config: float) -> AsyncGenerator[Bus]:
-    """Connect with a config whose waits are short unless said otherwise."""
-    times = {"admit_timeout": 2.0, "first_timeout": 5.0, "idle_timeout": 5.0} | config
-    async with Bus.connect(role, BusConfig(url=url, **times)) as bus:
+    """Connect with a config whose waits are shorter than a test may take, unless said otherwise."""
+    settings = BusConfig(url=url, **({"admit_timeout": 10.0, "first_timeout": 20.0, "idle_timeout": 20.0} | config))
+    # Connecting has the same limit as being admitted, which may be too short for it here.
+    async with Bus.connect(role, structs.replace(settings, admit_timeout=10.0)) as bus:
+        bus.config = settings
         yield bus
 
 

@@ -1,12 +1,14 @@
 """A whole Fusion in processes of its own, as a user starts it, for tests that kill parts of it."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -18,6 +20,17 @@ TOY_ONLY = """
 models:
   - {id: fusion-toy, path: "embedded:fusion-toy", kind: chat}
 """
+
+
+def endless_story() -> dict[str, Any]:
+    """Return a chat with the toy that cannot end by itself before its context does, which takes seconds."""
+    ends = json.loads((REPOSITORY / "models/fusion-toy/config.json").read_text())["eos_token_id"]
+    return {
+        "model": "fusion-toy",
+        "messages": [{"role": "user", "content": "Tell me a story about a cat."}],
+        "temperature": 2,
+        "logit_bias": {str(token): -100 for token in (ends if isinstance(ends, list) else [ends])},
+    }
 
 
 class Fusion:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from openai import APIError, BadRequestError, InternalServerError, NotFoundError
 
 from actors.engines.echo import EchoEngine
 from actors.mailbox import Finished, Limits
-from bus.messages.chat import ChatChunk, ChatRequest
 from http_edge.app import serving_http
 from http_edge.config import EdgeConfig
 from tests.support.nats import until
@@ -143,7 +141,7 @@ async def test_waiting_stream_is_told_its_place_again_and_again(nats_url: str, t
         chat_actor(edge.bus, engine, Limits(concurrency=1)),
         edge.http.post("/v1/chat/completions", json=chat_body(stream=True)) as first,
         edge.http.post("/v1/chat/completions", json=chat_body(stream=True)) as second,
-        asyncio.timeout(5),
+        asyncio.timeout(20),
     ):
         lines = [await second.content.readline() for _ in range(6)]
         engine.gate.set()
@@ -169,20 +167,6 @@ async def test_answer_that_was_read_to_its_end_counts_as_completed(nats_url: str
         assert {(each.outcome, each.request_id) for each in finished} == {("completed", "r")}
 
 
-async def test_client_that_reads_nothing_is_let_go(nats_url: str, tmp_path: Path) -> None:
-    finished: list[Finished[Any]] = []
-    config = EdgeConfig(port=0, write_seconds=0.1)
-    async with (
-        stack(nats_url, tmp_path, config) as edge,
-        chat_actor(edge.bus, _TalkativeEngine(), on_finished=finished.append),
-        edge.http.post("/v1/chat/completions", json=chat_body(stream=True)) as response,
-    ):
-        response.connection.transport.pause_reading()
-        await until(lambda: finished)
-
-        assert finished[0].outcome == "cancelled"
-
-
 async def test_client_that_leaves_a_stream_ends_the_generation(nats_url: str, tmp_path: Path) -> None:
     engine = GatedEngine()
     async with stack(nats_url, tmp_path) as edge, chat_actor(edge.bus, engine) as mailbox:
@@ -191,7 +175,7 @@ async def test_client_that_leaves_a_stream_ends_the_generation(nats_url: str, tm
             await response.content.readuntil(b"one")
             response.close()
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             await engine.closed.wait()
         assert mailbox.load.running == 0
 
@@ -202,7 +186,7 @@ async def test_client_that_leaves_a_plain_request_ends_the_generation(nats_url: 
         asking = asyncio.create_task(edge.http.post("/v1/chat/completions", json=chat_body()))
         await until(lambda: mailbox.load.running == 1)
         asking.cancel()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             await engine.closed.wait()
 
         assert mailbox.load.running == 0
@@ -267,7 +251,7 @@ async def test_process_reported_down_ends_its_streams_with_an_error_frame(nats_u
     ):
         await response.content.readuntil(b"one")
         await beat(edge, "chat-7", "chat", state="down")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             rest = (await response.read()).decode()
 
         assert '"code":"crashed"' in rest
@@ -342,7 +326,7 @@ async def test_parameter_the_client_always_sends_is_ignored(nats_url: str, tmp_p
 async def test_running_request_is_finished_when_the_edge_stops(nats_url: str, tmp_path: Path) -> None:
     engine = GatedEngine()
     async with stack(nats_url, tmp_path) as outer, chat_actor(outer.bus, engine), ClientSession() as http:
-        config = EdgeConfig(port=0, drain_seconds=5)
+        config = EdgeConfig(port=0, drain_seconds=20)
         async with serving_http(outer.edge_bus, config, outer.blobs) as (host, port):
             url = f"http://{host}:{port}"
             response = await http.post(f"{url}/v1/chat/completions", json=chat_body(stream=True))
@@ -356,20 +340,8 @@ async def test_running_request_is_finished_when_the_edge_stops(nats_url: str, tm
 
 async def _open_when_nothing_is_accepted(http: ClientSession, url: str, gate: asyncio.Event) -> None:
     with suppress(ClientConnectionError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while True:
                 async with http.get(f"{url}/livez"):
                     pass
     gate.set()
-
-
-class _TalkativeEngine:
-    """Says more than the sockets between us and the client hold, and then nothing."""
-
-    def prepare(self, request: ChatRequest) -> ChatRequest:
-        return request
-
-    async def generate(self, __: ChatRequest) -> AsyncGenerator[ChatChunk]:
-        for _ in range(200):
-            yield ChatChunk(text="x" * 100_000)
-        await asyncio.Event().wait()

@@ -1,40 +1,22 @@
 """Several answers to one request."""
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from openai import APIError, RateLimitError
 
-from actors.engines.blas import prepare_blas
-
-# Before anything here imports mlx.
-prepare_blas()
-
-from actors.engines.echo import EchoEngine  # noqa: E402 - stays with the others
-from actors.engines.text import TextEngine  # noqa: E402 - imports mlx
-from actors.engines.text_model import TextLimits  # noqa: E402 - imports mlx
-from actors.mailbox import Limits  # noqa: E402 - stays with the others
-from tests.support import tiny_models  # noqa: E402 - stays with the others
-from tests.support.stack import CHAT_MODEL, Stack, chat_actor, stack  # noqa: E402 - stays with the others
+from actors.engines.echo import EchoEngine
+from actors.mailbox import Limits
+from tests.support.stack import CHAT_MODEL, Stack, chat_actor, stack
 
 CHAT: Any = {"model": CHAT_MODEL, "messages": [{"role": "user", "content": "Who?"}], "max_tokens": 12}
 TEXT: Any = {"model": CHAT_MODEL, "prompt": "The License", "max_tokens": 12}
 
 
-@pytest_asyncio.fixture
-async def edge(nats_url: str, tmp_path: Path) -> AsyncGenerator[Stack]:
-    engine = TextEngine(tiny_models.llama(tmp_path / "tiny"), TextLimits(warmup=False))
-    async with stack(nats_url, tmp_path) as edge, chat_actor(edge.bus, engine):
-        yield edge
-    await engine.unload()
-
-
-async def test_each_answer_has_its_own_seed_and_the_prompt_counts_once(edge: Stack) -> None:
-    ask = edge.openai.chat.completions.create
+async def test_each_answer_has_its_own_seed_and_the_prompt_counts_once(tiny_edge: Stack) -> None:
+    ask = tiny_edge.openai.chat.completions.create
     single = [await ask(**CHAT, seed=seed) for seed in (5, 6, 7)]
     answer = await ask(**CHAT, seed=5, n=3)
 
@@ -49,9 +31,9 @@ async def test_each_answer_has_its_own_seed_and_the_prompt_counts_once(edge: Sta
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + 36
 
 
-async def test_streamed_answers_are_told_apart_by_their_index(edge: Stack) -> None:
-    whole = await edge.openai.chat.completions.create(**CHAT, seed=5, n=3)
-    stream = await edge.openai.chat.completions.create(
+async def test_streamed_answers_are_told_apart_by_their_index(tiny_edge: Stack) -> None:
+    whole = await tiny_edge.openai.chat.completions.create(**CHAT, seed=5, n=3)
+    stream = await tiny_edge.openai.chat.completions.create(
         **CHAT, seed=5, n=3, stream=True, stream_options={"include_usage": True}
     )
     chunks = [chunk async for chunk in stream]
@@ -73,19 +55,25 @@ async def test_streamed_answers_are_told_apart_by_their_index(edge: Stack) -> No
     assert (usage.prompt_tokens, usage.completion_tokens) == (whole.usage.prompt_tokens, whole.usage.completion_tokens)
 
 
-async def test_completions_come_prompt_by_prompt(edge: Stack) -> None:
-    ask = edge.openai.completions.create
+async def test_completions_come_prompt_by_prompt(tiny_edge: Stack) -> None:
+    ask = tiny_edge.openai.completions.create
     single = [await ask(**TEXT | {"prompt": prompt, "seed": seed}) for prompt in ("You", "Work") for seed in (1, 2)]
     answer = await ask(**TEXT | {"prompt": ["You", "Work"], "seed": 1, "n": 2})
-    stream = await ask(**TEXT | {"prompt": "You", "seed": 1, "n": 2, "stream": True})
-    pieces = [chunk.choices[0] async for chunk in stream]
+    stream = await ask(
+        **TEXT | {"prompt": ["You", "Work"], "seed": 1, "n": 2, "stream": True},
+        stream_options={"include_usage": True},
+    )
+    *chunks, last = [chunk async for chunk in stream]
 
     texts = [each.choices[0].text for each in single]
     assert [choice.text for choice in answer.choices] == texts
     assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
-    assert ["".join(each.text for each in pieces if each.index == index) for index in (0, 1)] == texts[:2]
-    assert answer.usage is not None
-    assert answer.usage.prompt_tokens == sum(each.usage.prompt_tokens for each in single[::2] if each.usage)
+    pieces = [chunk.choices[0] for chunk in chunks]
+    assert ["".join(each.text for each in pieces if each.index == index) for index in range(4)] == texts
+    for usage in (answer.usage, last.usage):
+        assert usage is not None
+        assert usage.prompt_tokens == sum(each.usage.prompt_tokens for each in single[::2] if each.usage)
+        assert usage.completion_tokens == 48
 
 
 async def test_answer_that_is_refused_ends_all(nats_url: str, tmp_path: Path) -> None:

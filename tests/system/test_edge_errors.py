@@ -146,14 +146,19 @@ BAD_BODIES: list[tuple[str, Any, str, str | None]] = [
     (CHAT, chat_body(reasoning_effort="huge"), INVALID, "reasoning_effort"),
     (CHAT, chat_body(colour="red"), UNSUPPORTED, "colour"),
     (CHAT, chat_body("x" * 1_200_000), "too_large", None),
-    (COMPLETE, TEXT | {"echo": True}, UNSUPPORTED, "echo"),
+    (COMPLETE, TEXT | {"echo": True, "logprobs": 0}, UNSUPPORTED, "echo"),
+    (COMPLETE, TEXT | {"echo": True, "prompt": [7]}, INVALID, "prompt"),
+    (COMPLETE, TEXT | {"max_tokens": 0}, INVALID, "max_tokens"),
+    (COMPLETE, TEXT | {"max_completion_tokens": 5}, UNSUPPORTED, "max_completion_tokens"),
     (COMPLETE, TEXT | {"best_of": 2}, UNSUPPORTED, "best_of"),
+    (COMPLETE, TEXT | {"best_of": 1, "n": 2}, UNSUPPORTED, "best_of"),
+    (COMPLETE, TEXT | {"guided_regex": "a", "guided_choice": ["b"]}, INVALID, "guided_choice"),
+    (COMPLETE, TEXT | {"response_format": {"type": "json_object"}}, UNSUPPORTED, "response_format"),
     (COMPLETE, TEXT | {"suffix": "end"}, UNSUPPORTED, "suffix"),
     (COMPLETE, TEXT | {"logprobs": 6}, INVALID, "logprobs"),
     (COMPLETE, TEXT | {"prompt": []}, INVALID, "prompt"),
     (COMPLETE, TEXT | {"prompt": None}, INVALID, "prompt"),
     (COMPLETE, TEXT | {"prompt": ["a"] * 65}, INVALID, "prompt"),
-    (COMPLETE, TEXT | {"prompt": ["a", "b"], "stream": True}, INVALID, "prompt"),
     (COMPLETE, TEXT | {"prompt": ["a", 1]}, INVALID, "prompt"),
     (COMPLETE, TEXT | {"prompt": [1.5]}, INVALID, "prompt[0]"),
     (EMBED, VECTOR | {"input": []}, INVALID, "input"),
@@ -307,7 +312,7 @@ async def test_trace_and_request_id_reach_the_actor(nats_url: str, tmp_path: Pat
         await edge.bus.nc.subscribe("fusion.chat.*", cb=on_request)
         await settled(edge.bus.nc)
         headers = {"traceparent": traceparent, "x-request-id": "given-1"}
-        async with asyncio.timeout(5), edge.http.post(CHAT, json=chat_body(), headers=headers):
+        async with asyncio.timeout(20), edge.http.post(CHAT, json=chat_body(), headers=headers):
             told = await heard
 
         assert told["traceparent"] == traceparent

@@ -1,20 +1,8 @@
 """Log probabilities as the official client sees them, from a model with weights."""
 
-from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Any
 
-import pytest_asyncio
-
-from actors.engines.blas import prepare_blas
-
-# Before anything here imports mlx.
-prepare_blas()
-
-from actors.engines.text import TextEngine  # noqa: E402 - imports mlx
-from actors.engines.text_model import TextLimits  # noqa: E402 - imports mlx
-from tests.support import tiny_models  # noqa: E402 - stays with the others
-from tests.support.stack import CHAT_MODEL, Stack, chat_actor, stack  # noqa: E402 - stays with the others
+from tests.support.stack import CHAT_MODEL, Stack
 
 CHAT: Any = {"model": CHAT_MODEL, "messages": [{"role": "user", "content": "Who?"}], "max_tokens": 12, "seed": 1}
 # Without the tokens of single bytes outside ASCII, of which the tiny model makes broken characters.
@@ -22,17 +10,9 @@ NO_BYTES = {str(token): -100 for token in range(96, 258)}
 TEXT: Any = {"model": CHAT_MODEL, "prompt": "The License", "max_tokens": 12, "seed": 1, "logit_bias": NO_BYTES}
 
 
-@pytest_asyncio.fixture
-async def edge(nats_url: str, tmp_path: Path) -> AsyncGenerator[Stack]:
-    engine = TextEngine(tiny_models.llama(tmp_path / "tiny"), TextLimits(warmup=False))
-    async with stack(nats_url, tmp_path) as edge, chat_actor(edge.bus, engine):
-        yield edge
-    await engine.unload()
-
-
-async def test_chat_has_them_whole_and_streamed(edge: Stack) -> None:
-    answer = await edge.openai.chat.completions.create(**CHAT, logprobs=True, top_logprobs=2)
-    stream = await edge.openai.chat.completions.create(**CHAT, logprobs=True, top_logprobs=2, stream=True)
+async def test_chat_has_them_whole_and_streamed(tiny_edge: Stack) -> None:
+    answer = await tiny_edge.openai.chat.completions.create(**CHAT, logprobs=True, top_logprobs=2)
+    stream = await tiny_edge.openai.chat.completions.create(**CHAT, logprobs=True, top_logprobs=2, stream=True)
     choices = [chunk.choices[0] async for chunk in stream]
 
     choice = answer.choices[0]
@@ -47,15 +27,15 @@ async def test_chat_has_them_whole_and_streamed(edge: Stack) -> None:
     assert [each for piece in choices if piece.logprobs for each in piece.logprobs.content or ()] == content
 
 
-async def test_chat_without_them_has_null(edge: Stack) -> None:
-    answer = await edge.openai.chat.completions.create(**CHAT, logprobs=False)
+async def test_chat_without_them_has_null(tiny_edge: Stack) -> None:
+    answer = await tiny_edge.openai.chat.completions.create(**CHAT, logprobs=False)
 
     assert answer.choices[0].logprobs is None
 
 
-async def test_completions_have_them_in_their_own_shape_whole_and_streamed(edge: Stack) -> None:
-    answer = await edge.openai.completions.create(**TEXT, logprobs=2)
-    stream = await edge.openai.completions.create(**TEXT, logprobs=2, stream=True)
+async def test_completions_have_them_in_their_own_shape_whole_and_streamed(tiny_edge: Stack) -> None:
+    answer = await tiny_edge.openai.completions.create(**TEXT, logprobs=2)
+    stream = await tiny_edge.openai.completions.create(**TEXT, logprobs=2, stream=True)
     pieces = [chunk.choices[0].logprobs async for chunk in stream]
 
     choice = answer.choices[0]

@@ -1,24 +1,13 @@
 """Structured output: a model with weights behind the edge, and the official client before it."""
 
 import json
-from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-import pytest_asyncio
 from openai import BadRequestError, LengthFinishReasonError
 from pydantic import BaseModel, Field
 
-from actors.engines.blas import prepare_blas
-
-# Before anything here imports mlx.
-prepare_blas()
-
-from actors.engines.text import TextEngine  # noqa: E402 - imports mlx
-from actors.engines.text_model import TextLimits  # noqa: E402 - imports mlx
-from tests.support import tiny_models  # noqa: E402 - stays with the others
-from tests.support.stack import CHAT_MODEL, Stack, chat_actor, chat_body, stack  # noqa: E402 - stays with the others
+from tests.support.stack import CHAT_MODEL, Stack, chat_body
 
 MESSAGES: Any = [{"role": "user", "content": "Who?"}]
 
@@ -35,32 +24,24 @@ class Person(BaseModel):
     friends: list[Friend] = Field(max_length=2)
 
 
-@pytest_asyncio.fixture
-async def edge(nats_url: str, tmp_path: Path) -> AsyncGenerator[Stack]:
-    engine = TextEngine(tiny_models.llama(tmp_path / "tiny"), TextLimits(warmup=False))
-    async with stack(nats_url, tmp_path) as edge, chat_actor(edge.bus, engine):
-        yield edge
-    await engine.unload()
-
-
-async def test_parse_of_the_official_client_returns_the_model_of_pydantic(edge: Stack) -> None:
+async def test_parse_of_the_official_client_returns_the_model_of_pydantic(tiny_edge: Stack) -> None:
     for seed in range(3):
-        answer = await edge.openai.chat.completions.parse(
+        answer = await tiny_edge.openai.chat.completions.parse(
             model=CHAT_MODEL, messages=MESSAGES, response_format=Person, seed=seed, max_tokens=200
         )
 
         assert isinstance(answer.choices[0].message.parsed, Person)
 
 
-async def test_parse_of_an_answer_that_was_cut_raises_in_the_client(edge: Stack) -> None:
+async def test_parse_of_an_answer_that_was_cut_raises_in_the_client(tiny_edge: Stack) -> None:
     with pytest.raises(LengthFinishReasonError):
-        await edge.openai.chat.completions.parse(
+        await tiny_edge.openai.chat.completions.parse(
             model=CHAT_MODEL, messages=MESSAGES, response_format=Person, max_tokens=4
         )
 
 
-async def test_streamed_answer_is_parsed_too(edge: Stack) -> None:
-    async with edge.openai.chat.completions.stream(
+async def test_streamed_answer_is_parsed_too(tiny_edge: Stack) -> None:
+    async with tiny_edge.openai.chat.completions.stream(
         model=CHAT_MODEL, messages=MESSAGES, response_format=Person, seed=1, max_tokens=200
     ) as events:
         answer = await events.get_final_completion()
@@ -68,11 +49,11 @@ async def test_streamed_answer_is_parsed_too(edge: Stack) -> None:
     assert isinstance(answer.choices[0].message.parsed, Person)
 
 
-async def test_schema_that_cannot_be_honoured_is_named_before_the_status_line(edge: Stack) -> None:
+async def test_schema_that_cannot_be_honoured_is_named_before_the_status_line(tiny_edge: Stack) -> None:
     schema = {"name": "x", "schema": {"type": "array", "uniqueItems": True}}
     for stream in (False, True):
         with pytest.raises(BadRequestError) as refused:
-            await edge.openai.chat.completions.create(
+            await tiny_edge.openai.chat.completions.create(
                 model=CHAT_MODEL,
                 messages=MESSAGES,
                 stream=stream,
@@ -94,8 +75,8 @@ async def test_schema_that_cannot_be_honoured_is_named_before_the_status_line(ed
         ({"guided_json": '{"enum": [1, 2]}'}, {"1", "2"}),
     ],
 )
-async def test_extensions_named_as_in_vllm_hold(edge: Stack, guided: dict[str, Any], texts: set[str]) -> None:
-    response = await edge.http.post("/v1/chat/completions", json=chat_body("?", **guided))
+async def test_extensions_named_as_in_vllm_hold(tiny_edge: Stack, guided: dict[str, Any], texts: set[str]) -> None:
+    response = await tiny_edge.http.post("/v1/chat/completions", json=chat_body("?", **guided))
 
     choice = (await response.json())["choices"][0]
     assert choice["message"]["content"] in texts
@@ -103,8 +84,8 @@ async def test_extensions_named_as_in_vllm_hold(edge: Stack, guided: dict[str, A
 
 
 @pytest.mark.parametrize("guided", [{"guided_regex": "("}, {"guided_grammar": "?"}, {"guided_json": [1]}])
-async def test_extension_that_cannot_be_honoured_is_named(edge: Stack, guided: dict[str, Any]) -> None:
-    response = await edge.http.post("/v1/chat/completions", json=chat_body("?", **guided))
+async def test_extension_that_cannot_be_honoured_is_named(tiny_edge: Stack, guided: dict[str, Any]) -> None:
+    response = await tiny_edge.http.post("/v1/chat/completions", json=chat_body("?", **guided))
 
     error = json.loads(await response.read())["error"]
     assert (response.status, error["code"], [error["param"]]) == (400, "invalid_request", list(guided))

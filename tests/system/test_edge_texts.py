@@ -3,12 +3,13 @@
 import base64
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
-from openai import InternalServerError
+from openai import BadRequestError, InternalServerError
 
 from actors.engines.echo import EchoEmbeddings, EchoEngine
-from tests.support.stack import CHAT_MODEL, EMBED_MODEL, GatedEngine, chat_actor, embeddings_actor, stack
+from tests.support.stack import CHAT_MODEL, EMBED_MODEL, GatedEngine, Stack, chat_actor, embeddings_actor, stack
 
 
 async def test_completion_continues_a_text(nats_url: str, tmp_path: Path) -> None:
@@ -45,6 +46,65 @@ async def test_completion_streams(nats_url: str, tmp_path: Path) -> None:
         assert chunks[-1].choices == []
         assert chunks[-1].usage is not None
         assert chunks[-1].usage.total_tokens == 4
+
+
+async def test_echo_puts_the_prompt_before_its_continuations(tiny_edge: Stack) -> None:
+    ask: Any = {"model": CHAT_MODEL, "prompt": [[52, 53], [54]], "n": 2, "seed": 1, "max_tokens": 8}
+    async with tiny_edge.http.post("/v1/detokenize", json={"model": CHAT_MODEL, "tokens": [52, 53]}) as response:
+        first = (await response.json())["prompt"]
+    plain = await tiny_edge.openai.completions.create(**ask)
+    whole = await tiny_edge.openai.completions.create(**ask, echo=True, best_of=2)
+    stream = await tiny_edge.openai.completions.create(**ask, echo=True, stream=True)
+    streamed = dict.fromkeys(range(4), "")
+    async for chunk in stream:
+        streamed[chunk.choices[0].index] += chunk.choices[0].text
+
+    texts = [choice.text for choice in whole.choices]
+    second = texts[2].removesuffix(plain.choices[2].text)
+    assert len(first) == 2
+    assert len(second) == 1
+    assert texts == [
+        prompt + choice.text for prompt, choice in zip((first, first, second, second), plain.choices, strict=True)
+    ]
+    assert list(streamed.values()) == texts
+    assert whole.usage is not None
+    assert plain.usage is not None
+    assert whole.usage.total_tokens == plain.usage.total_tokens
+
+
+async def test_echo_is_the_first_piece_of_a_stream(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge, chat_actor(edge.bus, EchoEngine()):
+        stream = await edge.openai.completions.create(model=CHAT_MODEL, prompt="one two", echo=True, stream=True)
+        choices = [chunk.choices[0] async for chunk in stream]
+
+    assert [choice.text for choice in choices] == ["one two", "one", " two", ""]
+    assert [choice.finish_reason for choice in choices] == [None, None, None, "stop"]
+
+
+@pytest.mark.parametrize(
+    "format_",
+    [
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": [12]}}}},
+        {"guided_regex": "12"},
+    ],
+)
+async def test_completion_is_kept_to_a_grammar(tiny_edge: Stack, format_: dict[str, Any]) -> None:
+    answer = await tiny_edge.openai.completions.create(model=CHAT_MODEL, prompt="You", extra_body=format_)
+    stream = await tiny_edge.openai.completions.create(model=CHAT_MODEL, prompt="You", extra_body=format_, stream=True)
+    pieces = [chunk.choices[0].text async for chunk in stream]
+
+    assert answer.choices[0].text == "".join(pieces) == "12"
+    assert answer.choices[0].finish_reason == "stop"
+
+
+async def test_grammar_of_a_completion_that_cannot_be_honoured_is_named(tiny_edge: Stack) -> None:
+    for stream in (False, True):
+        with pytest.raises(BadRequestError) as raised:
+            await tiny_edge.openai.completions.create(
+                model=CHAT_MODEL, prompt="You", extra_body={"guided_regex": "("}, stream=stream
+            )
+
+        assert raised.value.param == "guided_regex"
 
 
 async def test_first_failing_prompt_fails_the_request_and_frees_the_others(nats_url: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from actors.engines.echo import EchoEngine
 from actors.mailbox import Limits
+from tests.support.nats import until
 from tests.support.stack import CHAT_MODEL, EMBED_MODEL, Stack, catalogue, chat_actor, chat_body, stack
 
 
@@ -40,9 +41,7 @@ async def test_tokens_are_told_while_every_place_is_taken(nats_url: str, tmp_pat
     limits = Limits(concurrency=1, max_queue=0)
     async with stack(nats_url, tmp_path) as edge, chat_actor(edge.bus, EchoEngine(delay=60), limits) as mailbox:
         running = asyncio.create_task(edge.http.post("/v1/chat/completions", json=chat_body()).__aenter__())
-        async with asyncio.timeout(5):
-            while not mailbox.load.running:
-                await asyncio.sleep(0.01)
+        await until(lambda: mailbox.load.running)
         status, _ = await post(edge, "/v1/tokenize", prompt="one")
         running.cancel()
         await asyncio.wait((running,))

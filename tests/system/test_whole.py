@@ -15,7 +15,7 @@ from bus.client import Bus
 from bus.config import BusConfig
 from bus.events import EventLog
 from eventlog.events import RequestFinished
-from tests.support.processes import Fusion, fusion_up
+from tests.support.processes import Fusion, endless_story, fusion_up
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -67,18 +67,13 @@ async def test_a_stream_that_the_client_leaves_is_cancelled_and_frees_its_place(
         EventLog(bus).follow("fusion.feed.request.>") as events,
     ):
         stream = await client.chat.completions.create(
-            model="fusion-toy",
-            messages=[{"role": "user", "content": "Tell me a story about a cat."}],
-            temperature=2,
-            logit_bias={str(token): -100 for token in _end_tokens()},
-            stream=True,
-            extra_headers={"x-request-id": "req-left"},
+            **endless_story(), stream=True, extra_headers={"x-request-id": "req-left"}
         )
         await anext(aiter(stream))
 
         await stream.close()
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             outcomes = (
                 item.event.outcome
                 async for item in events
@@ -115,14 +110,8 @@ async def _embed(client: AsyncOpenAI, text: str) -> list[float]:
     return reply.data[0].embedding
 
 
-def _end_tokens() -> list[int]:
-    config = json.loads((Path(__file__).parents[2] / "models/fusion-toy/config.json").read_text())
-    ids = config["eos_token_id"]
-    return ids if isinstance(ids, list) else [ids]
-
-
 async def _until_idle(fusion: Fusion) -> None:
-    async with aiohttp.ClientSession(fusion.running.http_url) as http, asyncio.timeout(10):
+    async with aiohttp.ClientSession(fusion.running.http_url) as http, asyncio.timeout(20):
         while True:
             async with http.get("/v1/queue/stats") as response:
                 if (await response.json())["active_requests"] == 0:

@@ -9,6 +9,7 @@ from openai.types import completion_create_params as completion_params
 from openai.types import embedding_create_params as embedding_params
 from openai.types.chat import completion_create_params as chat_params
 
+from bus.decoding import decode
 from bus.errors import RefusedError
 from http_edge import ollama_options
 from http_edge.generation import refuse_unsupported, stops
@@ -24,32 +25,79 @@ from http_edge.routes import (
 )
 from http_edge.wire import each_text
 
-OURS = {
-    "top_k",
-    "min_p",
-    "repetition_penalty",
-    "truncate",
-    "guided_json",
-    "guided_regex",
-    "guided_choice",
-    "guided_grammar",
-    "chat_template_kwargs",
+SAMPLING = {"top_k", "min_p", "repetition_penalty"}
+GUIDED = {"guided_json", "guided_regex", "guided_choice", "guided_grammar"}
+MESSAGES = [{"role": "user", "content": "hi"}]
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+# What is added to a body so that the model hears something else, for each parameter that it hears of at all.
+TOLD_BY_BOTH: dict[str, Any] = {
+    "max_tokens": 7,
+    "stop": "x",
+    "temperature": 0.5,
+    "top_p": 0.5,
+    "top_k": 5,
+    "min_p": 0.5,
+    "presence_penalty": 0.5,
+    "frequency_penalty": 0.5,
+    "repetition_penalty": 1.5,
+    "logit_bias": {"5": 1},
+    "seed": 5,
+    "response_format": {"type": "json_object"},
+    "guided_json": {"type": "object"},
+    "guided_regex": "a",
+    "guided_choice": ["a"],
+    "guided_grammar": 'start: "a"',
+}
+TOLD: dict[ModuleType, dict[str, Any]] = {
+    chat: TOLD_BY_BOTH
+    | {
+        "messages": [{"role": "system", "content": "hi"}],
+        "max_completion_tokens": 7,
+        "tools": [TOOL],
+        "tool_choice": "none",
+        "parallel_tool_calls": False,
+        "reasoning_effort": "low",
+        "chat_template_kwargs": {"enable_thinking": False},
+        "logprobs": False,
+        "top_logprobs": 2,
+    },
+    completions: TOLD_BY_BOTH | {"prompt": [5], "logprobs": 2},
+}
+# The others change what the edge asks or answers; tests/system has them.
+AT_THE_EDGE: dict[ModuleType, set[str]] = {
+    chat: {"model", "stream", "stream_options", "n"},
+    completions: {"model", "stream", "stream_options", "n", "best_of", "echo"},
+}
+BODIES: dict[ModuleType, dict[str, Any]] = {
+    chat: {"model": "m", "messages": MESSAGES, "logprobs": True},
+    completions: {"model": "m", "prompt": "hi"},
+    embeddings: {"model": "m", "input": "hi"},
 }
 
 
+def requests(route: ModuleType, **said: Any) -> Any:
+    """Return what a model is asked for the body with what is `said`."""
+    body = decode(route._body, msgspec.json.encode(BODIES[route] | said))
+    return route._chat_request(body) if route is chat else route._chat_requests(body, route._prompts(body))
+
+
 @pytest.mark.parametrize(
-    ("route", "params"),
+    ("route", "params", "ours"),
     [
-        (chat, chat_params.CompletionCreateParamsStreaming),
-        (chat, chat_params.CompletionCreateParamsNonStreaming),
-        (completions, completion_params.CompletionCreateParamsStreaming),
-        (embeddings, embedding_params.EmbeddingCreateParams),
+        (chat, chat_params.CompletionCreateParamsStreaming, SAMPLING | GUIDED | {"chat_template_kwargs"}),
+        (chat, chat_params.CompletionCreateParamsNonStreaming, SAMPLING | GUIDED | {"chat_template_kwargs"}),
+        (completions, completion_params.CompletionCreateParamsStreaming, SAMPLING | GUIDED | {"response_format"}),
+        (completions, completion_params.CompletionCreateParamsNonStreaming, SAMPLING | GUIDED | {"response_format"}),
+        (embeddings, embedding_params.EmbeddingCreateParams, {"truncate"}),
     ],
 )
-def test_every_parameter_of_the_official_client_is_known_by_name(route: ModuleType, params: Any) -> None:
+def test_every_parameter_of_the_official_client_is_known_by_name(
+    route: ModuleType, params: Any, ours: set[str]
+) -> None:
     fields = set(route.Body.__struct_fields__)
 
-    assert fields - OURS == params.__required_keys__ | params.__optional_keys__
+    assert fields - ours == params.__required_keys__ | params.__optional_keys__
 
 
 @pytest.mark.parametrize(
@@ -99,6 +147,32 @@ def test_ignored_and_neutral_parameters_are_fields_of_the_body(route: ModuleType
     assert set(route.IGNORED) < fields
     assert set(route.NEUTRAL) < fields
     assert not set(route.IGNORED) & set(route.NEUTRAL)
+
+
+@pytest.mark.parametrize("route", [chat, completions])
+def test_every_parameter_that_is_neither_ignored_nor_refused_is_honoured(route: ModuleType) -> None:
+    fields = set(route.Body.__struct_fields__) - set(route.IGNORED) - set(route.NEUTRAL)
+    plain = requests(route)
+
+    assert fields == set(TOLD[route]) | AT_THE_EDGE[route]
+    assert [name for name, value in TOLD[route].items() if requests(route, **{name: value}) == plain] == []
+
+
+@pytest.mark.parametrize("route", [chat, completions])
+def test_ignored_parameter_changes_nothing(route: ModuleType) -> None:
+    assert requests(route, **{name: {"any": ["thing"]} for name in route.IGNORED}) == requests(route)
+
+
+@pytest.mark.parametrize(
+    ("route", "name"), [(route, name) for route in (chat, completions, embeddings) for name in route.NEUTRAL]
+)
+def test_parameter_that_is_not_implemented_is_refused_by_name(route: ModuleType, name: str) -> None:
+    said = decode(route._body, msgspec.json.encode(BODIES[route] | {name: {"any": "thing"}}))
+
+    with pytest.raises(RefusedError) as refused:
+        refuse_unsupported(said, route.NEUTRAL)
+
+    assert (refused.value.code, refused.value.failure.param) == ("unsupported_parameter", name)
 
 
 @pytest.mark.parametrize("value", [None, 1])
