@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from actors.engines.engine import ModelFacts
 from actors.engines.text_stop import StopMatcher
+from actors.engines.tool_choice import callable_tools, is_single, must_call
 from bus.errors import RefusedError
 from bus.messages.chat import ChatChunk, ChatRequest, FinishReason, Message, ToolCallDelta, Usage
 from bus.messages.embeddings import EmbedChunk, EmbedRequest
@@ -56,11 +57,8 @@ class EchoEngine:
             if getattr(request, param) is not None:
                 raise RefusedError("unsupported_parameter", f"There is no {param} without a model.", param=param)
         texts = [_text(message) for message in request.messages] or [_prompt_text(request.prompt)]
-        said, thoughts, calls = texts[-1], tuple(_THOUGHT.findall(texts[-1])), ()
-        said = _THOUGHT.sub("", said)
-        if request.tools and request.tool_choice != "none":
-            calls = tuple(_CALL.findall(said)[: 1 if request.parallel_tool_calls is False else None])
-            said = _CALL.sub("", said)
+        thoughts = tuple(_THOUGHT.findall(texts[-1]))
+        said, calls = _called(request, _THOUGHT.sub("", texts[-1]))
         words = _words(said)
         prompt_tokens = sum(len(_words(text)) for text in texts)
         if prompt_tokens + (request.max_tokens or 0) > self._context_length:
@@ -179,6 +177,17 @@ def _facts(context_length: int, dimensions: int | None = None) -> ModelFacts:
         blas="none",
         dimensions=dimensions,
     )
+
+
+def _called(request: ChatRequest, said: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return what is left to say, and the calls. Who must call and is told none calls the first tool with nothing."""
+    names = [tool.name for tool in callable_tools(request)]
+    if not names:
+        return said, ()
+    calls = [call for call in _CALL.findall(said) if not must_call(request) or call[0] in names]
+    if must_call(request):
+        return "", tuple(calls or [(names[0], "{}")])[: 1 if is_single(request) else None]
+    return _CALL.sub("", said), tuple(calls)[: 1 if is_single(request) else None]
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ from llguidance import LLMatcher
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from msgspec import Struct
 
-from actors.engines.text_dialect import Calling, Dialect
+from actors.engines.text_dialect import Calling, Dialect, Thought
+from actors.engines.text_form import Forms
 from actors.engines.text_grammar import Grammars
 from actors.engines.text_model import TextLimits, TextModel
 from actors.engines.text_sampling import Penalties, Sampling
@@ -28,7 +29,8 @@ class TextWork(Struct, frozen=True, kw_only=True):
 
     The batch makes room for `reserved` tokens, prompt and all. Who has not said `max_tokens` gets room for a
     usual answer, since hardly any fills the context.
-    `opening` is the state in which the answer to a conversation begins; without it a prompt is continued.
+    `opening` is the state in which the answer to a conversation begins, or `thought` says how it does where it is kept
+    to a form; without both a prompt is continued.
     """
 
     prompt: list[int]
@@ -41,6 +43,7 @@ class TextWork(Struct, frozen=True, kw_only=True):
     grammar: LLMatcher | None = None
     top_logprobs: int | None = None
     opening: str | None = None
+    thought: Thought | None = None
     calling: Calling | None = None
 
 
@@ -55,7 +58,7 @@ class PromptReader:
         self._vocab_size = model.vocab_size
         self._defaults = model.defaults
         self._default_max_tokens = limits.default_max_tokens
-        self._grammars = Grammars(model.token_bytes)
+        self._forms = Forms(dialect, Grammars(model.token_bytes))
         self._tells_tokens = model.token_bytes is not None
         self._kv_cost = model.kv_cost
         self._kv_bytes = model.kv_bytes
@@ -68,17 +71,13 @@ class PromptReader:
         # The cheap checks come first: tokenising a long text takes a while.
         sampling = self._sampling(request)
         penalties = self._penalties(request)
-        grammar = None if request.grammar is None else self._grammars.compile(request.grammar)
         calling = self._conversations.calling(request)
-        if grammar is not None and calling is not None:
-            raise RefusedError(
-                "unsupported_parameter", "A grammar together with tools is not supported.", param="grammar"
-            )
         prompt = self._prompt(request)
-        # Kept to a grammar from the first token on, an answer has no reasoning and no calls to find.
-        opening = self._dialect.opening(prompt) if request.messages and grammar is None else None
-        self._check_logprobs(request, opening, calling)
         max_tokens = self._max_tokens(request, len(prompt))
+        form = self._forms.form(request, prompt)
+        thought = None if form is None else form.thought
+        opening = self._dialect.opening(prompt) if request.messages and thought is None else None
+        self._check_logprobs(request, opening, thought, calling)
         return TextWork(
             prompt=prompt,
             max_tokens=max_tokens,
@@ -87,18 +86,23 @@ class PromptReader:
             penalties=penalties,
             seed=request.seed,
             stop=request.stop,
-            grammar=grammar,
+            grammar=None if form is None else form.matcher,
             top_logprobs=request.top_logprobs,
             opening=opening,
+            thought=thought,
             calling=calling,
         )
 
-    def _check_logprobs(self, request: ChatRequest, opening: str | None, calling: Calling | None) -> None:
+    def _check_logprobs(
+        self, request: ChatRequest, opening: str | None, thought: Thought | None, calling: Calling | None
+    ) -> None:
         if request.top_logprobs is None:
             return
         if not self._tells_tokens:
             why = "This model's tokenizer does not tell its tokens."
-        elif opening is not None and self._dialect.state(opening, with_calls=calling is not None) is not None:
+        elif (opening is not None and self._dialect.state(opening, with_calls=calling is not None) is not None) or (
+            thought is not None and (thought != "none" or calling is not None)
+        ):
             why = "Log probabilities of answers with reasoning or calls are not supported."
         else:
             return

@@ -7,6 +7,7 @@ from jinja2 import TemplateError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from actors.engines.text_dialect import Calling, Dialect
+from actors.engines.tool_choice import callable_tools, is_single
 from bus.errors import RefusedError
 from bus.messages.chat import ChatRequest, Message, Tool, ToolCall
 
@@ -46,7 +47,7 @@ class Conversations:
 
         Raises `RefusedError` if the model cannot call any.
         """
-        if not request.tools or request.tool_choice == "none":
+        if not callable_tools(request):
             return None
         if not self._can_call:
             raise RefusedError(
@@ -55,7 +56,7 @@ class Conversations:
                 param="tools",
             )
         tools = [_function(tool) for tool in request.tools]
-        return Calling(tools=tools, is_single=request.parallel_tool_calls is False)
+        return Calling(tools=tools, is_single=is_single(request))
 
     def _thinking(self, request: ChatRequest) -> dict[str, Any]:
         """Return the template's variables on reasoning, having found that the template reads them.

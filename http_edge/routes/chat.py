@@ -25,7 +25,18 @@ from http_edge.generation import (
 from http_edge.grammar import ResponseFormat, grammar, naming_grammar
 from http_edge.logprobs import ChatLogprobs, chat_logprobs
 from http_edge.routing import asking
-from http_edge.tools import BodyCall, BodyTool, WireCall, call_deltas, calls, tool_choice, tools, wire_calls
+from http_edge.tools import (
+    BodyCall,
+    BodyTool,
+    ToolChoice,
+    WireCall,
+    call_deltas,
+    calls,
+    naming_tools,
+    tool_choice,
+    tools,
+    wire_calls,
+)
 from http_edge.wire import ModelName, json_response, read_body
 
 # Accepted and left out, because the answer is the same without them.
@@ -106,7 +117,7 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     logit_bias: dict[int, float] | None = None
     seed: int | None = None
     tools: tuple[BodyTool, ...] | None = None
-    tool_choice: Any = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: ReasoningEffort | None = None
     chat_template_kwargs: TemplateKwargs | None = None
@@ -200,7 +211,7 @@ async def create(request: web.Request) -> web.StreamResponse:
         "model": body.model,
     }
     messages = variants(_chat_request(body), body.n)
-    with naming_grammar(body):
+    with naming_grammar(body), naming_tools():
         if body.stream:
             return await _stream(request, body, messages, Frames(head, with_usage=with_usage))
         said = await whole_each(request, CHAT, body.model, messages)
@@ -243,7 +254,7 @@ def _chat_request(body: Body) -> ChatRequest:
         grammar=grammar(body),
         top_logprobs=_top_logprobs(body),
         tools=tools(body.tools or ()),
-        tool_choice=tool_choice(body.tool_choice),
+        tool_choice=tool_choice(body.tool_choice, body.tools or ()),
         parallel_tool_calls=body.parallel_tool_calls,
         reasoning_effort=body.reasoning_effort,
         enable_thinking=body.chat_template_kwargs.enable_thinking if body.chat_template_kwargs else None,
