@@ -88,13 +88,8 @@ def tools(said: tuple[BodyTool, ...]) -> tuple[Tool, ...]:
     )
 
 
-def tool_choice(
-    said: ToolChoice | None, tools: tuple[BodyTool, ...]
-) -> Literal["none", "auto", "required"] | NamedTool | None:
-    """Return the choice for a `ChatRequest`. Raises `RefusedError` where there is none, as OpenAI does."""
-    if said is not None and not tools:
-        message = "'tool_choice' is only allowed when 'tools' are specified."
-        raise RefusedError("invalid_request", message, param="tool_choice")
+def tool_choice(said: ToolChoice | None) -> Literal["none", "auto", "required"] | NamedTool | None:
+    """Return the choice for a `ChatRequest`."""
     return NamedTool(name=said.function.name) if isinstance(said, BodyNamedTool) else said
 
 

@@ -10,10 +10,11 @@ from collections.abc import AsyncGenerator
 from msgspec import Struct
 
 from actors.engines.engine import ModelFacts
+from actors.engines.messages import text_of
 from actors.engines.text_stop import StopMatcher
 from actors.engines.tool_choice import callable_tools, is_single, must_call
 from bus.errors import RefusedError
-from bus.messages.chat import ChatChunk, ChatRequest, FinishReason, Message, ToolCallDelta, Usage
+from bus.messages.chat import ChatChunk, ChatRequest, FinishReason, ToolCallDelta, Usage
 from bus.messages.embeddings import EmbedChunk, EmbedRequest
 from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
 
@@ -56,7 +57,7 @@ class EchoEngine:
         for param in ("grammar", "top_logprobs"):
             if getattr(request, param) is not None:
                 raise RefusedError("unsupported_parameter", f"There is no {param} without a model.", param=param)
-        texts = [_text(message) for message in request.messages] or [_prompt_text(request.prompt)]
+        texts = [text_of(message) for message in request.messages] or [_prompt_text(request.prompt)]
         thoughts = tuple(_THOUGHT.findall(texts[-1]))
         said, calls = _called(request, _THOUGHT.sub("", texts[-1]))
         words = _words(said)
@@ -107,7 +108,7 @@ class EchoEngine:
         """Return the number of each word, in the order in which this engine has met them."""
         if bool(request.messages) == (request.prompt is not None):
             raise RefusedError("invalid_request", "Give exactly one of messages and prompt.", param="messages")
-        words = _words(" ".join(map(_text, request.messages)) or request.prompt or "")
+        words = _words(" ".join(map(text_of, request.messages)) or request.prompt or "")
         self._vocabulary += [word for word in dict.fromkeys(words) if word not in self._vocabulary]
         return Tokens(tokens=tuple(map(self._vocabulary.index, words)), context_length=self._context_length)
 
@@ -193,12 +194,6 @@ def _called(request: ChatRequest, said: str) -> tuple[str, tuple[tuple[str, str]
 def _words(text: str) -> tuple[str, ...]:
     """Return pieces that joined give `text` again."""
     return tuple(re.findall(r"\s*\S+|\s+$", text))
-
-
-def _text(message: Message) -> str:
-    if isinstance(message.content, str):
-        return message.content
-    return "".join(part.text for part in message.content)
 
 
 def _prompt_text(prompt: str | tuple[int, ...] | None) -> str:

@@ -6,6 +6,7 @@ from llguidance import LLMatcher
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from msgspec import Struct
 
+from actors.engines.messages import text_of
 from actors.engines.text_dialect import Calling, Dialect, Thought
 from actors.engines.text_form import Forms
 from actors.engines.text_grammar import Grammars
@@ -13,7 +14,7 @@ from actors.engines.text_model import TextLimits, TextModel
 from actors.engines.text_sampling import Penalties, Sampling
 from actors.engines.text_template import Conversations
 from bus.errors import RefusedError
-from bus.messages.chat import ChatRequest, Message
+from bus.messages.chat import ChatRequest
 from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
 
 T = TypeVar("T")
@@ -115,7 +116,7 @@ class PromptReader:
         """
         if bool(request.messages) == (request.prompt is not None):
             raise RefusedError("invalid_request", "Give exactly one of messages and prompt.", param="messages")
-        length = len(request.prompt or "") + sum(map(_length, request.messages))
+        length = len(request.prompt or "") + sum(len(text_of(message)) for message in request.messages)
         if length > _LONGEST_TEXT:
             raise RefusedError("too_large", f"{length} characters; at most {_LONGEST_TEXT} are tokenised at once.")
         if request.prompt is None:
@@ -233,8 +234,3 @@ def _first(said: T | None, default: T | None, otherwise: T) -> T:
     if said is not None:
         return said
     return otherwise if default is None else default
-
-
-def _length(message: Message) -> int:
-    content = message.content
-    return len(content) if isinstance(content, str) else sum(len(part.text) for part in content)

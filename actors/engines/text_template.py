@@ -6,6 +6,7 @@ from typing import Any
 from jinja2 import TemplateError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from actors.engines.messages import text_of
 from actors.engines.text_dialect import Calling, Dialect
 from actors.engines.tool_choice import callable_tools, is_single
 from bus.errors import RefusedError
@@ -85,11 +86,9 @@ class Conversations:
 
 
 def _turn(message: Message, where: str) -> dict[str, Any]:
-    content = message.content
-    text = content if isinstance(content, str) else "".join(part.text for part in content)
     # Templates know "system"; "developer" is OpenAI's newer word for it.
     role = "system" if message.role == "developer" else message.role
-    turn: dict[str, Any] = {"role": role, "content": text}
+    turn: dict[str, Any] = {"role": role, "content": text_of(message)}
     if message.name:
         turn["name"] = message.name
     if message.tool_call_id is not None:

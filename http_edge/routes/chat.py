@@ -254,7 +254,7 @@ def _chat_request(body: Body) -> ChatRequest:
         grammar=grammar(body),
         top_logprobs=_top_logprobs(body),
         tools=tools(body.tools or ()),
-        tool_choice=tool_choice(body.tool_choice, body.tools or ()),
+        tool_choice=tool_choice(body.tool_choice),
         parallel_tool_calls=body.parallel_tool_calls,
         reasoning_effort=body.reasoning_effort,
         enable_thinking=body.chat_template_kwargs.enable_thinking if body.chat_template_kwargs else None,
