@@ -152,13 +152,26 @@ class _Speech:
             if self.line is not None and not (is_last and finish_reason == "stop"):
                 self.line.hear(token, scores[at - 1], segment)
             if segment:
-                said.append(self._splitter.feed(segment))
+                said += self._split(segment)
             if self._splitter.is_stopped:
                 return self._end(said, "stop")
         if finish_reason is None:
             return self._joined(said)
         said.append(self._splitter.flush(was_cut=finish_reason == "length"))
+        if self.line is not None:
+            self.line.follow(self._splitter.track, 0)
         return self._end(said, finish_reason)
+
+    def _split(self, segment: str) -> list[ChatChunk]:
+        if self.line is None:
+            return [self._splitter.feed(segment)]
+        said = []
+        for character in segment:
+            said.append(self._splitter.feed(character))
+            self.line.follow(self._splitter.track)
+            if self._splitter.is_stopped:
+                break
+        return said
 
     def _end(self, said: list[ChatChunk], reason: FinishReason) -> ChatChunk:
         self.finish_reason = "tool_calls" if reason == "stop" and self._splitter.has_called else reason

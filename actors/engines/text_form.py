@@ -70,7 +70,7 @@ class Forms:
         tools = callable_tools(request)
         sources = [self._arguments(request, tool, f"arguments{index}") for index, tool in enumerate(tools)]
         answers = ["calls"] if tools else []
-        if request.grammar is not None:
+        if request.grammar is not None and not must_call(request):
             sources.append(source(request.grammar) | {"name": "text"})
             answers.append("@text")
         try:

@@ -4,9 +4,22 @@ Stop strings end the content; in reasoning and in calls they are not looked for.
 White space between these belongs to the form: it is dropped unless content, or reasoning, stands on both sides.
 """
 
+from typing import NamedTuple
+
 from actors.engines.text_dialect import Calling, Dialect
 from actors.engines.text_stop import StopMatcher
 from bus.messages.chat import ChatChunk, ToolCallDelta
+
+
+class Track(NamedTuple):
+    """How far an answer is split: so many characters are content, and so many at its end are not decided.
+
+    Of those that are content, the first `dropped` are not told.
+    """
+
+    content: int
+    dropped: int
+    undecided: int
 
 
 class Parts:
@@ -20,6 +33,7 @@ class Parts:
         self._reasoning.pause()
         self._calls = 0
         self._new_calls: list[ToolCallDelta] = []
+        self._said = 0
 
     @property
     def has_called(self) -> bool:
@@ -32,10 +46,20 @@ class Parts:
         is_single = self._calling is not None and self._calling.is_single
         return self._matcher.is_stopped or (is_single and self.has_called)
 
+    def track(self, undecided: int) -> Track:
+        """Return how far it is, if the text goes on for so many characters that were not given here yet."""
+        return Track(self._said, self._content.dropped, undecided)
+
+    def pass_on(self, text: str) -> str:
+        """Return what is decided of a text that is content as it stands."""
+        self._said += len(text)
+        return self._matcher.feed(text)
+
     def say(self, text: str) -> None:
         """Take content."""
         if self.is_stopped:
             return
+        self._said += len(text)
         self._content.add(self._matcher.feed(self._content.begun(text)))
         if self._matcher.is_stopped:
             self._content.end()
@@ -95,11 +119,14 @@ class _Channel:
         self._has_begun = False
         self._has_paused = False
         self._is_paused = False
+        self.dropped = 0
 
     def begun(self, text: str) -> str:
         """Return `text` without the white space that separates the beginning from what came before."""
         if not self._has_begun:
-            text = text.lstrip() if self._has_paused else text
+            kept = text.lstrip() if self._has_paused else text
+            self.dropped += len(text) - len(kept)
+            text = kept
             self._has_begun = bool(text.strip())
         return text
 
@@ -114,6 +141,7 @@ class _Channel:
         """Something else comes here."""
         self._has_paused = self._is_paused = True
         if not self._has_begun:
+            self.dropped += len(self._held)
             self._held = ""
 
     def end(self) -> None:

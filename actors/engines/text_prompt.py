@@ -69,6 +69,9 @@ class PromptReader:
         """Return the work that `request` asks for. Raises `RefusedError` naming the field at fault."""
         if bool(request.messages) == (request.prompt is not None):
             raise RefusedError("invalid_request", "Give exactly one of messages and prompt.", param="messages")
+        if request.top_logprobs is not None and not self._tells_tokens:
+            message = "This model's tokenizer does not tell its tokens."
+            raise RefusedError("unsupported_parameter", message, param="top_logprobs")
         # The cheap checks come first: tokenising a long text takes a while.
         sampling = self._sampling(request)
         penalties = self._penalties(request)
@@ -78,7 +81,6 @@ class PromptReader:
         form = self._forms.form(request, prompt)
         thought = None if form is None else form.thought
         opening = self._dialect.opening(prompt) if request.messages and thought is None else None
-        self._check_logprobs(request, opening, thought, calling)
         return TextWork(
             prompt=prompt,
             max_tokens=max_tokens,
@@ -93,21 +95,6 @@ class PromptReader:
             thought=thought,
             calling=calling,
         )
-
-    def _check_logprobs(
-        self, request: ChatRequest, opening: str | None, thought: Thought | None, calling: Calling | None
-    ) -> None:
-        if request.top_logprobs is None:
-            return
-        if not self._tells_tokens:
-            why = "This model's tokenizer does not tell its tokens."
-        elif (opening is not None and self._dialect.state(opening, with_calls=calling is not None) is not None) or (
-            thought is not None and (thought != "none" or calling is not None)
-        ):
-            why = "Log probabilities of answers with reasoning or calls are not supported."
-        else:
-            return
-        raise RefusedError("unsupported_parameter", why, param="top_logprobs")
 
     def tokenize(self, request: TokenizeRequest) -> Tokens:
         """Return what `read` would make of the same text or messages, also when it is too long for the model.

@@ -8,7 +8,7 @@ from typing import Literal
 from mlx_lm.generate import TextStateMachine
 
 from actors.engines.text_dialect import Calling, Dialect, Thought
-from actors.engines.text_parts import Parts
+from actors.engines.text_parts import Parts, Track
 from actors.engines.text_prompt import TextWork
 from actors.engines.text_stop import StopMatcher, overlap
 from bus.messages.chat import ChatChunk
@@ -44,10 +44,20 @@ class Splitter:
         """The stop string that was met."""
         return self._matcher.matched
 
+    @property
+    def track(self) -> Track:
+        """How far the answer is split."""
+        if self._state is None:
+            return self._parts.track(0)
+        name, *_, pending = self._state
+        # A call may turn out not to be one.
+        call = len(self._dialect.call_start + self._call_text) if name == "tool" else 0
+        return self._parts.track(call + len(pending))
+
     def feed(self, text: str) -> ChatChunk:
         """Return what `text` decides. After `is_stopped` nothing more is."""
         if self._state is None:
-            return ChatChunk(text=self._matcher.feed(text))
+            return ChatChunk(text=self._parts.pass_on(text))
         self._state, segments = TextStateMachine.split(self._state, text)
         (state, piece), *others = segments
         self._take(state, piece)
@@ -127,6 +137,12 @@ class FormSplitter:
         """The stop string that was met."""
         return self._matcher.matched
 
+    @property
+    def track(self) -> Track:
+        """How far the answer is split."""
+        call = len(self._dialect.call_start) if self._state == "call" else 0
+        return self._parts.track(call + len(self._rest))
+
     def feed(self, text: str) -> ChatChunk:
         """Return what `text` decides. After `is_stopped` nothing more is."""
         self._rest += text
@@ -137,9 +153,10 @@ class FormSplitter:
     def flush(self, *, was_cut: bool) -> ChatChunk:
         """Return what is left, because the text has ended; `was_cut` if the model had more to say."""
         rest, self._rest = self._rest, ""
-        if self._state == "thought":
+        state, self._state = self._state, "content"
+        if state == "thought":
             self._parts.think(rest)
-        elif self._state != "call":
+        elif state != "call":
             self._parts.say(rest)
         elif (was_cut and self._dialect.call_end) or not self._parts.call(rest):
             self._parts.say(self._dialect.call_start + rest)

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from llguidance import LLTokenizer
 from mlx_lm import tokenizer_utils
 
 from actors.engines.text_dialect import Calling, Dialect
+from actors.engines.text_grammar import grammar_tokenizer
+from actors.engines.text_logprobs import LogprobLine, Scores
 from actors.engines.text_split import FormSplitter, Splitter
 from bus.calls import whole_calls
-from bus.messages.chat import ChatChunk
+from bus.messages.chat import ChatChunk, TokenLogprob
 from tests.support import tiny_models
 
 TOOL = {"type": "function", "function": {"name": "f", "description": "", "parameters": {}}}
@@ -29,6 +32,13 @@ Parts = tuple[str, str, list[tuple[str, str]]]
 @pytest.fixture(scope="module")
 def dialect(tiny_thinker: Path) -> Dialect:
     return Dialect(tokenizer_utils.load(tiny_thinker))
+
+
+@pytest.fixture(scope="module")
+def letters(tiny_thinker: Path) -> LLTokenizer:
+    tokens = grammar_tokenizer(tokenizer_utils.load(tiny_thinker), tiny_models.VOCAB_SIZE)
+    assert tokens is not None
+    return tokens
 
 
 def said(splitter: Splitter | FormSplitter, pieces: list[str], *, was_cut: bool = False) -> Parts:
@@ -166,6 +176,37 @@ def test_pieces_of_any_size_give_the_same_parts_of_a_form(dialect: Dialect, **dr
     assert said(form_splitter_of(dialect, drawn), pieces, was_cut=was_cut) == said(
         form_splitter_of(dialect, drawn), [text], was_cut=was_cut
     )
+
+
+@given(
+    text=MARKED.map(lambda text: text.encode("ascii", "replace").decode()),
+    stop=st.lists(st.sampled_from(["b", "a<", " a", "call>"]), max_size=2).map(tuple),
+    opening=st.sampled_from(["normal", "reasoning"]),
+    thought=st.sampled_from(["none", "possible", "open", None]),
+    calling=st.sampled_from([None, CALLING, SINGLE]),
+    was_cut=st.booleans(),
+)
+def test_letters_that_are_told_with_their_logprobs_are_the_content(
+    dialect: Dialect, letters: LLTokenizer, **drawn: Any
+) -> None:
+    splitter = splitter_of(dialect, drawn) if drawn["thought"] is None else form_splitter_of(dialect, drawn)
+    line = LogprobLine(letters)
+    content, told = "", list[TokenLogprob]()
+    for letter in drawn["text"]:
+        line.hear(letters.tokenize_str(letter)[0], Scores(0.0, ()), letter)
+        new = splitter.feed(letter).text
+        line.follow(splitter.track)
+        content += new
+        told += line.tell(new, is_all=False)
+        if splitter.is_stopped:
+            break
+    else:
+        rest = splitter.flush(was_cut=drawn["was_cut"]).text
+        line.follow(splitter.track, 0)
+        content += rest
+        told += line.tell(rest, is_all=True)
+
+    assert [(each.token.decode(), each.offset) for each in told] == [(each, at) for at, each in enumerate(content)]
 
 
 def test_calls_are_numbered_and_keep_the_models_id_or_get_one(dialect: Dialect) -> None:
