@@ -17,7 +17,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from bus.errors import RefusedError
 from bus.messages.chat import Choice, Grammar, JsonObject, JsonSchema, Lark, Regex
 
-_MAX_CACHED = 64
+_MAX_CACHED = 256
 # In characters: llguidance takes half a second for the worst of this length.
 _LONGEST_SOURCE = 256 * 1024
 

@@ -230,7 +230,7 @@ async def test_model_thinks_and_then_calls_what_it_must(thinker: TextEngine) -> 
 
 
 async def test_answer_is_a_call_or_kept_to_the_grammar(thinker: TextEngine) -> None:
-    request = asked(grammar=SHOUT, logit_bias={1: 100.0, 3: 50.0, 4: 4.0})
+    request = asked(grammar=SHOUT, logit_bias=SHORT | {4: 4.0})
     answers = [await said(thinker, msgspec.structs.replace(request, seed=seed)) for seed in range(12)]
 
     called = [each for each in answers if each.calls]
@@ -239,6 +239,12 @@ async def test_answer_is_a_call_or_kept_to_the_grammar(thinker: TextEngine) -> N
     assert spoken
     assert {(each.text, each.reason) for each in called} == {("", "tool_calls")}
     assert all(re.fullmatch("[A-Z]{3,5}", each.text) and each.reason == "stop" for each in spoken)
+
+
+async def test_grammar_does_not_stand_in_for_a_call_that_must_be_made(thinker: TextEngine) -> None:
+    answer = await said(thinker, asked(grammar=SHOUT, tool_choice="required", logit_bias=SHORT))
+
+    assert (answer.text, answer.reason, len(answer.calls)) == ("", "tool_calls", 1)
 
 
 async def test_strict_call_is_right_wherever_it_comes_in_free_text(thinker: TextEngine) -> None:
