@@ -34,7 +34,8 @@ class Marks:
         text = f"{name.upper()}_TEXT"
         special = self._any_special(but=mark)
         return [
-            f"{name}: ({text}{' | ' + special if special else ''})*",
+            # Never two texts in a row: the mark could stand half in one and half in the other.
+            f"{name}: {text}? ({special} {text}?)*" if special else f"{name}: {text}?",
             f"{text}: /(?s:.+)/ & ~({_ANYTHING} {json.dumps(mark)} {_ANYTHING})",
         ]
 

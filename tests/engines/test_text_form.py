@@ -264,6 +264,34 @@ async def test_strict_call_is_right_wherever_it_comes_in_free_text(thinker: Text
     assert (silent.calls, bool(silent.text), bool(free.text)) == ((), True, True)
 
 
+@pytest.mark.parametrize("is_special", [True, False])
+async def test_strict_call_begins_where_its_mark_is_written_or_spelled(
+    tiny_llama: Path, tmp_path: Path, is_special: bool
+) -> None:
+    marks, template = ("<tool_call>", "</tool_call>"), "<tool_call> tool_call.name"
+    folder = tmp_path / "model"
+    if is_special:
+        tiny_models.marked(folder, marks, template)
+    else:
+        tiny_models.changed(tiny_llama, folder, tokenizer_config={"chat_template": template})
+    call = '<tool_call>\n{"name": "get-time", "arguments": {}}\n</tool_call>'
+    async with loaded(folder) as engine:
+        work = engine.prepare(asked(tools=(msgspec.structs.replace(TIME, strict=True),)))
+        tokens, matcher = engine._loaded().token_bytes, work.grammar
+        assert tokens is not None
+        assert matcher is not None
+
+        def is_allowed(text: str, *, is_spelled: bool = False) -> bool:
+            written = tokens.greedy_tokenize(text) if is_spelled else tokens.tokenize_str(text, parse_special=True)
+            return matcher.deep_copy().consume_tokens(written)
+
+        allowed = [is_allowed(each) for each in ("Hi <tool", f"Hi <b>\n{call} and {call}", call + call)]
+        forbidden = [is_allowed(each) for each in ("Hi <tool_call>x", call.replace("time", "tome"))]
+        spelled = is_allowed("Hi <tool_call>x", is_spelled=True)
+
+    assert (allowed, forbidden, spelled) == ([True] * 3, [False] * 2, False)
+
+
 async def test_toy_that_must_call_calls_what_it_was_asked_about(toy: TextEngine) -> None:
     weather = Tool(
         name="get_weather",
