@@ -187,8 +187,8 @@ async def test_toy_must_call_and_its_calls_parse_as_the_models_of_pydantic(nats_
     engine = TextEngine(TOY, TextLimits(warmup=False))
     tools = [pydantic_function_tool(GetWeather, name="get_weather")]
     async with stack(nats_url, tmp_path) as edge, chat_actor(edge.bus, engine):
-        ask: dict[str, Any] = {"model": CHAT_MODEL, "tools": tools, "n": 2, "seed": 1}
-        parsed = await edge.openai.chat.completions.parse(messages=HELLO, tool_choice="required", **ask)
+        ask: dict[str, Any] = {"model": CHAT_MODEL, "tools": tools, "parallel_tool_calls": False}
+        parsed = await edge.openai.chat.completions.parse(messages=HELLO, tool_choice="required", n=2, **ask)
         async with edge.openai.chat.completions.stream(messages=HELLO, tool_choice=NAMED, **ask) as stream:
             streamed = await stream.get_final_completion()
         await engine.unload()
@@ -197,7 +197,7 @@ async def test_toy_must_call_and_its_calls_parse_as_the_models_of_pydantic(nats_
         assert choice.finish_reason == "tool_calls"
         for call in choice.message.tool_calls or []:
             assert isinstance(call.function.parsed_arguments, GetWeather)
-    assert [len(choice.message.tool_calls or []) for choice in streamed.choices] == [1, 1]
+    assert [len(each.message.tool_calls or []) for each in (*parsed.choices, *streamed.choices)] == [1] * 3
 
 
 async def test_model_that_cannot_call_refuses_tools_by_name(nats_url: str, tmp_path: Path) -> None:
