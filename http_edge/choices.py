@@ -1,7 +1,8 @@
 """Several answers to one request: asked for at once, told together."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from aiohttp import web
 from msgspec import structs
@@ -17,6 +18,19 @@ from http_edge.sse import EventStream, event_stream
 
 # Each is a request of its own to the model; more would only stand in the queue, where others wait too.
 MAX_CHOICES = 8
+
+
+class Encoder(Protocol):
+    """Turns one answer into frames."""
+
+    def head(self) -> bytes:
+        """Return the frames that come before all others, the first time that it is asked for."""
+        ...
+
+    def __call__(self, chunk: ChatChunk) -> bytes:
+        """Return the frames that tell `chunk`, after the head if nobody has taken it."""
+        ...
+
 
 ChatSubject = Subject[ChatRequest, ChatChunk]
 
@@ -51,7 +65,7 @@ async def relay_each(
     request: web.Request,
     subject: ChatSubject,
     model: str,
-    asked: Sequence[tuple[ChatRequest, Callable[[ChatChunk], bytes]]],
+    asked: Sequence[tuple[ChatRequest, Encoder]],
     frames: Frames,
     n: int | None,
 ) -> web.StreamResponse:
@@ -61,8 +75,11 @@ async def relay_each(
     The usage comes last. The first that fails ends the others.
     """
     turn = asyncio.Lock()
+    # In their order: the openai clients cannot hear of number 1 before number 0.
+    head = b"".join(encode.head() for _, encode in asked)
 
-    async def one(stream: EventStream, message: ChatRequest, encode: Callable[[ChatChunk], bytes]) -> Usage:
+    async def one(stream: EventStream, message: ChatRequest, encode: Encoder) -> Usage:
+        nonlocal head
         last = ChatChunk()
         async with asking(request, subject, model, "chat", message) as answer:
             async for item in answer:
@@ -71,7 +88,8 @@ async def relay_each(
                         await stream.wait_at(item.position)
                         continue
                     last = item
-                    if told := encode(item):
+                    told, head = head + encode(item), b""
+                    if told:
                         await stream.write(told)
         if last.usage is None:
             raise LostError("stream_broken", "The answer ended without saying why.")

@@ -1,21 +1,22 @@
 """Tools and calls as OpenAI's chat completions have them."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from bus.errors import RefusedError
-from bus.messages.chat import Tool, ToolCall, ToolCallDelta
-from http_edge.generation import refuse_unsupported
+from bus.messages.chat import NamedTool, Tool, ToolCall, ToolCallDelta
 
 
 class BodyFunction(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A function to call. `strict` would promise arguments that follow the schema, which nothing enforces yet."""
+    """A function to call. `strict` promises arguments that follow the schema."""
 
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: Any = None
+    strict: bool | None = None
 
 
 class BodyTool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,6 +24,19 @@ class BodyTool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     type: Literal["function"]
     function: BodyFunction
+
+
+class BodyName(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The name of a function."""
+
+    name: str
+
+
+class BodyNamedTool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The tool that has to be called."""
+
+    type: Literal["function"]
+    function: BodyName
 
 
 class BodyCallFunction(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,6 +56,9 @@ class BodyCall(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     index: int | None = None
 
 
+ToolChoice = Literal["none", "auto", "required"] | BodyNamedTool
+
+
 class WireFunction(Struct, frozen=True, kw_only=True):
     """What is called; in a stream, a piece of it."""
 
@@ -59,23 +76,33 @@ class WireCall(Struct, frozen=True, kw_only=True):
 
 
 def tools(said: tuple[BodyTool, ...]) -> tuple[Tool, ...]:
-    """Return the tools for a `ChatRequest`. Raises `RefusedError` if one is to be strict."""
-    for index, tool in enumerate(said):
-        refuse_unsupported(tool.function, {"strict": (False,)}, f"tools[{index}].function.")
+    """Return the tools for a `ChatRequest`."""
     return tuple(
-        Tool(name=tool.function.name, description=tool.function.description, parameters=tool.function.parameters)
+        Tool(
+            name=tool.function.name,
+            description=tool.function.description,
+            parameters=tool.function.parameters,
+            strict=tool.function.strict,
+        )
         for tool in said
     )
 
 
-def tool_choice(said: object) -> Literal["none", "auto"] | None:
-    """Return the choice. Raises `RefusedError` on those that force a call, which nothing enforces yet."""
-    match said:
-        case None | "none" | "auto":
-            return said
-        case _:
-            message = "'tool_choice' can only be 'none' or 'auto' yet."
-            raise RefusedError("unsupported_parameter", message, param="tool_choice")
+def tool_choice(said: ToolChoice | None) -> Literal["none", "auto", "required"] | NamedTool | None:
+    """Return the choice for a `ChatRequest`."""
+    return NamedTool(name=said.function.name) if isinstance(said, BodyNamedTool) else said
+
+
+@contextmanager
+def naming_tools() -> Generator[None]:
+    """Tell that the model refuses something of a tool by the field of the body."""
+    try:
+        yield
+    except RefusedError as error:
+        tool, dot, field = (error.failure.param or "").partition(".")
+        if not (tool.startswith("tools[") and dot):
+            raise
+        raise RefusedError(error.code, str(error), param=f"{tool}.function.{field}") from error
 
 
 def calls(said: tuple[BodyCall, ...]) -> tuple[ToolCall, ...]:

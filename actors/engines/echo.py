@@ -10,9 +10,11 @@ from collections.abc import AsyncGenerator
 from msgspec import Struct
 
 from actors.engines.engine import ModelFacts
+from actors.engines.messages import text_of
 from actors.engines.text_stop import StopMatcher
+from actors.engines.tool_choice import callable_tools, is_single, must_call
 from bus.errors import RefusedError
-from bus.messages.chat import ChatChunk, ChatRequest, FinishReason, Message, ToolCallDelta, Usage
+from bus.messages.chat import ChatChunk, ChatRequest, FinishReason, ToolCallDelta, Usage
 from bus.messages.embeddings import EmbedChunk, EmbedRequest
 from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
 
@@ -55,12 +57,9 @@ class EchoEngine:
         for param in ("grammar", "top_logprobs"):
             if getattr(request, param) is not None:
                 raise RefusedError("unsupported_parameter", f"There is no {param} without a model.", param=param)
-        texts = [_text(message) for message in request.messages] or [_prompt_text(request.prompt)]
-        said, thoughts, calls = texts[-1], tuple(_THOUGHT.findall(texts[-1])), ()
-        said = _THOUGHT.sub("", said)
-        if request.tools and request.tool_choice != "none":
-            calls = tuple(_CALL.findall(said)[: 1 if request.parallel_tool_calls is False else None])
-            said = _CALL.sub("", said)
+        texts = [text_of(message) for message in request.messages] or [_prompt_text(request.prompt)]
+        thoughts = tuple(_THOUGHT.findall(texts[-1]))
+        said, calls = _called(request, _THOUGHT.sub("", texts[-1]))
         words = _words(said)
         prompt_tokens = sum(len(_words(text)) for text in texts)
         if prompt_tokens + (request.max_tokens or 0) > self._context_length:
@@ -109,7 +108,7 @@ class EchoEngine:
         """Return the number of each word, in the order in which this engine has met them."""
         if bool(request.messages) == (request.prompt is not None):
             raise RefusedError("invalid_request", "Give exactly one of messages and prompt.", param="messages")
-        words = _words(" ".join(map(_text, request.messages)) or request.prompt or "")
+        words = _words(" ".join(map(text_of, request.messages)) or request.prompt or "")
         self._vocabulary += [word for word in dict.fromkeys(words) if word not in self._vocabulary]
         return Tokens(tokens=tuple(map(self._vocabulary.index, words)), context_length=self._context_length)
 
@@ -181,15 +180,20 @@ def _facts(context_length: int, dimensions: int | None = None) -> ModelFacts:
     )
 
 
+def _called(request: ChatRequest, said: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return what is left to say, and the calls. Who must call and is told none calls the first tool with nothing."""
+    names = [tool.name for tool in callable_tools(request)]
+    if not names:
+        return said, ()
+    calls = [call for call in _CALL.findall(said) if not must_call(request) or call[0] in names]
+    if must_call(request):
+        return "", tuple(calls or [(names[0], "{}")])[: 1 if is_single(request) else None]
+    return _CALL.sub("", said), tuple(calls)[: 1 if is_single(request) else None]
+
+
 def _words(text: str) -> tuple[str, ...]:
     """Return pieces that joined give `text` again."""
     return tuple(re.findall(r"\s*\S+|\s+$", text))
-
-
-def _text(message: Message) -> str:
-    if isinstance(message.content, str):
-        return message.content
-    return "".join(part.text for part in message.content)
 
 
 def _prompt_text(prompt: str | tuple[int, ...] | None) -> str:

@@ -19,7 +19,7 @@ from actors.engines.text_dialect import Dialect
 from actors.engines.text_logprobs import LogprobLine, Scores
 from actors.engines.text_model import TextLimits, TextModel, load_model
 from actors.engines.text_prompt import PromptReader, TextWork
-from actors.engines.text_split import Splitter
+from actors.engines.text_split import FormSplitter, Splitter, splitter_of
 from actors.engines.thread import EngineThread
 from bus.errors import LostError
 from bus.messages.chat import ChatChunk, ChatRequest, FinishReason, TokenLogprob, Usage
@@ -65,7 +65,7 @@ class TextEngine:
         """Yield the continuation. Closing the generator frees its place in the batch within a step."""
         parts = self._loaded()
         row = Row(work)
-        splitter = Splitter(parts.dialect, work.stop, work.opening, work.calling)
+        splitter = splitter_of(parts.dialect, work)
         speech = _Speech(parts.tokenizer.detokenizer, splitter, work)
         if parts.token_bytes is not None and work.top_logprobs is not None:
             speech.line = LogprobLine(parts.token_bytes)
@@ -129,7 +129,7 @@ class TextEngine:
 class _Speech:
     """Turns the tokens of one row into text, and decides where it ends."""
 
-    def __init__(self, detokenizer: StreamingDetokenizer, splitter: Splitter, work: TextWork) -> None:
+    def __init__(self, detokenizer: StreamingDetokenizer, splitter: Splitter | FormSplitter, work: TextWork) -> None:
         self._detokenizer = detokenizer
         self._splitter = splitter
         self._prompt_tokens = len(work.prompt)
@@ -152,13 +152,26 @@ class _Speech:
             if self.line is not None and not (is_last and finish_reason == "stop"):
                 self.line.hear(token, scores[at - 1], segment)
             if segment:
-                said.append(self._splitter.feed(segment))
+                said += self._split(segment)
             if self._splitter.is_stopped:
                 return self._end(said, "stop")
         if finish_reason is None:
             return self._joined(said)
         said.append(self._splitter.flush(was_cut=finish_reason == "length"))
+        if self.line is not None:
+            self.line.follow(self._splitter.track, 0)
         return self._end(said, finish_reason)
+
+    def _split(self, segment: str) -> list[ChatChunk]:
+        if self.line is None:
+            return [self._splitter.feed(segment)]
+        said = []
+        for character in segment:
+            said.append(self._splitter.feed(character))
+            self.line.follow(self._splitter.track)
+            if self._splitter.is_stopped:
+                break
+        return said
 
     def _end(self, said: list[ChatChunk], reason: FinishReason) -> ChatChunk:
         self.finish_reason = "tool_calls" if reason == "stop" and self._splitter.has_called else reason

@@ -2,7 +2,7 @@
 
 import json
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from mlx_lm.generate import TextStateMachine, make_text_state_machine
@@ -30,6 +30,9 @@ _MALFORMED = (
 
 State = tuple[str, Any, Any, str]
 
+# Whether an answer begins with a thought: not, if the model wants to, or the prompt has opened it.
+Thought = Literal["none", "possible", "open"]
+
 
 class Calling(Struct, frozen=True, kw_only=True):
     """What a request allows: calls of `tools`, as templates and parsers take them; only one with `is_single`."""
@@ -46,17 +49,33 @@ class Dialect:
         self.can_call = tokenizer.tool_parser is not None and tokenizer.has_tool_calling
         self.call_start: str = tokenizer.tool_call_start or ""
         self.call_end: str = tokenizer.tool_call_end or ""
+        # mlx-lm names the module of each family's parser after it.
+        self.call_family = str(tokenizer.tool_parser.__module__).rpartition(".")[2] if self.can_call else ""
+        self.think_start: str = tokenizer.think_start or ""
+        self.think_end: str = tokenizer.think_end or ""
+        # Some models have marks around their content too.
+        self.is_plain = not (tokenizer.structural_markers or tokenizer.response_transitions)
         self._with_calls = make_text_state_machine(tokenizer) if self.can_call else None
         self._without_calls = _machine_without_calls(tokenizer)
+
+    def has_token(self, text: str) -> bool:
+        """Return whether `text` is one token."""
+        return text in self._tokenizer.get_vocab()
 
     def opening(self, prompt: list[int]) -> str:
         """Return the state in which the answer to `prompt` begins: some templates open the reasoning themselves."""
         if self._tokenizer.response_initial_state:
             return str(self._tokenizer.response_initial_state)
+        return "reasoning" if self.thought(prompt) == "open" else "normal"
+
+    def thought(self, prompt: list[int]) -> Thought:
+        """Return whether the answer to `prompt` begins with a thought: templates may open it, or close it again."""
         if not self._tokenizer.has_thinking:
-            return "normal"
-        tail = self._tokenizer.decode(prompt[-_TAIL:])
-        return "reasoning" if tail.rstrip().endswith(self._tokenizer.think_start) else "normal"
+            return "none"
+        tail = self._tokenizer.decode(prompt[-_TAIL:]).rstrip()
+        if tail.endswith(self.think_start):
+            return "open"
+        return "none" if tail.endswith(self.think_end) else "possible"
 
     def state(self, opening: str, *, with_calls: bool) -> State | None:
         """Return the state for `TextStateMachine`'s functions, or None where there is nothing to find."""

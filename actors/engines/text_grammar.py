@@ -5,18 +5,29 @@ llguidance does the work (docs/adr/0010). Its matchers hold no mlx arrays, so th
 
 import json
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Any, assert_never
 
 import mlx.core as mx
 import msgspec
 import numpy as np
-from llguidance import LLMatcher, LLTokenizer, hf
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, hf, regex_to_lark
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from bus.errors import RefusedError
 from bus.messages.chat import Choice, Grammar, JsonObject, JsonSchema, Lark, Regex
 
-_MAX_CACHED = 64
+_MAX_CACHED = 256
+# In characters: llguidance takes half a second for the worst of this length.
+_LONGEST_SOURCE = 256 * 1024
+
+# Text that has to come is not forced token by token, for llguidance would force special tokens that are spelled in it.
+_OPTIONS = '%llguidance {"no_forcing": true}\n'
+# The state of a parser says nothing to those who asked.
+_LIMITS = LLParserLimits(verbose_errors=False)
+
+# A grammar in JSON, with a name if others refer to it.
+Source = dict[str, Any]
 
 
 def grammar_tokenizer(tokenizer: TokenizerWrapper, vocab_size: int) -> LLTokenizer | None:
@@ -29,21 +40,47 @@ def grammar_tokenizer(tokenizer: TokenizerWrapper, vocab_size: int) -> LLTokeniz
 
 
 class Grammars:
-    """Compiles grammars for one model. Those used last are kept."""
+    """Compiles grammars for one model. Those used last are kept. May be used on several threads."""
 
-    def __init__(self, tokenizer: LLTokenizer | None) -> None:
-        self._tokenizer = tokenizer
-        self._compiled: OrderedDict[bytes, LLMatcher] = OrderedDict()
+    def __init__(self, tokens: LLTokenizer | None) -> None:
+        self.tokens = tokens
+        self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
 
     def compile(self, grammar: Grammar) -> LLMatcher:
         """Return a matcher to copy. Raises `RefusedError` saying what in `grammar` is wrong or not supported."""
-        if self._tokenizer is None:
+        if self.tokens is None:
             raise RefusedError("unsupported_parameter", "This model's tokenizer allows no grammars.", param="grammar")
-        key = msgspec.json.encode(grammar)
-        matcher = self._compiled.pop(key, None) or _compiled(grammar, self._tokenizer)
+        try:
+            return self.compile_rules("start: @text", [source(grammar) | {"name": "text"}])
+        except ValueError as error:
+            field = {JsonSchema: ".schema", Regex: ".pattern", Choice: ".options", Lark: ".source"}
+            message = f"The grammar cannot be honoured: {error}"
+            param = f"grammar{field.get(type(grammar), '')}"
+            raise RefusedError("invalid_request", message, param=param) from error
+
+    def compile_rules(self, rules: str, named: list[Source]) -> LLMatcher:
+        """Return a matcher for `rules` of Lark, which may refer to the `named` grammars.
+
+        Raises `ValueError` saying what is wrong or not supported.
+        """
+        key = json.dumps({"grammars": [{"lark_grammar": _OPTIONS + rules}, *named]})
+        if len(key) > _LONGEST_SOURCE:
+            raise ValueError(f"it has {len(key)} characters; at most {_LONGEST_SOURCE} are compiled")
+        matcher = self._compiled.pop(key, None) or self._new(key)
         self._compiled[key] = matcher
-        if len(self._compiled) > _MAX_CACHED:
-            self._compiled.popitem(last=False)
+        with suppress(KeyError):
+            if len(self._compiled) > _MAX_CACHED:
+                self._compiled.popitem(last=False)
+        return matcher
+
+    def _new(self, key: str) -> LLMatcher:
+        assert self.tokens is not None  # noqa: S101 - else nobody asks
+        matcher = LLMatcher(self.tokens, key, log_level=0, limits=_LIMITS)
+        # The first mask builds most of what the later ones need, and shows whether anything can be said at all.
+        if not matcher.is_error():
+            matcher.compute_bitmask()
+        if matcher.is_error():
+            raise ValueError(_error(matcher))
         return matcher
 
 
@@ -61,7 +98,7 @@ class Constraint:
     @property
     def error(self) -> str:
         """Why the text can no longer be kept to its grammar; empty while it can."""
-        return self._matcher.get_error() if self._matcher.is_error() else ""
+        return _error(self._matcher)
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
         """Return `logits` with those of forbidden tokens at minus infinity. `tokens` are prompt and text so far."""
@@ -79,48 +116,32 @@ class Constraint:
         return mx.where(bits.reshape(1, -1)[:, : logits.shape[-1]] == 1, logits, -mx.inf)
 
 
-def _compiled(grammar: Grammar, tokenizer: LLTokenizer) -> LLMatcher:
-    try:
-        source = _source(grammar)
-    except ValueError as error:
-        raise _refusal(grammar, str(error)) from error
-    matcher = LLMatcher(tokenizer, source, log_level=0)
-    if matcher.is_error():
-        raise _refusal(grammar, matcher.get_error())
-    # The first mask builds most of what the later ones need, and shows whether anything can be said at all.
-    matcher.compute_bitmask()
-    if matcher.is_error():
-        raise _refusal(grammar, matcher.get_error())
-    return matcher
+def _error(matcher: LLMatcher) -> str:
+    return str(matcher.get_error()).removesuffix("<non-verbose/>").strip()
 
 
-def _source(grammar: Grammar) -> str:
+def source(grammar: Grammar) -> Source:
+    """Return `grammar` as llguidance takes it. Raises `ValueError` on what it would not refuse by itself."""
     match grammar:
         case JsonObject():
-            return _json(b'{"type":"object"}')
+            return json_source({"type": "object"})
         case JsonSchema():
-            return _json(bytes(grammar.schema))
+            return json_source(msgspec.json.decode(grammar.schema, type=dict[str, Any]))
         case Regex():
-            return LLMatcher.grammar_from_regex(grammar.pattern)
+            return {"lark_grammar": f"start: /{regex_to_lark(grammar.pattern, use_ascii='')}/"}
         case Choice():
-            return LLMatcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, grammar.options)))
+            return {"lark_grammar": "start: " + " | ".join(map(json.dumps, grammar.options))}
         case Lark():
-            return LLMatcher.grammar_from_lark(grammar.source)
+            return {"lark_grammar": grammar.source}
         case _:
             assert_never(grammar)
 
 
-def _json(schema: bytes) -> str:
-    said = msgspec.json.decode(schema, type=dict[str, Any])
-    # It would change the options, and with them what is said to be honoured.
-    if "x-guidance" in said:
+def json_source(schema: dict[str, Any], **options: Any) -> Source:
+    """Return the grammar of JSON that `schema` allows. Raises `ValueError` on options inside the schema."""
+    # They would change what is said to be honoured.
+    if "x-guidance" in schema:
         raise ValueError("x-guidance is not supported")
     # Flexible white space is where a weak model stays for ever.
-    return LLMatcher.grammar_from_json_schema(
-        said, overrides={"whitespace_flexible": False, "coerce_one_of": False, "lenient": False}
-    )
-
-
-def _refusal(grammar: Grammar, why: str) -> RefusedError:
-    field = {JsonSchema: ".schema", Regex: ".pattern", Choice: ".options", Lark: ".source"}.get(type(grammar), "")
-    return RefusedError("invalid_request", f"The grammar cannot be honoured: {why}", param=f"grammar{field}")
+    options = {"whitespace_flexible": False, "coerce_one_of": False, "lenient": False} | options
+    return {"json_schema": schema | {"x-guidance": options}}

@@ -6,7 +6,9 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 from llguidance import LLTokenizer
+from msgspec import structs
 
+from actors.engines.text_parts import Track
 from bus.messages.chat import TokenLogprob, TopLogprob
 
 # JSON has no minus infinity; OpenAI says this for it.
@@ -33,13 +35,21 @@ def read_scores(logprobs: mx.array, token: int, top: int) -> Scores:
 
 
 class LogprobLine:
-    """Holds tokens back until some of their text is told, as stop strings may still cut it."""
+    """Holds tokens back until some of their text is told, as marks may make it no content, and stop strings cut it.
+
+    Tokens that begin in reasoning, in calls or in marks are not told.
+    """
 
     def __init__(self, tokens: LLTokenizer) -> None:
         self._tokens = tokens
+        # Their offsets are in what was heard, until they are told.
         self._held: deque[TokenLogprob] = deque()
         self._heard = 0
         self._told = 0
+        self._track = Track(0, 0, 0)
+        self._followed = 0
+        # Where in the content stand those characters heard that are content.
+        self._places: dict[int, int] = {}
 
     def hear(self, token: int, scores: Scores, text: str) -> None:
         """Take a token which adds `text` to what is known of the whole, perhaps nothing."""
@@ -48,12 +58,28 @@ class LogprobLine:
         self._held.append(entry)
         self._heard += len(text)
 
+    def follow(self, track: Track, characters: int = 1) -> None:
+        """Learn how far the splitter came with one more character; at the end, with none."""
+        begin = self._followed - self._track.undecided
+        self._followed += characters
+        # What becomes content stands first, and marks behind it.
+        for place in range(self._track.content, track.content):
+            self._places[begin + place - self._track.content] = place
+        self._track = track
+
     def tell(self, text: str, *, is_all: bool) -> tuple[TokenLogprob, ...]:
         """Return the tokens that begin within what is told up to and with `text`, and have not been told."""
         self._told += len(text)
+        decided = self._followed - self._track.undecided
         told = []
-        while self._held and (is_all or self._held[0].offset < self._told):
-            told.append(self._held.popleft())
+        while self._held and (is_all or self._held[0].offset < decided):
+            place = self._places.get(self._held[0].offset)
+            offset = None if place is None else place - self._track.dropped
+            if offset is not None and offset >= self._told and not is_all:
+                break
+            entry = self._held.popleft()
+            if offset is not None and 0 <= offset < self._told:
+                told.append(structs.replace(entry, offset=offset))
         return tuple(told)
 
     def _bytes(self, token: int) -> bytes:

@@ -7,13 +7,15 @@ from llguidance import LLMatcher
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from msgspec import Struct
 
-from actors.engines.text_dialect import Calling, Dialect
+from actors.engines.messages import text_of
+from actors.engines.text_dialect import Calling, Dialect, Thought
+from actors.engines.text_form import Forms
 from actors.engines.text_grammar import Grammars
 from actors.engines.text_model import TextLimits, TextModel
 from actors.engines.text_sampling import Penalties, Sampling
 from actors.engines.text_template import Conversations
 from bus.errors import RefusedError
-from bus.messages.chat import ChatRequest, Message
+from bus.messages.chat import ChatRequest
 from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
 
 T = TypeVar("T")
@@ -29,7 +31,8 @@ class TextWork(Struct, frozen=True, kw_only=True):
 
     The batch makes room for `reserved` tokens, prompt and all. Who has not said `max_tokens` gets room for a
     usual answer, since hardly any fills the context.
-    `opening` is the state in which the answer to a conversation begins; without it a prompt is continued.
+    `opening` is the state in which the answer to a conversation begins, or `thought` says how it does where it is kept
+    to a form; without both a prompt is continued.
     """
 
     prompt: list[int]
@@ -42,6 +45,7 @@ class TextWork(Struct, frozen=True, kw_only=True):
     grammar: LLMatcher | None = None
     top_logprobs: int | None = None
     opening: str | None = None
+    thought: Thought | None = None
     calling: Calling | None = None
 
     @property
@@ -63,7 +67,7 @@ class PromptReader:
         self._vocab_size = model.vocab_size
         self._defaults = model.defaults
         self._default_max_tokens = limits.default_max_tokens
-        self._grammars = Grammars(model.token_bytes)
+        self._forms = Forms(dialect, Grammars(model.token_bytes))
         self._tells_tokens = model.token_bytes is not None
         self._kv_cost = model.kv_cost
         self._kv_bytes = model.kv_bytes
@@ -73,20 +77,18 @@ class PromptReader:
         """Return the work that `request` asks for. Raises `RefusedError` naming the field at fault."""
         if bool(request.messages) == (request.prompt is not None):
             raise RefusedError("invalid_request", "Give exactly one of messages and prompt.", param="messages")
+        if request.top_logprobs is not None and not self._tells_tokens:
+            message = "This model's tokenizer does not tell its tokens."
+            raise RefusedError("unsupported_parameter", message, param="top_logprobs")
         # The cheap checks come first: tokenising a long text takes a while.
         sampling = self._sampling(request)
         penalties = self._penalties(request)
-        grammar = None if request.grammar is None else self._grammars.compile(request.grammar)
         calling = self._conversations.calling(request)
-        if grammar is not None and calling is not None:
-            raise RefusedError(
-                "unsupported_parameter", "A grammar together with tools is not supported.", param="grammar"
-            )
         prompt = self._prompt(request)
-        # Kept to a grammar from the first token on, an answer has no reasoning and no calls to find.
-        opening = self._dialect.opening(prompt) if request.messages and grammar is None else None
-        self._check_logprobs(request, opening, calling)
         max_tokens = self._max_tokens(request, len(prompt))
+        form = self._forms.form(request, prompt)
+        thought = None if form is None else form.thought
+        opening = self._dialect.opening(prompt) if request.messages and thought is None else None
         return TextWork(
             prompt=prompt,
             max_tokens=max_tokens,
@@ -95,22 +97,12 @@ class PromptReader:
             penalties=penalties,
             seed=request.seed,
             stop=request.stop,
-            grammar=grammar,
+            grammar=None if form is None else form.matcher,
             top_logprobs=request.top_logprobs,
             opening=opening,
+            thought=thought,
             calling=calling,
         )
-
-    def _check_logprobs(self, request: ChatRequest, opening: str | None, calling: Calling | None) -> None:
-        if request.top_logprobs is None:
-            return
-        if not self._tells_tokens:
-            why = "This model's tokenizer does not tell its tokens."
-        elif opening is not None and self._dialect.state(opening, with_calls=calling is not None) is not None:
-            why = "Log probabilities of answers with reasoning or calls are not supported."
-        else:
-            return
-        raise RefusedError("unsupported_parameter", why, param="top_logprobs")
 
     def tokenize(self, request: TokenizeRequest) -> Tokens:
         """Return what `read` would make of the same text or messages, also when it is too long for the model.
@@ -119,7 +111,7 @@ class PromptReader:
         """
         if bool(request.messages) == (request.prompt is not None):
             raise RefusedError("invalid_request", "Give exactly one of messages and prompt.", param="messages")
-        length = len(request.prompt or "") + sum(map(_length, request.messages))
+        length = len(request.prompt or "") + sum(len(text_of(message)) for message in request.messages)
         length += len(msgspec.json.encode(request.tools))
         if length > _LONGEST_TEXT:
             raise RefusedError("too_large", f"{length} characters; at most {_LONGEST_TEXT} are tokenised at once.")
@@ -247,8 +239,3 @@ def _first(said: T | None, default: T | None, otherwise: T) -> T:
     if said is not None:
         return said
     return otherwise if default is None else default
-
-
-def _length(message: Message) -> int:
-    content = message.content
-    return len(content) if isinstance(content, str) else sum(len(part.text) for part in content)

@@ -1,15 +1,20 @@
 """Splits what a model writes into content, reasoning and calls, the same whatever pieces the text comes in.
 
-Stop strings end the content; in reasoning and in calls they are not looked for.
-White space between these belongs to the form: it is dropped unless content, or reasoning, stands on both sides.
 A call that cannot be read, or that was cut off, is given back as content, marks and all.
 """
 
+from typing import Literal
+
 from mlx_lm.generate import TextStateMachine
 
-from actors.engines.text_dialect import Calling, Dialect
-from actors.engines.text_stop import StopMatcher
-from bus.messages.chat import ChatChunk, ToolCallDelta
+from actors.engines.text_dialect import Calling, Dialect, Thought
+from actors.engines.text_parts import Parts, Track
+from actors.engines.text_prompt import TextWork
+from actors.engines.text_stop import StopMatcher, overlap
+from bus.messages.chat import ChatChunk
+
+_State = Literal["start", "thought", "thought over", "call", "content"]
+_BEGINNINGS: dict[Thought, _State] = {"none": "thought over", "possible": "start", "open": "thought"}
 
 
 class Splitter:
@@ -19,32 +24,40 @@ class Splitter:
         self, dialect: Dialect, stop: tuple[str, ...], opening: str | None = None, calling: Calling | None = None
     ) -> None:
         self._dialect = dialect
-        self._calling = calling
         self._matcher = StopMatcher(stop)
+        self._parts = Parts(dialect, self._matcher, calling)
         self._state = None if opening is None else dialect.state(opening, with_calls=calling is not None)
-        self._content, self._reasoning = _Channel(), _Channel()
-        self._reasoning.pause()
         self._call_text = ""
-        self._calls = 0
-        self._new_calls: list[ToolCallDelta] = []
-        self.is_stopped = False
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the answer is over, though the model would go on."""
+        return self._parts.is_stopped
 
     @property
     def has_called(self) -> bool:
         """Whether a call was given."""
-        return self._calls > 0
+        return self._parts.has_called
 
     @property
     def stop_sequence(self) -> str | None:
         """The stop string that was met."""
         return self._matcher.matched
 
+    @property
+    def track(self) -> Track:
+        """How far the answer is split."""
+        if self._state is None:
+            return self._parts.track(0)
+        name, *_, pending = self._state
+        # A call may turn out not to be one.
+        call = len(self._dialect.call_start + self._call_text) if name == "tool" else 0
+        return self._parts.track(call + len(pending))
+
     def feed(self, text: str) -> ChatChunk:
         """Return what `text` decides. After `is_stopped` nothing more is."""
         if self._state is None:
-            shown = self._matcher.feed(text)
-            self.is_stopped = self._matcher.is_stopped
-            return ChatChunk(text=shown)
+            return ChatChunk(text=self._parts.pass_on(text))
         self._state, segments = TextStateMachine.split(self._state, text)
         (state, piece), *others = segments
         self._take(state, piece)
@@ -53,7 +66,7 @@ class Splitter:
             self._leave(state, after)
             self._take(after, piece)
             state = after
-        return self._new()
+        return self._parts.new()
 
     def flush(self, *, was_cut: bool) -> ChatChunk:
         """Return what is left, because the text has ended; `was_cut` if the model had more to say."""
@@ -64,92 +77,147 @@ class Splitter:
         if state == "tool":
             # Some parsers read half a call as a whole one. Formats without an end mark have parsers that do not.
             self._end_call("", is_readable=not (was_cut and self._dialect.call_end))
-        self._content.add(self._matcher.flush())
-        self._content.end()
-        self._reasoning.end()
-        return self._new()
+        self._parts.end()
+        return self._parts.new()
 
     def _take(self, state: str, text: str) -> None:
-        if self.is_stopped:
-            return
         if state == "normal":
-            self._say(text)
+            self._parts.say(text)
         elif state == "reasoning":
-            self._reasoning.add(self._reasoning.begun(text))
+            self._parts.think(text)
         elif state == "tool":
             self._call_text += text
 
     def _leave(self, state: str, after: str) -> None:
-        if self.is_stopped:
-            return
         if state == "tool":
             self._end_call(self._dialect.call_end, is_readable=True)
         elif state == "reasoning":
-            self._reasoning.pause()
+            self._parts.pause_reasoning()
         elif after != "normal":
-            self._content.add(self._matcher.flush())
+            self._parts.decide()
         if "reasoning" in (state, after):
-            self._content.pause()
-
-    def _say(self, text: str) -> None:
-        self._content.add(self._matcher.feed(self._content.begun(text)))
-        if self._matcher.is_stopped:
-            self._content.end()
-            self.is_stopped = True
+            self._parts.pause_content()
 
     def _end_call(self, mark: str, *, is_readable: bool) -> None:
         text, self._call_text = self._call_text, ""
-        assert self._calling is not None  # noqa: S101 - else no mark leads here
-        calls = self._dialect.calls(text, self._calling.tools) if is_readable else []
-        if not calls:
-            self._say(f"{self._dialect.call_start}{text}{mark}")
-            return
-        self._content.pause()
-        for call in calls[:1] if self._calling.is_single else calls:
-            delta = ToolCallDelta(index=self._calls, id=call.id, name=call.name, arguments=call.arguments)
-            self._new_calls.append(delta)
-            self._calls += 1
-        self.is_stopped = self._calling.is_single
-
-    def _new(self) -> ChatChunk:
-        calls, self._new_calls = tuple(self._new_calls), []
-        return ChatChunk(text=self._content.new(), reasoning=self._reasoning.new(), tool_calls=calls)
+        if not (is_readable and self._parts.call(text)):
+            self._parts.say(f"{self._dialect.call_start}{text}{mark}")
 
 
-class _Channel:
-    """One kind of text. White space at its end is held back until it is known to be inside."""
+class FormSplitter:
+    """Splits one answer that is kept to a form: perhaps a thought, then calls or content, each to its end.
 
-    def __init__(self) -> None:
-        self._new = ""
-        self._held = ""
-        self._has_begun = False
-        self._has_paused = False
-        self._is_paused = False
+    Marks inside the content, and inside the strings of calls, are part of these.
+    """
 
-    def begun(self, text: str) -> str:
-        """Return `text` without the white space that separates the beginning from what came before."""
-        if not self._has_begun:
-            text = text.lstrip() if self._has_paused else text
-            self._has_begun = bool(text.strip())
-        return text
+    def __init__(
+        self, dialect: Dialect, stop: tuple[str, ...], thought: Thought, calling: Calling | None = None
+    ) -> None:
+        self._dialect = dialect
+        self._can_call = calling is not None
+        self._matcher = StopMatcher(stop)
+        self._parts = Parts(dialect, self._matcher, calling)
+        self._state = _BEGINNINGS[thought]
+        # What is not decided yet, and how much of it was searched for the end of a call.
+        self._rest = ""
+        self._searched = 0
 
-    def add(self, text: str) -> None:
-        text = self._held + text
-        kept = text.rstrip()
-        self._held = text[len(kept) :]
-        self._new += kept
-        self._is_paused = self._is_paused and not kept
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the answer is over, though the model would go on."""
+        return self._parts.is_stopped
 
-    def pause(self) -> None:
-        """Something else comes here."""
-        self._has_paused = self._is_paused = True
-        if not self._has_begun:
-            self._held = ""
+    @property
+    def has_called(self) -> bool:
+        """Whether a call was given."""
+        return self._parts.has_called
 
-    def end(self) -> None:
-        self._new += "" if self._is_paused else self._held
-        self._held = ""
+    @property
+    def stop_sequence(self) -> str | None:
+        """The stop string that was met."""
+        return self._matcher.matched
 
-    def new(self) -> str:
-        new, self._new = self._new, ""
-        return new
+    @property
+    def track(self) -> Track:
+        """How far the answer is split."""
+        call = len(self._dialect.call_start) if self._state == "call" else 0
+        return self._parts.track(call + len(self._rest))
+
+    def feed(self, text: str) -> ChatChunk:
+        """Return what `text` decides. After `is_stopped` nothing more is."""
+        self._rest += text
+        while self._step():
+            pass
+        return self._parts.new()
+
+    def flush(self, *, was_cut: bool) -> ChatChunk:
+        """Return what is left, because the text has ended; `was_cut` if the model had more to say."""
+        rest, self._rest = self._rest, ""
+        state, self._state = self._state, "content"
+        if state == "thought":
+            self._parts.think(rest)
+        elif state != "call":
+            self._parts.say(rest)
+        elif (was_cut and self._dialect.call_end) or not self._parts.call(rest):
+            self._parts.say(self._dialect.call_start + rest)
+        self._parts.end()
+        return self._parts.new()
+
+    def _step(self) -> bool:
+        """Take from the rest what the state lets it, and return whether another state goes on with it."""
+        match self._state:
+            case "start":
+                return self._enter(self._dialect.think_start, "thought", "thought over")
+            case "thought":
+                return self._take_thought()
+            case "thought over" if self._can_call:
+                return self._enter(self._dialect.call_start, "call", "content")
+            case "call":
+                return self._take_call()
+            case _:
+                self._parts.say(self._rest)
+                self._rest = ""
+                return False
+
+    def _enter(self, mark: str, inside: _State, otherwise: _State) -> bool:
+        begun = self._rest.lstrip()
+        if begun.startswith(mark):
+            self._state, self._rest, self._searched = inside, begun[len(mark) :], 0
+            return True
+        if mark.startswith(begun):
+            return False
+        self._state = otherwise
+        return True
+
+    def _take_thought(self) -> bool:
+        thought, mark, rest = self._rest.partition(self._dialect.think_end)
+        if not mark:
+            border = len(thought) - overlap(thought, self._dialect.think_end)
+            thought, rest = thought[:border], thought[border:]
+        self._parts.think(thought)
+        self._rest = rest
+        if mark:
+            self._parts.pause_reasoning()
+            self._parts.pause_content()
+            self._state = "thought over"
+        return bool(mark)
+
+    def _take_call(self) -> bool:
+        mark = self._dialect.call_end
+        at = self._rest.find(mark, self._searched) if mark else -1
+        if at < 0:
+            self._searched = max(len(self._rest) - len(mark) + 1, 0)
+            return False
+        if self._parts.call(self._rest[:at]):
+            self._state, self._rest = "thought over", self._rest[at + len(mark) :]
+        else:
+            # The mark is inside a string of the call.
+            self._searched = at + 1
+        return True
+
+
+def splitter_of(dialect: Dialect, work: TextWork) -> Splitter | FormSplitter:
+    """Return what splits the answer to `work`."""
+    if work.thought is not None:
+        return FormSplitter(dialect, work.stop, work.thought, work.calling)
+    return Splitter(dialect, work.stop, work.opening, work.calling)

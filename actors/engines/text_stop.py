@@ -31,7 +31,7 @@ class StopMatcher:
             self.matched = text[begin:end]
             self._held = ""
             return text[:begin]
-        border = len(text) - max(_overlap(text, stop) for stop in self._stops)
+        border = len(text) - max(overlap(text, stop) for stop in self._stops)
         self._held = text[border:]
         return text[:border]
 
@@ -41,7 +41,7 @@ class StopMatcher:
         return held
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """Return the length of the longest end of `text` with which `stop` begins."""
     longest = min(len(stop) - 1, len(text))
     return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)

@@ -6,7 +6,9 @@ from typing import Any
 from jinja2 import TemplateError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from actors.engines.messages import text_of
 from actors.engines.text_dialect import Calling, Dialect
+from actors.engines.tool_choice import callable_tools, is_single
 from bus.errors import RefusedError
 from bus.messages.chat import ChatRequest, Message, Tool, ToolCall
 
@@ -46,7 +48,7 @@ class Conversations:
 
         Raises `RefusedError` if the model cannot call any.
         """
-        if not request.tools or request.tool_choice == "none":
+        if not callable_tools(request):
             return None
         if not self._can_call:
             raise RefusedError(
@@ -55,7 +57,7 @@ class Conversations:
                 param="tools",
             )
         tools = [_function(tool) for tool in request.tools]
-        return Calling(tools=tools, is_single=request.parallel_tool_calls is False)
+        return Calling(tools=tools, is_single=is_single(request))
 
     def _thinking(self, request: ChatRequest) -> dict[str, Any]:
         """Return the template's variables on reasoning, having found that the template reads them.
@@ -84,11 +86,9 @@ class Conversations:
 
 
 def _turn(message: Message, where: str) -> dict[str, Any]:
-    content = message.content
-    text = content if isinstance(content, str) else "".join(part.text for part in content)
     # Templates know "system"; "developer" is OpenAI's newer word for it.
     role = "system" if message.role == "developer" else message.role
-    turn: dict[str, Any] = {"role": role, "content": text}
+    turn: dict[str, Any] = {"role": role, "content": text_of(message)}
     if message.name:
         turn["name"] = message.name
     if message.tool_call_id is not None:

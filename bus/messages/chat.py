@@ -87,7 +87,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     """Continue a conversation (`messages`), or a text or its token ids (`prompt`): exactly one of them.
 
     `None` means not said: the model's own default applies. Names and ranges are OpenAI's;
-    `top_k`, `min_p` and `repetition_penalty` are as in mlx-lm. `grammar` holds from the first token on.
+    `top_k`, `min_p` and `repetition_penalty` are as in mlx-lm. `grammar` holds after the thought, if there is one.
     `top_logprobs` asks for the log probability of each token and of so many alternatives; also with 0.
     `enable_thinking` is as in chat templates.
     """

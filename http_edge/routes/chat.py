@@ -25,7 +25,18 @@ from http_edge.generation import (
 from http_edge.grammar import ResponseFormat, grammar, naming_grammar
 from http_edge.logprobs import ChatLogprobs, chat_logprobs, top_logprobs
 from http_edge.routing import asking
-from http_edge.tools import BodyCall, BodyTool, WireCall, call_deltas, calls, tool_choice, tools, wire_calls
+from http_edge.tools import (
+    BodyCall,
+    BodyTool,
+    ToolChoice,
+    WireCall,
+    call_deltas,
+    calls,
+    naming_tools,
+    tool_choice,
+    tools,
+    wire_calls,
+)
 from http_edge.wire import ModelName, json_response, read_body
 
 # Accepted and left out, because the answer is the same without them.
@@ -106,7 +117,7 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     logit_bias: dict[int, float] | None = None
     seed: int | None = None
     tools: tuple[BodyTool, ...] | None = None
-    tool_choice: Any = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: ReasoningEffort | None = None
     chat_template_kwargs: TemplateKwargs | None = None
@@ -168,9 +179,14 @@ class ChatFrames:
         self._is_alone = index is None
         self._first = self._delta(b'{"role":"assistant","content":""}')
 
+    def head(self) -> bytes:
+        """Return the frame that tells the role, the first time that it is asked for."""
+        head, self._first = self._first, b""
+        return head
+
     def __call__(self, chunk: ChatChunk) -> bytes:
         """Return the frames that tell `chunk`."""
-        frames, self._first = self._first, b""
+        frames = self.head()
         if chunk.reasoning:
             frames += self._delta(b'{"reasoning_content":%b}' % _encode(chunk.reasoning))
         if chunk.text or chunk.logprobs:
@@ -200,7 +216,7 @@ async def create(request: web.Request) -> web.StreamResponse:
         "model": body.model,
     }
     messages = variants(_chat_request(body), body.n)
-    with naming_grammar(body):
+    with naming_grammar(body), naming_tools():
         if body.stream:
             return await _stream(request, body, messages, Frames(head, with_usage=with_usage))
         said = await whole_each(request, CHAT, body.model, messages)

@@ -143,10 +143,14 @@ class TextFrames:
         self._is_alone = index is None
         self._first = self._choice(ChatChunk(text=echo)) if echo else b""
 
+    def head(self) -> bytes:
+        """Return the frame that echoes, the first time that it is asked for."""
+        head, self._first = self._first, b""
+        return head
+
     def __call__(self, chunk: ChatChunk) -> bytes:
         """Return the frames that tell `chunk`."""
-        first, self._first = self._first, b""
-        frames = first + self._choice(chunk)
+        frames = self.head() + self._choice(chunk)
         is_last = self._is_alone and chunk.finish_reason is not None
         return frames + self._frames.usage(chunk) if is_last else frames
 

@@ -203,7 +203,7 @@ async def test_grammar_that_gets_too_complex_fails_alone(text_engine: TextEngine
     expected = await answer(text_engine, free)
     source = LLMatcher.grammar_from_lark('start: many "!"\nmany: "a" | many many\n')
     limits = LLParserLimits(max_items_in_row=20)
-    tokens = text_engine._loaded().reader._grammars._tokenizer
+    tokens = text_engine._loaded().token_bytes
     assert tokens is not None
     wild = LLMatcher(tokens, source, log_level=0, limits=limits)
     endless = request(None, logit_bias={tokens.tokenize_str("!")[0]: -100.0})

@@ -5,11 +5,11 @@ from typing import Any
 
 import mlx_lm
 import pytest
-from msgspec import Raw, json
+from msgspec import Raw, json, structs
 
 from actors.engines.text import TextEngine
 from actors.engines.thread import EngineThread
-from bus.messages.chat import ChatChunk, ChatRequest, Choice, JsonSchema, TokenLogprob
+from bus.messages.chat import ChatChunk, ChatRequest, Choice, JsonSchema, Message, Regex, TokenLogprob, Tool
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -114,3 +114,31 @@ async def test_only_rows_that_asked_get_logprobs(text_engine: TextEngine) -> Non
     assert [bool(tokens) for _, tokens in said] == [True, False, True]
     assert said[0][0] == said[1][0]
     assert [each.token for each in said[2][1]] == [each.token for each in said[0][1][:5]]
+
+
+@pytest.mark.parametrize("settings", [{}, {"grammar": Regex(pattern="[a-z]{4,9}")}, {"stop": ("e",)}])
+async def test_only_tokens_of_the_content_are_told(thinking_engine: TextEngine, settings: dict[str, Any]) -> None:
+    # Token 3 ends the thought.
+    bias = dict.fromkeys(range(100, 262), -100.0) | {3: 3.0}
+    hello = Message(role="user", content="Hello")
+    request = ChatRequest(messages=(hello,), seed=2, max_tokens=120, top_logprobs=1, logit_bias=bias, **settings)
+
+    chunks = await chunks_of(thinking_engine, request)
+
+    text = "".join(chunk.text for chunk in chunks)
+    tokens = [each for chunk in chunks for each in chunk.logprobs]
+    assert any(chunk.reasoning for chunk in chunks)
+    assert joined(tokens).startswith(text)
+    assert [text[each.offset :].startswith(joined([each])) for each in tokens[:-1]] == [True] * (len(tokens) - 1)
+
+
+async def test_tokens_of_calls_are_not_told(thinking_engine: TextEngine) -> None:
+    hello = Message(role="user", content="Hello")
+    request = ChatRequest(messages=(hello,), tools=(Tool(name="f"),), tool_choice="required", top_logprobs=1)
+
+    chunks = await chunks_of(
+        thinking_engine, structs.replace(request, enable_thinking=False, parallel_tool_calls=False, max_tokens=80)
+    )
+
+    assert [call.name for chunk in chunks for call in chunk.tool_calls] == ["f"]
+    assert [each for chunk in chunks for each in chunk.logprobs] == []

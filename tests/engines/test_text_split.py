@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from llguidance import LLTokenizer
 from mlx_lm import tokenizer_utils
 
 from actors.engines.text_dialect import Calling, Dialect
-from actors.engines.text_split import Splitter
+from actors.engines.text_grammar import grammar_tokenizer
+from actors.engines.text_logprobs import LogprobLine, Scores
+from actors.engines.text_split import FormSplitter, Splitter
 from bus.calls import whole_calls
-from bus.messages.chat import ChatChunk
+from bus.messages.chat import ChatChunk, TokenLogprob
 from tests.support import tiny_models
 
 TOOL = {"type": "function", "function": {"name": "f", "description": "", "parameters": {}}}
@@ -31,7 +34,14 @@ def dialect(tiny_thinker: Path) -> Dialect:
     return Dialect(tokenizer_utils.load(tiny_thinker))
 
 
-def said(splitter: Splitter, pieces: list[str], *, was_cut: bool = False) -> Parts:
+@pytest.fixture(scope="module")
+def letters(tiny_thinker: Path) -> LLTokenizer:
+    tokens = grammar_tokenizer(tokenizer_utils.load(tiny_thinker), tiny_models.VOCAB_SIZE)
+    assert tokens is not None
+    return tokens
+
+
+def said(splitter: Splitter | FormSplitter, pieces: list[str], *, was_cut: bool = False) -> Parts:
     """Return content, reasoning and calls."""
     chunks: list[ChatChunk] = []
     for piece in pieces:
@@ -114,6 +124,89 @@ def test_pieces_of_any_size_give_the_same_parts(dialect: Dialect, **drawn: Any) 
     assert said(splitter_of(dialect, drawn), pieces, was_cut=was_cut) == said(
         splitter_of(dialect, drawn), [text], was_cut=was_cut
     )
+
+
+FORMED: list[tuple[str, str, dict[str, Any], Parts]] = [
+    ("text", ' {"a": "<think>"} \n', {}, (' {"a": "<think>"} \n', "", [])),
+    ("opened", f"Hm.\n{CALL}</think>\n\n<think>", {"thought": "open"}, ("<think>", f"Hm.\n{CALL}", [])),
+    ("thought", "\n<think>Hm.</think>\n a</think>", {"thought": "possible"}, ("a</think>", "Hm.", [])),
+    ("no thought", " <thin", {"thought": "possible"}, (" <thin", "", [])),
+    ("thought cut", "Hm. </thi", {"thought": "open", "was_cut": True}, ("", "Hm. </thi", [])),
+    ("calls", f"Hm.</think>\n{CALL}\n{OTHER}", {"thought": "open", "calling": CALLING}, ("", "Hm.", [F, G])),
+    ("single", CALL + OTHER, {"calling": SINGLE}, ("", "", [F])),
+    ("text instead", "Say <tool_call>", {"calling": CALLING}, ("Say <tool_call>", "", [])),
+    (
+        "mark in a call",
+        '<tool_call>{"name": "f", "arguments": {"a": "</tool_call>"}}</tool_call>',
+        {"calling": CALLING},
+        ("", "", [("f", '{"a": "</tool_call>"}')]),
+    ),
+    ("call cut", f"{CALL}\n{CALL[:-3]}", {"calling": CALLING, "was_cut": True}, (CALL[:-3], "", [F])),
+    ("stop", "a.b</think>Go.", {"thought": "open", "stop": (".",)}, ("Go", "a.b", [])),
+]
+
+
+def form_splitter_of(dialect: Dialect, how: dict[str, Any]) -> FormSplitter:
+    settings = {"stop": (), "thought": "none", "calling": None} | how
+    return FormSplitter(dialect, settings["stop"], settings["thought"], settings["calling"])
+
+
+@pytest.mark.parametrize(("text", "how", "parts"), [case[1:] for case in FORMED], ids=[case[0] for case in FORMED])
+def test_every_cut_of_a_text_that_is_kept_to_a_form_gives_the_same_parts(
+    dialect: Dialect, text: str, how: dict[str, Any], parts: Parts
+) -> None:
+    cuts = [[text[:at], text[at:]] for at in range(len(text) + 1)]
+
+    for pieces in ([text], list(text), *cuts):
+        assert said(form_splitter_of(dialect, how), pieces, was_cut=how.get("was_cut", False)) == parts
+
+
+@given(
+    text=MARKED,
+    at=st.lists(st.integers(0, 200), max_size=10),
+    stop=st.lists(st.sampled_from(["b", "a<", " a", "call>"]), max_size=2).map(tuple),
+    thought=st.sampled_from(["none", "possible", "open"]),
+    calling=st.sampled_from([None, CALLING, SINGLE]),
+    was_cut=st.booleans(),
+)
+def test_pieces_of_any_size_give_the_same_parts_of_a_form(dialect: Dialect, **drawn: Any) -> None:
+    text, was_cut = drawn["text"], drawn["was_cut"]
+    pieces = [text[start:end] for start, end in pairwise([0, *sorted(drawn["at"]), len(text)])]
+
+    assert said(form_splitter_of(dialect, drawn), pieces, was_cut=was_cut) == said(
+        form_splitter_of(dialect, drawn), [text], was_cut=was_cut
+    )
+
+
+@given(
+    text=MARKED.map(lambda text: text.encode("ascii", "replace").decode()),
+    stop=st.lists(st.sampled_from(["b", "a<", " a", "call>"]), max_size=2).map(tuple),
+    opening=st.sampled_from(["normal", "reasoning"]),
+    thought=st.sampled_from(["none", "possible", "open", None]),
+    calling=st.sampled_from([None, CALLING, SINGLE]),
+    was_cut=st.booleans(),
+)
+def test_letters_that_are_told_with_their_logprobs_are_the_content(
+    dialect: Dialect, letters: LLTokenizer, **drawn: Any
+) -> None:
+    splitter = splitter_of(dialect, drawn) if drawn["thought"] is None else form_splitter_of(dialect, drawn)
+    line = LogprobLine(letters)
+    content, told = "", list[TokenLogprob]()
+    for letter in drawn["text"]:
+        line.hear(letters.tokenize_str(letter)[0], Scores(0.0, ()), letter)
+        new = splitter.feed(letter).text
+        line.follow(splitter.track)
+        content += new
+        told += line.tell(new, is_all=False)
+        if splitter.is_stopped:
+            break
+    else:
+        rest = splitter.flush(was_cut=drawn["was_cut"]).text
+        line.follow(splitter.track, 0)
+        content += rest
+        told += line.tell(rest, is_all=True)
+
+    assert [(each.token.decode(), each.offset) for each in told] == [(each, at) for at, each in enumerate(content)]
 
 
 def test_calls_are_numbered_and_keep_the_models_id_or_get_one(dialect: Dialect) -> None:

@@ -44,10 +44,16 @@ MARKS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
 
 def thinking(folder: Path) -> Path:
     """Write such a model whose template has it think, and call tools as Qwen's do."""
+    return marked(folder, MARKS, _THINKING_TEMPLATE)
+
+
+def marked(folder: Path, marks: tuple[str, ...], template: str = _TEMPLATE) -> Path:
+    """Write such a model with `marks` as special tokens, which its template names."""
     llama(folder)
-    _tokenizer(MARKS).save(str(folder / "tokenizer.json"))
+    _tokenizer(marks).save(str(folder / "tokenizer.json"))
     config = folder / "tokenizer_config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"chat_template": _THINKING_TEMPLATE}))
+    named = "{# " + " ".join(marks) + " #}" + template
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"chat_template": named}))
     return folder
 
 

@@ -1,6 +1,8 @@
 """Several answers to one request."""
 
+import asyncio
 from collections import defaultdict
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from openai import APIError, RateLimitError
 
 from actors.engines.echo import EchoEngine
 from actors.mailbox import Limits
+from bus.messages.chat import ChatChunk
 from tests.support.stack import CHAT_MODEL, Stack, chat_actor, stack
 
 CHAT: Any = {"model": CHAT_MODEL, "messages": [{"role": "user", "content": "Who?"}], "max_tokens": 12}
@@ -53,6 +56,36 @@ async def test_streamed_answers_are_told_apart_by_their_index(tiny_edge: Stack) 
     assert whole.usage is not None
     # The second request may know the prompt from the first.
     assert (usage.prompt_tokens, usage.completion_tokens) == (whole.usage.prompt_tokens, whole.usage.completion_tokens)
+
+
+class BackwardsEngine(EchoEngine):
+    """Answers the first that asks only after the second has been answered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.has_answered = asyncio.Event()
+
+    async def generate(self, work: Any) -> AsyncGenerator[ChatChunk]:
+        self.asked += 1
+        if self.asked == 1:
+            await self.has_answered.wait()
+        async for chunk in super().generate(work):
+            yield chunk
+        self.has_answered.set()
+
+
+async def test_stream_helper_takes_answers_in_whatever_order_the_model_gives_them(
+    nats_url: str, tmp_path: Path
+) -> None:
+    async with (
+        stack(nats_url, tmp_path) as edge,
+        chat_actor(edge.bus, BackwardsEngine()),
+        edge.openai.chat.completions.stream(**CHAT, n=2) as stream,
+    ):
+        answer = await stream.get_final_completion()
+
+    assert [choice.message.content for choice in answer.choices] == ["Who?", "Who?"]
 
 
 async def test_completions_come_prompt_by_prompt(tiny_edge: Stack) -> None:

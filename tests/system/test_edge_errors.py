@@ -53,6 +53,7 @@ EMBED = "/v1/embeddings"
 JOBS = "/api/mcp/jobs"
 
 JOB = {"model_id": CHAT_MODEL, "operation": "chat", "input": {}}
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
 NO_SCHEMA = {"type": "json_schema", "json_schema": {"name": "x"}}
 TEXT = {"model": CHAT_MODEL, "prompt": "hello"}
 VECTOR = {"model": EMBED_MODEL, "input": "hello"}
@@ -126,16 +127,24 @@ BAD_BODIES: list[tuple[str, Any, str, str | None]] = [
     (CHAT, chat_body(guided_json='{"type'), INVALID, "guided_json"),
     (CHAT, chat_body(tools=[{"type": "function"}]), INVALID, "tools[0].function"),
     (CHAT, chat_body(tools=[{"type": "custom", "custom": {"name": "f"}}]), INVALID, "tools[0].type"),
-    (CHAT, chat_body(tools=[{"type": "function", "function": {"name": ""}}]), INVALID, "tools[0].name"),
+    (CHAT, chat_body(tools=[{"type": "function", "function": {"name": ""}}]), INVALID, "tools[0].function.name"),
     (
         CHAT,
-        chat_body(tools=[{"type": "function", "function": {"name": "f", "strict": True}}]),
-        UNSUPPORTED,
+        chat_body(tools=[{"type": "function", "function": {"name": "f", "strict": 1}}]),
+        INVALID,
         "tools[0].function.strict",
     ),
     (CHAT, chat_body(functions=[{"name": "f"}]), UNSUPPORTED, "functions"),
-    (CHAT, chat_body(tool_choice="required"), UNSUPPORTED, "tool_choice"),
-    (CHAT, chat_body(tool_choice={"type": "function", "function": {"name": "f"}}), UNSUPPORTED, "tool_choice"),
+    (CHAT, chat_body(tool_choice="required"), INVALID, "tool_choice"),
+    (CHAT, chat_body(tools=TOOLS, tool_choice="always"), INVALID, "tool_choice"),
+    (CHAT, chat_body(tools=TOOLS, tool_choice={"type": "custom"}), INVALID, "tool_choice.type"),
+    (CHAT, chat_body(tools=TOOLS, tool_choice={"type": "function", "name": "f"}), UNSUPPORTED, "tool_choice.name"),
+    (
+        CHAT,
+        chat_body(tools=TOOLS, tool_choice={"type": "function", "function": {"name": "g"}}),
+        INVALID,
+        "tool_choice",
+    ),
     (CHAT, chat_body(chat_template_kwargs={"mood": 1}), UNSUPPORTED, "chat_template_kwargs.mood"),
     (CHAT, chat_body(response_format={"type": "json_object"}), UNSUPPORTED, "response_format"),
     (CHAT, chat_body(logprobs=True), UNSUPPORTED, "top_logprobs"),

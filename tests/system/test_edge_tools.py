@@ -2,15 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
-from openai import BadRequestError
+from openai import BadRequestError, pydantic_function_tool
+from pydantic import BaseModel, Field
 
 from actors.engines.blas import prepare_blas
 from actors.engines.echo import EchoEngine
 from bus.errors import RefusedError
-from bus.messages.chat import ChatRequest, Message, Tool, ToolCall
+from bus.messages.chat import ChatRequest, Message, NamedTool, Tool, ToolCall
 from tests.support.stack import CHAT_MODEL, KeepingEngine, chat_actor, chat_body, stack
 
 # Before anything here imports mlx.
@@ -21,6 +22,8 @@ from actors.engines.text_model import TextLimits  # noqa: E402 - imports mlx
 
 TOY = Path(__file__).parents[2] / "models" / "fusion-toy"
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+NAMED: Any = {"type": "function", "function": {"name": "get_weather"}}
+HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
 TOOLS: list[Any] = [
     {
         "type": "function",
@@ -30,6 +33,11 @@ TOOLS: list[Any] = [
 TEXT = 'think: Hm.\ncall: get_weather {"city": "Paris"}\ncall: get_weather {"city": "Rome"}\n'
 MESSAGES: list[Any] = [{"role": "user", "content": TEXT}]
 QUESTION: list[Any] = [{"role": "user", "content": "What is the weather in Paris?"}]
+
+
+class GetWeather(BaseModel):
+    city: Literal["Paris", "Rome"]
+    days: int = Field(ge=1, le=3)
 
 
 class UncallingEngine(EchoEngine):
@@ -131,6 +139,53 @@ async def test_request_for_tools_and_reasoning_reaches_the_model(nats_url: str, 
     assert (asked.tool_choice, asked.parallel_tool_calls) == ("none", False)
     assert (asked.reasoning_effort, asked.enable_thinking) == ("low", True)
     assert answer.choices[0].message.tool_calls is None
+
+
+async def test_choice_of_tools_reaches_the_model(nats_url: str, tmp_path: Path) -> None:
+    engine = KeepingEngine()
+    strict: Any = [{"type": "function", "function": TOOLS[0]["function"] | {"strict": True}}]
+    async with stack(nats_url, tmp_path) as edge, chat_actor(edge.bus, engine):
+        ask: dict[str, Any] = {"model": CHAT_MODEL, "messages": HELLO, "tools": strict}
+        required = await edge.openai.chat.completions.create(tool_choice="required", **ask)
+        await edge.openai.chat.completions.create(tool_choice=NAMED, **ask)
+
+    assert [each.tool_choice for each in engine.asked] == ["required", NamedTool(name="get_weather")]
+    assert engine.asked[0].tools[0].strict is True
+    (call,) = required.choices[0].message.tool_calls or []
+    assert (call.type, required.choices[0].finish_reason) == ("function", "tool_calls")
+
+
+async def test_tools_that_cannot_be_enforced_are_named_before_the_status_line(nats_url: str, tmp_path: Path) -> None:
+    bad = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+    strict: Any = [*TOOLS, {"type": "function", "function": {"name": "f", "parameters": bad, "strict": True}}]
+    engine = TextEngine(TOY, TextLimits(warmup=False))
+    async with stack(nats_url, tmp_path) as edge, chat_actor(edge.bus, engine):
+        for stream in (False, True):
+            with pytest.raises(BadRequestError) as raised:
+                await edge.openai.chat.completions.create(
+                    model=CHAT_MODEL, messages=QUESTION, tools=strict, stream=stream
+                )
+
+            assert (raised.value.code, raised.value.param) == ("invalid_request", "tools[1].function.parameters")
+            assert "uniqueItems" in raised.value.message
+        await engine.unload()
+
+
+async def test_toy_must_call_and_its_calls_parse_as_the_models_of_pydantic(nats_url: str, tmp_path: Path) -> None:
+    engine = TextEngine(TOY, TextLimits(warmup=False))
+    tools = [pydantic_function_tool(GetWeather, name="get_weather")]
+    async with stack(nats_url, tmp_path) as edge, chat_actor(edge.bus, engine):
+        ask: dict[str, Any] = {"model": CHAT_MODEL, "tools": tools, "parallel_tool_calls": False}
+        parsed = await edge.openai.chat.completions.parse(messages=HELLO, tool_choice="required", n=2, **ask)
+        async with edge.openai.chat.completions.stream(messages=HELLO, tool_choice=NAMED, **ask) as stream:
+            streamed = await stream.get_final_completion()
+        await engine.unload()
+
+    for choice in (*parsed.choices, *streamed.choices):
+        assert choice.finish_reason == "tool_calls"
+        for call in choice.message.tool_calls or []:
+            assert isinstance(call.function.parsed_arguments, GetWeather)
+    assert [len(each.message.tool_calls or []) for each in (*parsed.choices, *streamed.choices)] == [1] * 3
 
 
 async def test_model_that_cannot_call_refuses_tools_by_name(nats_url: str, tmp_path: Path) -> None:

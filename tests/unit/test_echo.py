@@ -1,10 +1,12 @@
 import struct
+from typing import Literal
 
 import pytest
 
 from actors.engines.echo import EchoEmbeddings, EchoEngine
+from bus.calls import whole_calls
 from bus.errors import RefusedError
-from bus.messages.chat import ChatChunk, ChatRequest, Message, TextPart, Usage
+from bus.messages.chat import ChatChunk, ChatRequest, Message, NamedTool, TextPart, Tool, Usage
 from bus.messages.embeddings import EmbedChunk, EmbedRequest
 
 
@@ -128,3 +130,28 @@ async def test_empty_input_is_refused() -> None:
         EchoEmbeddings().prepare(EmbedRequest(input=("fine", "")))
 
     assert refusal.value.code == "invalid_request"
+
+
+WEATHER, TIME = Tool(name="get_weather"), Tool(name="get_time")
+
+
+@pytest.mark.parametrize(
+    ("said", "choice", "called"),
+    [
+        ("hello", "required", [("get_weather", "{}")]),
+        ("hello", NamedTool(name="get_time"), [("get_time", "{}")]),
+        ('call: get_time {"a": 1}\nhello', "required", [("get_time", '{"a": 1}')]),
+        ('call: get_time {"a": 1}\n', NamedTool(name="get_weather"), [("get_weather", "{}")]),
+        ("call: get_time {}\ncall: get_time {}\n", NamedTool(name="get_time"), [("get_time", "{}")]),
+    ],
+)
+async def test_answer_that_must_be_a_call_is_one(
+    said: str, choice: Literal["required"] | NamedTool, called: list[tuple[str, str]]
+) -> None:
+    messages = (Message(role="user", content=said),)
+
+    chunks = await answer(ChatRequest(messages=messages, tools=(WEATHER, TIME), tool_choice=choice))
+
+    calls = whole_calls(delta for chunk in chunks for delta in chunk.tool_calls)
+    assert [(call.name, call.arguments) for call in calls] == called
+    assert (text(chunks), chunks[-1].finish_reason) == ("", "tool_calls")
