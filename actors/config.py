@@ -16,6 +16,7 @@ class ActorsConfig(msgspec.Struct, frozen=True, kw_only=True):
     default_concurrency: Positive = 32
     max_queue_size: Annotated[int, msgspec.Meta(ge=0)] = 100
     queue_timeout: Seconds = 300.0
+    step_timeout: Seconds = 300.0
     warmup: bool = True
     prefix_cache_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
     kv_cache_bytes: Positive | None = None
@@ -48,6 +49,7 @@ VARIABLES = {
     "DEFAULT_CONCURRENCY": "default_concurrency",
     "MAX_QUEUE_SIZE": "max_queue_size",
     "QUEUE_TIMEOUT_SECONDS": "queue_timeout",
+    "STEP_TIMEOUT_SECONDS": "step_timeout",
     "MLX_WARMUP": "warmup",
     "PREFIX_CACHE_BYTES": "prefix_cache_bytes",
     "KV_CACHE_BYTES": "kv_cache_bytes",
