@@ -18,7 +18,7 @@ log = structlog.get_logger()
 # The exit status by which the supervisor knows why.
 STUCK = 86
 
-_TOLD_WITHIN = 2.0
+_TOLD_WITHIN = 2
 
 
 async def end_stuck(bus: Bus, beat: Heartbeat, seconds: float) -> NoReturn:

@@ -22,6 +22,7 @@ from actors.engines.text_prompt import PromptReader, TextWork
 from actors.engines.text_split import Splitter
 from actors.engines.thread import EngineThread
 from bus.errors import LostError
+from bus.frames import Prefill
 from bus.messages.chat import ChatChunk, ChatRequest, FinishReason, TokenLogprob, Usage
 from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
 
@@ -61,8 +62,11 @@ class TextEngine:
         """Return `request` as tokens. Raises `RefusedError` if this model cannot honour it."""
         return self._loaded().reader.read(request)
 
-    async def generate(self, work: TextWork) -> AsyncGenerator[ChatChunk]:
-        """Yield the continuation. Closing the generator frees its place in the batch within a step."""
+    async def generate(self, work: TextWork) -> AsyncGenerator[ChatChunk | Prefill]:
+        """Yield the continuation, and before that how much of a long prompt was read.
+
+        Closing the generator frees its place in the batch within a step.
+        """
         parts = self._loaded()
         row = Row(work)
         splitter = Splitter(parts.dialect, work.stop, work.opening, work.calling)
@@ -73,6 +77,9 @@ class TextEngine:
         try:
             while speech.finish_reason is None:
                 tokens, finish_reason = await row.take()
+                if not tokens:
+                    yield row.prefill
+                    continue
                 scores = [row.scores.popleft() for _ in tokens] if speech.line else []
                 said = speech.say(tokens, finish_reason, scores)
                 if speech.finish_reason is None and said != _NOTHING:

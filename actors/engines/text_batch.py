@@ -20,10 +20,12 @@ from actors.engines.text_grammar import Constraint
 from actors.engines.text_logprobs import Scores, read_scores
 from actors.engines.text_model import TextLimits, TextModel
 from actors.engines.text_prefix import Prefix, PrefixCache, default_bytes
+from actors.engines.text_progress import Progress
 from actors.engines.text_prompt import TextWork
 from actors.engines.text_sampling import Penalties, Sampling, logits_processors, sampler
 from actors.engines.thread import EngineThread
 from bus.errors import Code, Failure, LostError, RefusedError
+from bus.frames import Prefill
 from bus.messages.chat import FinishReason
 
 log = structlog.get_logger()
@@ -38,7 +40,7 @@ _WORTH_SHARING = 64
 class Row:
     """One text being generated. Lives on the event loop; `uid` and `constraint` belong to the engine thread.
 
-    `cached_tokens` of the prompt were known; it is right once a token has come.
+    `cached_tokens` of the prompt were known; it is right once a token has come. `prefill` is how much was read.
     """
 
     def __init__(self, work: TextWork) -> None:
@@ -46,6 +48,7 @@ class Row:
         self.constraint = None if work.grammar is None else Constraint(work.grammar)
         self.uid = -1
         self.cached_tokens = 0
+        self.prefill = Prefill(done=0, total=len(work.prompt))
         # One for each token that `take` returns, if they were asked for.
         self.scores: deque[Scores] = deque()
         self._tokens: list[int] = []
@@ -56,7 +59,7 @@ class Row:
     async def take(self) -> tuple[list[int], FinishReason | None]:
         """Wait for tokens and return all that have come, with the reason if they are the last.
 
-        Raises what the row failed with.
+        Without tokens there is news in `prefill`. Raises what the row failed with.
         """
         if not self._tokens and self._failure is None:
             self._arrival = asyncio.get_running_loop().create_future()
@@ -71,6 +74,11 @@ class Row:
         """Hand over one token."""
         self._tokens.append(token)
         self._finish_reason = finish_reason
+        self._wake()
+
+    def tell(self, prefill: Prefill) -> None:
+        """Hand over how much was read."""
+        self.prefill = prefill
         self._wake()
 
     def fail(self, failure: Failure) -> None:
@@ -103,6 +111,7 @@ class TextBatch:
         self._kv_bytes = model.kv_bytes
         self._prefixes = PrefixCache(default_bytes() if limits.prefix_bytes is None else limits.prefix_bytes)
         self._is_stepping = False
+        self._progress = Progress(limits.progress_interval)
         self._faults: deque[float] = deque(maxlen=_MAX_FAULTS)
         self.is_broken = False
 
@@ -195,11 +204,19 @@ class TextBatch:
                 del self._rows[response.uid]
         if tokens:
             self._loop.call_soon_threadsafe(_hand_over, tokens)
+        if read:
+            self._tell_progress(read)
         # After the tokens are on their way.
         self._keep(self._generator, read, responses)
         if self._waiting:
             self._let_in(self._generator)
         self._thread.submit(self._step, self._recover)
+
+    def _tell_progress(self, read: list[PromptProcessingBatch.Response]) -> None:
+        for each in self._progress.due(read, time.monotonic()):
+            row = self._rows[each.uid]
+            done = row.cached_tokens + each.progress[0]
+            self._loop.call_soon_threadsafe(row.tell, Prefill(done=done, total=len(row.work.prompt)))
 
     def _has_left_grammar(self, generator: BatchGenerator, uid: int) -> bool:
         """End a row whose grammar became too much to follow, for what it says now is not kept to it."""

@@ -23,7 +23,10 @@ _UNSAID_CONTEXT_LENGTH = 8192
 
 
 class TextLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How much a text engine takes on. `None` leaves it to the engine, or to the model."""
+    """How much a text engine takes on. `None` leaves it to the engine, or to the model.
+
+    While long prompts are read, news of it comes every `progress_interval` seconds.
+    """
 
     max_batch: int = 32
     prefill_batch: int = 8
@@ -33,6 +36,7 @@ class TextLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     prefix_bytes: int | None = None
     kv_bytes: int | None = None
     warmup: bool = True
+    progress_interval: float = 0.5
 
 
 class Defaults(Struct, frozen=True, kw_only=True):
