@@ -91,7 +91,7 @@ async def _model(bus: Bus, config: Configuration, entry: ModelEntry, instance: s
     from actors.capabilities import capability  # noqa: PLC0415 - the same
 
     recording = recorder.Recorder(EventLog(bus))
-    part = capability(entry, await asyncio.to_thread(model_folder, entry), config.actors)
+    part = capability(entry, await asyncio.to_thread(model_folder, entry), config.actors, config.bus.state)
     hosted = host.Host(bus, entry, part, config.actors, instance)
     async with supervising(recorder.child(recording)):
         # Not restarted in here: nobody knows in which state a crash leaves mlx, so it ends the process.

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any, assert_never
+from urllib.parse import quote
 
 from msgspec import Struct
 
@@ -25,8 +26,11 @@ class Capability(Struct, frozen=True):
     beside: tuple[tuple[Subject[Any, Any], Receive[Any, Any]], ...] = ()
 
 
-def capability(entry: ModelEntry, folder: Path, config: ActorsConfig) -> Capability:
-    """Return what serves `entry`. Imports the engine's libraries, so call it in the model's own process."""
+def capability(entry: ModelEntry, folder: Path, config: ActorsConfig, state: Path) -> Capability:
+    """Return what serves `entry`, whose files are in `folder`; what it keeps of its own goes into `state`.
+
+    Imports the engine's libraries, so call it in the model's own process.
+    """
     match entry.kind:
         case "chat":
             from actors.engines.text import TextEngine  # noqa: PLC0415 - only the one that is needed
@@ -37,6 +41,7 @@ def capability(entry: ModelEntry, folder: Path, config: ActorsConfig) -> Capabil
                 context_length=entry.context_length,
                 warmup=config.warmup,
                 prefix_bytes=_first_said(entry.prefix_cache_bytes, config.prefix_cache_bytes),
+                prefix_folder=state / "prefixes" / quote(entry.id, safe="") if config.prefix_cache_on_disk else None,
                 kv_bytes=_first_said(entry.kv_cache_bytes, config.kv_cache_bytes),
             )
             return chat_capability(TextEngine(folder, limits))

@@ -19,6 +19,7 @@ class ActorsConfig(msgspec.Struct, frozen=True, kw_only=True):
     step_timeout: Seconds = 300.0
     warmup: bool = True
     prefix_cache_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    prefix_cache_on_disk: bool = False
     kv_cache_bytes: Positive | None = None
     job_ttl_days: Positive = 7
     job_max_attempts: Positive = 5
@@ -52,6 +53,7 @@ VARIABLES = {
     "STEP_TIMEOUT_SECONDS": "step_timeout",
     "MLX_WARMUP": "warmup",
     "PREFIX_CACHE_BYTES": "prefix_cache_bytes",
+    "PREFIX_CACHE_ON_DISK": "prefix_cache_on_disk",
     "KV_CACHE_BYTES": "kv_cache_bytes",
     "JOB_TTL_DAYS": "job_ttl_days",
     "JOB_MAX_ATTEMPTS": "job_max_attempts",

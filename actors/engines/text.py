@@ -18,6 +18,7 @@ from actors.engines.text_batch import Row, TextBatch
 from actors.engines.text_dialect import Dialect
 from actors.engines.text_logprobs import LogprobLine, Scores
 from actors.engines.text_model import TextLimits, TextModel, load_model
+from actors.engines.text_prefix_files import PrefixFiles
 from actors.engines.text_prompt import PromptReader, TextWork
 from actors.engines.text_split import Splitter
 from actors.engines.thread import EngineThread
@@ -117,12 +118,14 @@ class TextEngine:
 
     def _assemble(self, model: TextModel) -> _Parts:
         dialect = Dialect(model.tokenizer)
+        folder = self._limits.prefix_folder
+        files = None if folder is None else PrefixFiles(folder, self._path, model.facts.dtype)
         return _Parts(
             tokenizer=model.tokenizer,
             dialect=dialect,
             token_bytes=model.token_bytes,
             reader=PromptReader(model, self._limits, dialect),
-            batch=TextBatch(model, self._limits, self._thread),
+            batch=TextBatch(model, self._limits, self._thread, files),
         )
 
     def _loaded(self) -> _Parts:

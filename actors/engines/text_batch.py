@@ -20,6 +20,7 @@ from actors.engines.text_grammar import Constraint
 from actors.engines.text_logprobs import Scores, read_scores
 from actors.engines.text_model import TextLimits, TextModel
 from actors.engines.text_prefix import Prefix, PrefixCache, default_bytes
+from actors.engines.text_prefix_files import PrefixFiles
 from actors.engines.text_progress import Progress
 from actors.engines.text_prompt import TextWork
 from actors.engines.text_sampling import Penalties, Sampling, logits_processors, sampler
@@ -97,7 +98,9 @@ class TextBatch:
     `add` and `remove` are called on the event loop; `open` and `close` are jobs for the engine thread.
     """
 
-    def __init__(self, model: TextModel, limits: TextLimits, thread: EngineThread) -> None:
+    def __init__(
+        self, model: TextModel, limits: TextLimits, thread: EngineThread, files: PrefixFiles | None = None
+    ) -> None:
         self._model = model.model
         self._stop_tokens = [[token] for token in model.tokenizer.eos_token_ids]
         self._limits = limits
@@ -110,6 +113,7 @@ class TextBatch:
         self._kv_cost = model.kv_cost
         self._kv_bytes = model.kv_bytes
         self._prefixes = PrefixCache(default_bytes() if limits.prefix_bytes is None else limits.prefix_bytes)
+        self._prefix_files = files if self._prefixes.is_on else None
         self._is_stepping = False
         self._progress = Progress(limits.progress_interval)
         self._faults: deque[float] = deque(maxlen=_MAX_FAULTS)
@@ -120,11 +124,15 @@ class TextBatch:
         self._generator = self._build()
         if self._limits.warmup:
             self._warm_up(self._generator)
+        if self._prefix_files is not None:
+            self._prefix_files.load(self._prefixes)
 
     def close(self) -> None:
         """Refuse the unfinished rows as `restarting` and free the model."""
         self._fail(self._drop_rows(), "restarting", "The model is being unloaded.")
         self._drop_generator()
+        if self._prefix_files is not None:
+            self._prefix_files.save(self._prefixes)
         self._prefixes.trim_to(0)
         del self._model
         gc.collect()

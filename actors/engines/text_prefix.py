@@ -57,6 +57,11 @@ class PrefixCache:
         """Whether anything can be kept."""
         return self._max_bytes > 0
 
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """What is kept, least used first."""
+        return tuple(self._entries.values())
+
     def find(self, prompt: list[int]) -> Prefix | None:
         """Return the longest known beginning of `prompt`, without its last token: something is left to be read."""
         wanted = np.array(prompt[:-1], dtype=np.int32)

@@ -16,6 +16,7 @@ from actors.engines.text import TextEngine
 from actors.engines.text_model import TextLimits
 from actors.engines.text_prefix import PrefixCache
 from bus.messages.chat import ChatRequest, Message
+from tests.support.caches import filled
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -143,30 +144,23 @@ async def test_nothing_is_kept_with_a_size_of_0(forgetful: TextEngine) -> None:
         assert (await answer(forgetful, greedy(LONG)))[1] == 0
 
 
-def caches(length: int, kind: type[KVCache] | type[RotatingKVCache] = KVCache) -> list[Any]:
-    made = [KVCache() if kind is KVCache else RotatingKVCache(16) for _ in range(2)]
-    for cache in made:
-        cache.update_and_fetch(mx.ones((1, 1, length, 4)), mx.ones((1, 1, length, 4)))
-    return made
-
-
 def tokens(length: int, first: int = 0) -> list[int]:
     return [first, *range(1, length)]
 
 
 def size(length: int) -> int:
     kept = PrefixCache(2**30)
-    kept.put(tokens(length), caches(length))
+    kept.put(tokens(length), filled(length))
     return kept.nbytes
 
 
 async def test_least_used_entry_is_forgotten_first() -> None:
     kept = PrefixCache(3 * size(100))
     for first in (0, 1, 2):
-        kept.put(tokens(100, first), caches(100))
+        kept.put(tokens(100, first), filled(100))
     kept.find(tokens(100, 0))
 
-    kept.put(tokens(100, 3), caches(100))
+    kept.put(tokens(100, 3), filled(100))
 
     assert [kept.find(tokens(100, first)) is not None for first in range(4)] == [True, False, True, True]
     assert kept.nbytes == 3 * size(100)
@@ -174,24 +168,24 @@ async def test_least_used_entry_is_forgotten_first() -> None:
 
 async def test_entry_replaces_its_own_beginning_and_is_not_replaced_by_it() -> None:
     kept = PrefixCache(2**30)
-    kept.put(tokens(50), caches(50))
-    kept.put(tokens(100), caches(100))
-    kept.put(tokens(60), caches(60))
+    kept.put(tokens(50), filled(50))
+    kept.put(tokens(100), filled(100))
+    kept.put(tokens(60), filled(60))
 
     assert kept.nbytes == size(100)
 
 
 async def test_entry_larger_than_everything_is_not_kept() -> None:
     kept = PrefixCache(size(100) - 1)
-    kept.put(tokens(50), caches(50))
-    kept.put(tokens(100, 9), caches(100))
+    kept.put(tokens(50), filled(50))
+    kept.put(tokens(100, 9), filled(100))
 
     assert kept.nbytes == size(50)
 
 
 async def test_sliding_window_is_taken_whole_or_not_at_all() -> None:
     kept = PrefixCache(2**30)
-    kept.put(tokens(12), caches(12, RotatingKVCache))
+    kept.put(tokens(12), filled(12, RotatingKVCache))
 
     assert kept.find(tokens(12)) is None
     assert kept.find(tokens(11)) is None
@@ -204,7 +198,7 @@ async def test_sliding_window_is_taken_whole_or_not_at_all() -> None:
 async def test_what_is_found_may_be_written_to() -> None:
     kept = PrefixCache(2**30)
     for kind in (KVCache, RotatingKVCache):
-        kept.put(tokens(20), caches(20, kind))
+        kept.put(tokens(20), filled(20, kind))
         for _ in range(2):
             found = kept.find([*tokens(20), 300])
             assert found is not None
