@@ -39,7 +39,7 @@ _WORTH_SHARING = 64
 
 
 class Row:
-    """One text being generated. Lives on the event loop; `uid` and `constraint` belong to the engine thread.
+    """One text being generated. Lives on the event loop; `uid`, `fork` and `constraint` belong to the engine thread.
 
     `cached_tokens` of the prompt were known; it is right once a token has come. `prefill` is how much was read.
     """
@@ -48,6 +48,8 @@ class Row:
         self.work = work
         self.constraint = None if work.grammar is None else Constraint(work.grammar)
         self.uid = -1
+        # So much of what is to be read is kept when it was read; 0 is nothing.
+        self.fork = 0
         self.cached_tokens = 0
         self.prefill = Prefill(done=0, total=len(work.prompt))
         # One for each token that `take` returns, if they were asked for.
@@ -173,7 +175,8 @@ class TextBatch:
         prefix = self._prefixes.find(row.work.prompt)
         row.cached_tokens = prefix.length if prefix else 0
         self._prefixes.trim_to(self._kv_bytes - self._need(generator, row))
-        row.uid = _insert(generator, row.work, prefix, row.constraint)
+        row.fork = _worth(self._prefixes.fork(row.work.prompt) - row.cached_tokens)
+        row.uid = _insert(generator, row.work, prefix, row.constraint, row.fork)
         self._rows[row.uid] = row
 
     def _let_in(self, generator: BatchGenerator) -> None:
@@ -242,10 +245,14 @@ class TextBatch:
         read: list[PromptProcessingBatch.Response],
         responses: list[GenerationBatch.Response],
     ) -> None:
-        """Keep the long prompts that were just read, for those who come meanwhile, and the texts that have ended."""
+        """Keep the long prompts that were just read, for those who come meanwhile, and the texts that have ended.
+
+        Of a prompt that parts from an earlier one, what they have in common is kept too.
+        """
         if not self._prefixes.is_on:
             return
-        fresh = [each.uid for each in read if each.end_of_prompt and each.progress[1] >= _WORTH_SHARING]
+        fresh = [each.uid for each in read if each.end_of_prompt and _worth(each.progress[1])]
+        fresh += [each.uid for each in read if each.end_of_segment and each.progress[0] == self._rows[each.uid].fork]
         if fresh:
             for caches, tokens in generator.extract_cache(fresh).values():
                 self._prefixes.put(tokens, caches)
@@ -331,16 +338,27 @@ def is_broken(faults: Collection[float]) -> bool:
     return len(faults) >= _MAX_FAULTS and max(faults) - min(faults) <= _FAULT_WINDOW
 
 
+def _worth(tokens: int) -> int:
+    """Return `tokens`, or 0 if having read them is not worth sharing."""
+    return tokens if tokens >= _WORTH_SHARING else 0
+
+
 def _insert(
-    generator: BatchGenerator, work: TextWork, prefix: Prefix | None = None, constraint: Constraint | None = None
+    generator: BatchGenerator,
+    work: TextWork,
+    prefix: Prefix | None = None,
+    constraint: Constraint | None = None,
+    fork: int = 0,
 ) -> int:
+    """Let `work` into the batch. It is known up to `prefix`; the reading stops once, `fork` tokens after that."""
     known = prefix.length if prefix else 0
     processors = logits_processors(work.penalties, len(work.prompt))
     if constraint is not None:
         # The last, so that nothing raises what it forbids.
         processors.append(constraint)
-    (uid,) = generator.insert(
-        [work.prompt[known:]],
+    unread = work.prompt[known:]
+    (uid,) = generator.insert_segments(
+        [[unread[:fork], unread[fork:]]],
         caches=[prefix.caches] if prefix else None,
         all_tokens=[work.prompt[:known]],
         max_tokens=[work.max_tokens],
