@@ -11,13 +11,13 @@ import traceback
 from collections import deque
 from collections.abc import Collection, Iterable
 from functools import partial
-from operator import itemgetter
 
 import mlx.core as mx
 import structlog
 from mlx_lm.generate import BatchGenerator, GenerationBatch, PromptProcessingBatch
 
 from actors.engines.text_grammar import Constraint
+from actors.engines.text_growth import Growth
 from actors.engines.text_logprobs import Scores, read_scores
 from actors.engines.text_model import TextLimits, TextModel
 from actors.engines.text_prefix import Prefix, PrefixCache, default_bytes
@@ -38,24 +38,19 @@ _FAULT_WINDOW = 60.0
 # Tokens read; a shorter prompt is kept only when its row ends.
 _WORTH_SHARING = 64
 
-# Steps from one look at the memory to the next: it grows by 256 tokens at a time.
-_LOOK_EVERY = 64
-
 
 class Row:
-    """One text being generated. Lives on the event loop; all up to `constraint` belongs to the engine thread.
+    """One text being generated. Lives on the event loop; `uid`, `fork` and `constraint` belong to the engine thread.
 
     `cached_tokens` of the prompt were known; it is right once a token has come. `prefill` is how much was read.
     """
 
     def __init__(self, work: TextWork) -> None:
         self.work = work
+        self.constraint = None if work.grammar is None else Constraint(work.grammar)
         self.uid = -1
         # So much of what is to be read is kept when it was read; 0 is nothing.
         self.fork = 0
-        # In tokens, counted at each look at the memory.
-        self.written = 0
-        self.constraint = None if work.grammar is None else Constraint(work.grammar)
         self.cached_tokens = 0
         self.prefill = Prefill(done=0, total=len(work.prompt))
         # One for each token that `take` returns, if they were asked for.
@@ -120,10 +115,10 @@ class TextBatch:
         self._waiting: deque[Row] = deque()
         self._kv_cost = model.kv_cost
         self._kv_bytes = model.kv_bytes
+        self._growth = Growth(model.kv_bytes)
         self._prefixes = PrefixCache(default_bytes() if limits.prefix_bytes is None else limits.prefix_bytes)
         self._prefix_files = files if self._prefixes.is_on else None
         self._is_stepping = False
-        self._steps = 0
         self._progress = Progress(limits.progress_interval)
         self._faults: deque[float] = deque(maxlen=_MAX_FAULTS)
         self.is_broken = False
@@ -212,9 +207,9 @@ class TextBatch:
             return
         read, responses = self._generator.next()
         responses = [each for each in responses if not self._has_left_grammar(self._generator, each.uid)]
-        self._steps += 1
-        if self._steps % _LOOK_EVERY == 0:
-            self._bound(self._generator, responses)
+        if self._growth.is_due():
+            reserved = {uid: row.work.reserved for uid, row in self._rows.items()}
+            self._growth.bound(self._generator, responses, reserved, self._prefixes)
         tokens = [(self._rows[each.uid], each.token, each.finish_reason) for each in responses]
         for response in responses:
             row = self._rows[response.uid]
@@ -232,24 +227,6 @@ class TextBatch:
         if self._waiting:
             self._let_in(self._generator)
         self._thread.submit(self._step, self._recover)
-
-    def _bound(self, generator: BatchGenerator, responses: list[GenerationBatch.Response]) -> None:
-        """End texts that have outgrown what was reserved for them, the longest first, until the rest fits."""
-        outgrown = []
-        for response in responses:
-            row = self._rows[response.uid]
-            row.written += _LOOK_EVERY
-            length = len(row.work.prompt) + row.written
-            if response.finish_reason is None and length > row.work.reserved + _LOOK_EVERY:
-                outgrown.append((length, response))
-        outgrown.sort(key=itemgetter(0))
-        # What is kept of earlier texts gives way first.
-        self._prefixes.trim_to(self._kv_bytes - int(generator.prompt_cache_nbytes))
-        while outgrown and generator.prompt_cache_nbytes > self._kv_bytes:
-            _, response = outgrown.pop()
-            left = generator.remove([response.uid], return_prompt_caches=True)
-            response.prompt_cache, response.all_tokens = left[response.uid]
-            response.finish_reason = "length"
 
     def _tell_progress(self, read: list[PromptProcessingBatch.Response]) -> None:
         for each in self._progress.due(read, time.monotonic()):
