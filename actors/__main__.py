@@ -88,11 +88,12 @@ def _core(bus: Bus, config: Configuration, instance: str) -> tuple[Child, ...]:
 
 async def _model(bus: Bus, config: Configuration, entry: ModelEntry, instance: str) -> None:
     from actors import host, recorder  # noqa: PLC0415 - only its own process needs them
-    from actors.capabilities import capability  # noqa: PLC0415 - the same
+    from actors.capabilities import ModelFiles, capability  # noqa: PLC0415 - the same
 
     recording = recorder.Recorder(EventLog(bus))
     folder, draft = await asyncio.to_thread(lambda: (model_folder(entry), draft_folder(entry)))
-    part = capability(entry, folder, draft, config.actors)
+    files = ModelFiles(model=folder, draft=draft, state=config.bus.state)
+    part = capability(entry, files, config.actors)
     hosted = host.Host(bus, entry, part, config.actors, instance)
     async with supervising(recorder.child(recording)):
         # Not restarted in here: nobody knows in which state a crash leaves mlx, so it ends the process.

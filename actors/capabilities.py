@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any, assert_never
+from urllib.parse import quote
 
 from msgspec import Struct
 
@@ -25,8 +26,16 @@ class Capability(Struct, frozen=True):
     beside: tuple[tuple[Subject[Any, Any], Receive[Any, Any]], ...] = ()
 
 
-def capability(entry: ModelEntry, folder: Path, draft: Path | None, config: ActorsConfig) -> Capability:
-    """Return what serves `entry` from its `folder`, and that of its draft model.
+class ModelFiles(Struct, frozen=True, kw_only=True):
+    """The folders of one model: its own files, those of its draft model, and where it may keep something."""
+
+    model: Path
+    draft: Path | None
+    state: Path
+
+
+def capability(entry: ModelEntry, files: ModelFiles, config: ActorsConfig) -> Capability:
+    """Return what serves `entry` from its `files`.
 
     Imports the engine's libraries, so call it in the model's own process.
     """
@@ -39,15 +48,18 @@ def capability(entry: ModelEntry, folder: Path, draft: Path | None, config: Acto
                 max_batch=entry.concurrency or config.default_concurrency,
                 context_length=entry.context_length,
                 warmup=config.warmup,
-                draft=draft,
+                draft=files.draft,
                 prefix_bytes=_first_said(entry.prefix_cache_bytes, config.prefix_cache_bytes),
+                prefix_folder=files.state / "prefixes" / quote(entry.id, safe="")
+                if config.prefix_cache_on_disk
+                else None,
                 kv_bytes=_first_said(entry.kv_cache_bytes, config.kv_cache_bytes),
             )
-            return chat_capability(TextEngine(folder, limits))
+            return chat_capability(TextEngine(files.model, limits))
         case "embeddings":
             from actors.engines.embeddings import EmbeddingEngine, EmbeddingLimits  # noqa: PLC0415 - the same
 
-            return embeddings_capability(EmbeddingEngine(folder, EmbeddingLimits(warmup=config.warmup)))
+            return embeddings_capability(EmbeddingEngine(files.model, EmbeddingLimits(warmup=config.warmup)))
         case _:
             assert_never(entry.kind)
 

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from actors.engines.engine import ChatEngine
 from actors.engines.messages import text_of
+from bus.frames import Prefill
 from bus.messages.chat import ChatChunk, ChatRequest
 from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
 from bus.serve import Caller
@@ -35,8 +36,11 @@ class ChatActor(Generic[WorkT]):
             return self._engine.prepare(request)
         return await asyncio.to_thread(self._engine.prepare, request)
 
-    async def receive(self, work: WorkT) -> AsyncGenerator[ChatChunk]:
-        """Yield the continuation; closing frees its place in the batch."""
+    async def receive(self, work: WorkT) -> AsyncGenerator[ChatChunk | Prefill]:
+        """Yield the continuation, and before that how much of a long prompt was read.
+
+        Closing frees its place in the batch.
+        """
         async with aclosing(self._engine.generate(work)) as chunks:
             async for chunk in chunks:
                 yield chunk

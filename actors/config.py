@@ -16,8 +16,10 @@ class ActorsConfig(msgspec.Struct, frozen=True, kw_only=True):
     default_concurrency: Positive = 32
     max_queue_size: Annotated[int, msgspec.Meta(ge=0)] = 100
     queue_timeout: Seconds = 300.0
+    step_timeout: Seconds = 300.0
     warmup: bool = True
     prefix_cache_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    prefix_cache_on_disk: bool = False
     kv_cache_bytes: Positive | None = None
     job_ttl_days: Positive = 7
     job_max_attempts: Positive = 5
@@ -59,8 +61,10 @@ VARIABLES = {
     "DEFAULT_CONCURRENCY": "default_concurrency",
     "MAX_QUEUE_SIZE": "max_queue_size",
     "QUEUE_TIMEOUT_SECONDS": "queue_timeout",
+    "STEP_TIMEOUT_SECONDS": "step_timeout",
     "MLX_WARMUP": "warmup",
     "PREFIX_CACHE_BYTES": "prefix_cache_bytes",
+    "PREFIX_CACHE_ON_DISK": "prefix_cache_on_disk",
     "KV_CACHE_BYTES": "kv_cache_bytes",
     "JOB_TTL_DAYS": "job_ttl_days",
     "JOB_MAX_ATTEMPTS": "job_max_attempts",

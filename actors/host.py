@@ -20,6 +20,7 @@ from actors.config import ActorsConfig, ModelEntry
 from actors.mailbox import Finished, Limits, Mailbox
 from actors.recorder import Recorder
 from actors.supervisor import Child, supervise_all
+from actors.watchdog import end_stuck
 from actors.worker import Worker, WorkerConfig
 from actors.worker import child as worker_child
 from bus.blobs import Blobs
@@ -51,7 +52,7 @@ class Host:
         self._recorder: Recorder | None = None
         self._state: InstanceState = "starting"
         self._detail: dict[str, str] = {}
-        self._answered = time.monotonic()
+        self._asked = time.monotonic()
         self._ping: asyncio.Task[None] | None = None
         self._process = psutil.Process()
         limits = Limits(
@@ -134,7 +135,8 @@ class Host:
         )
 
     async def _look(self) -> Heartbeat:
-        return Heartbeat(
+        """Return how this instance stands. Does not return if the engine thread hangs: the process ends."""
+        beat = Heartbeat(
             instance=self._instance,
             role=self._entry.kind,
             state=self._progress(),
@@ -145,6 +147,14 @@ class Host:
             rss_bytes=self._process.memory_info().rss,
             detail=self._detail,
         )
+        if self._state == "ready" and self._silence > self._config.step_timeout:
+            await end_stuck(self._bus, beat, self._silence)
+        return beat
+
+    @property
+    def _silence(self) -> float:
+        """For how long the engine thread has not answered, in seconds: its step, and little else, takes so long."""
+        return time.monotonic() - self._asked
 
     def _progress(self) -> InstanceState:
         """Return the state; `stuck` when the engine thread has not answered for long."""
@@ -153,9 +163,9 @@ class Host:
         if self._ping is None or self._ping.done():
             if self._ping is not None:
                 self._ping.result()  # A broken engine raises here, and the host with it.
-                self._answered = time.monotonic()
+            self._asked = time.monotonic()
             self._ping = asyncio.create_task(self._capability.engine.ping())
-        return "stuck" if time.monotonic() - self._answered > _STUCK else "ready"
+        return "stuck" if self._silence > _STUCK else "ready"
 
     def _finished(self, finished: Finished[Any]) -> None:
         usage = getattr(finished.last, "usage", None)

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from bus.errors import BusError, RefusedError
-from bus.frames import Status
+from bus.frames import Prefill, Status
 from bus.messages.presence import Load
 from bus.serve import Caller
 
@@ -36,8 +36,8 @@ class Actor(Protocol[RequestT_contra, WorkT, ReplyT_co]):
         """Check `request` before it waits. Raises `RefusedError`."""
         ...
 
-    def receive(self, work: WorkT) -> AsyncGenerator[ReplyT_co]:
-        """Answer. Closed when the asker leaves."""
+    def receive(self, work: WorkT) -> AsyncGenerator[ReplyT_co | Prefill]:
+        """Answer, and before that tell how much was read. Closed when the asker leaves."""
         ...
 
 
@@ -114,7 +114,11 @@ class Mailbox(Generic[RequestT, WorkT, ReplyT]):
                     yield Status(instance=self._instance)
                 clock.start()
                 async with aclosing(self._actor.receive(work)) as replies:
-                    async for last in replies:
+                    async for item in replies:
+                        if isinstance(item, Prefill):
+                            yield Status(instance=self._instance, prefill=item)
+                            continue
+                        last = item
                         clock.piece()
                         yield last
             finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 from msgspec import Struct
 
+from actors.watchdog import STUCK
 from bus.ids import new_id
 
 log = structlog.get_logger()
@@ -54,9 +55,15 @@ async def run_process(program: Program) -> None:
     except asyncio.CancelledError:
         await _stop(process, program)
         raise
-    why = f"its process ended with status {status}" if status >= 0 else f"its process was killed by signal {-status}"
+    why = _why(status)
     await program.on_end(instance, why)
     raise ProcessEndedError(f"{program.name}: {why}; see {program.log_path}")
+
+
+def _why(status: int) -> str:
+    if status == STUCK:
+        return "its process ended itself: the engine had hung for longer than step_timeout"
+    return f"its process ended with status {status}" if status >= 0 else f"its process was killed by signal {-status}"
 
 
 async def _stop(process: asyncio.subprocess.Process, program: Program) -> None:

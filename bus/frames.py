@@ -29,11 +29,19 @@ def size(payload: bytes, headers: dict[str, str]) -> int:
     return len("NATS/1.0\r\n\r\n") + lines + len(payload)
 
 
+class Prefill(Struct, frozen=True, kw_only=True):
+    """How much of a long prompt has been read: `done` of `total` tokens."""
+
+    done: int
+    total: int
+
+
 class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a request stands before its answer: `position` 0 runs, 1 is next."""
+    """How a request stands before its answer: `position` 0 runs, 1 is next. `prefill` comes while it is read."""
 
     instance: str
     position: int = 0
+    prefill: Prefill | None = None
 
 
 class Frame(Struct, Generic[DataT], frozen=True, kw_only=True, omit_defaults=True):

@@ -136,7 +136,7 @@ async def relay(
         try:
             async for item in answer:
                 if isinstance(item, Status):
-                    await stream.wait_at(item.position)
+                    await stream.wait_at(item.position, item.prefill)
                     continue
                 last = item
                 frames += encode(item)

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from aiohttp import web
 
 from bus.errors import Failure
+from bus.frames import Prefill
 from http_edge.context import CONFIG
 from http_edge.errors import error_body, format_of
 
@@ -47,10 +48,15 @@ class EventStream:
             raise ConnectionResetError("The client has stopped reading.") from error
         self._written_at = self._clock()
 
-    async def wait_at(self, position: int) -> None:
-        """Tell that the request is number `position` of those waiting; 0 runs. Said again until a frame comes."""
+    async def wait_at(self, position: int, prefill: Prefill | None = None) -> None:
+        """Tell that the request is number `position` of those waiting; 0 runs, and `prefill` was read of its prompt.
+
+        Said again until a frame comes.
+        """
         self._note = f"queued {position}" if position else "working"
-        if position:
+        if prefill is not None:
+            self._note = f"prefill {prefill.done}/{prefill.total}"
+        if position or prefill is not None:
             await self._comment()
         elif not self.response.prepared:
             await self._open()

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
+from bus.frames import Prefill
 from bus.messages.chat import ChatChunk, ChatRequest
 from bus.messages.embeddings import EmbedChunk, EmbedRequest
 from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
@@ -38,8 +39,11 @@ class ChatEngine(Protocol[WorkT]):
         """Return `request` as tokens. Raises `RefusedError` if this model cannot honour it."""
         ...
 
-    def generate(self, work: WorkT) -> AsyncGenerator[ChatChunk]:
-        """Yield the continuation. Closing the generator frees its place in the batch within a step."""
+    def generate(self, work: WorkT) -> AsyncGenerator[ChatChunk | Prefill]:
+        """Yield the continuation, and before that how much of a long prompt was read.
+
+        Closing the generator frees its place in the batch within a step.
+        """
         ...
 
     def tokenize(self, request: TokenizeRequest) -> Tokens:

@@ -18,10 +18,12 @@ from actors.engines.text_batch import Row, TextBatch
 from actors.engines.text_dialect import Dialect
 from actors.engines.text_logprobs import LogprobLine, Scores
 from actors.engines.text_model import TextLimits, TextModel, load_model
+from actors.engines.text_prefix_files import PrefixFiles
 from actors.engines.text_prompt import PromptReader, TextWork
 from actors.engines.text_split import FormSplitter, Splitter, splitter_of
 from actors.engines.thread import EngineThread
 from bus.errors import LostError
+from bus.frames import Prefill
 from bus.messages.chat import ChatChunk, ChatRequest, FinishReason, TokenLogprob, Usage
 from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
 
@@ -61,8 +63,11 @@ class TextEngine:
         """Return `request` as tokens. Raises `RefusedError` if this model cannot honour it."""
         return self._loaded().reader.read(request)
 
-    async def generate(self, work: TextWork) -> AsyncGenerator[ChatChunk]:
-        """Yield the continuation. Closing the generator frees its place in the batch within a step."""
+    async def generate(self, work: TextWork) -> AsyncGenerator[ChatChunk | Prefill]:
+        """Yield the continuation, and before that how much of a long prompt was read.
+
+        Closing the generator frees its place in the batch within a step.
+        """
         parts = self._loaded()
         row = Row(work)
         splitter = splitter_of(parts.dialect, work)
@@ -73,6 +78,9 @@ class TextEngine:
         try:
             while speech.finish_reason is None:
                 tokens, finish_reason = await row.take()
+                if not tokens:
+                    yield row.prefill
+                    continue
                 scores = [row.scores.popleft() for _ in tokens] if speech.line else []
                 said = speech.say(tokens, finish_reason, scores)
                 if speech.finish_reason is None and said != _NOTHING:
@@ -110,12 +118,14 @@ class TextEngine:
 
     def _assemble(self, model: TextModel) -> _Parts:
         dialect = Dialect(model.tokenizer)
+        folder = self._limits.prefix_folder
+        files = None if folder is None else PrefixFiles(folder, self._path, model.facts.dtype)
         return _Parts(
             tokenizer=model.tokenizer,
             dialect=dialect,
             token_bytes=model.token_bytes,
             reader=PromptReader(model, self._limits, dialect),
-            batch=TextBatch(model, self._limits, self._thread),
+            batch=TextBatch(model, self._limits, self._thread, files),
         )
 
     def _loaded(self) -> _Parts:

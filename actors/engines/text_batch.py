@@ -17,14 +17,18 @@ import structlog
 from mlx_lm.generate import BatchGenerator, GenerationBatch, PromptProcessingBatch
 
 from actors.engines.text_grammar import Constraint
+from actors.engines.text_growth import Growth
 from actors.engines.text_logprobs import Scores, read_scores
 from actors.engines.text_model import TextLimits, TextModel
 from actors.engines.text_prefix import Prefix, PrefixCache, default_bytes
+from actors.engines.text_prefix_files import PrefixFiles
+from actors.engines.text_progress import Progress
 from actors.engines.text_prompt import TextWork
 from actors.engines.text_sampling import Penalties, Sampling, logits_processors, sampler
 from actors.engines.text_speculative import Alone, Draft
 from actors.engines.thread import EngineThread
 from bus.errors import Code, Failure, LostError, RefusedError
+from bus.frames import Prefill
 from bus.messages.chat import FinishReason
 
 log = structlog.get_logger()
@@ -37,16 +41,19 @@ _WORTH_SHARING = 64
 
 
 class Row:
-    """One text being generated. Lives on the event loop; `uid` and `constraint` belong to the engine thread.
+    """One text being generated. Lives on the event loop; `uid`, `fork` and `constraint` belong to the engine thread.
 
-    `cached_tokens` of the prompt were known; it is right once a token has come.
+    `cached_tokens` of the prompt were known; it is right once a token has come. `prefill` is how much was read.
     """
 
     def __init__(self, work: TextWork) -> None:
         self.work = work
         self.constraint = None if work.grammar is None else Constraint(work.grammar)
         self.uid = -1
+        # So much of what is to be read is kept when it was read; 0 is nothing.
+        self.fork = 0
         self.cached_tokens = 0
+        self.prefill = Prefill(done=0, total=len(work.prompt))
         # One for each token that `take` returns, if they were asked for.
         self.scores: deque[Scores] = deque()
         self.is_draftable = work.is_plain
@@ -58,7 +65,7 @@ class Row:
     async def take(self) -> tuple[list[int], FinishReason | None]:
         """Wait for tokens and return all that have come, with the reason if they are the last.
 
-        Raises what the row failed with.
+        Without tokens there is news in `prefill`. Raises what the row failed with.
         """
         if not self._tokens and self._failure is None:
             self._arrival = asyncio.get_running_loop().create_future()
@@ -73,6 +80,11 @@ class Row:
         """Hand over one token."""
         self._tokens.append(token)
         self._finish_reason = finish_reason
+        self._wake()
+
+    def tell(self, prefill: Prefill) -> None:
+        """Hand over how much was read."""
+        self.prefill = prefill
         self._wake()
 
     def fail(self, failure: Failure) -> None:
@@ -91,7 +103,9 @@ class TextBatch:
     `add` and `remove` are called on the event loop; `open` and `close` are jobs for the engine thread.
     """
 
-    def __init__(self, model: TextModel, limits: TextLimits, thread: EngineThread) -> None:
+    def __init__(
+        self, model: TextModel, limits: TextLimits, thread: EngineThread, files: PrefixFiles | None = None
+    ) -> None:
         self._model = model.model
         self._stop_ids = frozenset(model.tokenizer.eos_token_ids)
         self._limits = limits
@@ -103,11 +117,14 @@ class TextBatch:
         self._waiting: deque[Row] = deque()
         self._kv_cost = model.kv_cost
         self._kv_bytes = model.kv_bytes
+        self._growth = Growth(model.kv_bytes)
         self._prefixes = PrefixCache(default_bytes() if limits.prefix_bytes is None else limits.prefix_bytes)
+        self._prefix_files = files if self._prefixes.is_on else None
         self._draft = model.draft
         # The only row, while it is written with the draft model and not by the generator.
         self._alone: tuple[Row, Alone] | None = None
         self._is_stepping = False
+        self._progress = Progress(limits.progress_interval)
         self._faults: deque[float] = deque(maxlen=_MAX_FAULTS)
         self.is_broken = False
 
@@ -116,11 +133,15 @@ class TextBatch:
         self._generator = self._build()
         if self._limits.warmup:
             self._warm_up(self._generator)
+        if self._prefix_files is not None:
+            self._prefix_files.load(self._prefixes)
 
     def close(self) -> None:
         """Refuse the unfinished rows as `restarting` and free the model."""
         self._fail(self._drop_rows(), "restarting", "The model is being unloaded.")
         self._drop_generator()
+        if self._prefix_files is not None:
+            self._prefix_files.save(self._prefixes)
         self._prefixes.trim_to(0)
         del self._model, self._draft
         gc.collect()
@@ -163,7 +184,8 @@ class TextBatch:
         prefix = self._prefixes.find(row.work.prompt)
         row.cached_tokens = prefix.length if prefix else 0
         self._prefixes.trim_to(self._kv_bytes - self._need(generator, row))
-        row.uid = _insert(generator, row.work, row.work.prompt, prefix, row.constraint)
+        row.fork = _worth(self._prefixes.fork(row.work.prompt) - row.cached_tokens)
+        row.uid = _insert(generator, row.work, row.work.prompt, prefix, row.constraint, row.fork)
         self._rows[row.uid] = row
 
     def _let_in(self, generator: BatchGenerator) -> None:
@@ -198,16 +220,18 @@ class TextBatch:
             return
         read, responses = self._generator.next()
         responses = [each for each in responses if not self._has_left_grammar(self._generator, each.uid)]
+        if self._growth.is_due():
+            reserved = {uid: row.work.reserved for uid, row in self._rows.items()}
+            self._growth.bound(self._generator, responses, reserved, self._prefixes)
         tokens = [(self._rows[each.uid], each.token, each.finish_reason) for each in responses]
         for response in responses:
-            row = self._rows[response.uid]
-            if row.work.top_logprobs is not None:
-                scores = read_scores(response.logprobs, response.token, row.work.top_logprobs)
-                self._loop.call_soon_threadsafe(row.scores.append, scores)
+            self._tell_scores(response)
             if response.finish_reason is not None:
                 del self._rows[response.uid]
         if tokens:
             self._loop.call_soon_threadsafe(_hand_over, tokens)
+        if read:
+            self._tell_progress(read)
         # After the tokens are on their way.
         self._keep(self._generator, read, responses)
         if self._waiting:
@@ -255,6 +279,18 @@ class TextBatch:
             alone.end()
             self._prefixes.put(alone.tokens[:-1], alone.caches)
 
+    def _tell_scores(self, response: GenerationBatch.Response) -> None:
+        row = self._rows[response.uid]
+        if row.work.top_logprobs is not None:
+            scores = read_scores(response.logprobs, response.token, row.work.top_logprobs)
+            self._loop.call_soon_threadsafe(row.scores.append, scores)
+
+    def _tell_progress(self, read: list[PromptProcessingBatch.Response]) -> None:
+        for each in self._progress.due(read, time.monotonic()):
+            row = self._rows[each.uid]
+            done = row.cached_tokens + each.progress[0]
+            self._loop.call_soon_threadsafe(row.tell, Prefill(done=done, total=len(row.work.prompt)))
+
     def _has_left_grammar(self, generator: BatchGenerator, uid: int) -> bool:
         """End a row whose grammar became too much to follow, for what it says now is not kept to it."""
         row = self._rows[uid]
@@ -271,10 +307,14 @@ class TextBatch:
         read: list[PromptProcessingBatch.Response],
         responses: list[GenerationBatch.Response],
     ) -> None:
-        """Keep the long prompts that were just read, for those who come meanwhile, and the texts that have ended."""
+        """Keep the long prompts that were just read, for those who come meanwhile, and the texts that have ended.
+
+        Of a prompt that parts from an earlier one, what they have in common is kept too.
+        """
         if not self._prefixes.is_on:
             return
-        fresh = [each.uid for each in read if each.end_of_prompt and each.progress[1] >= _WORTH_SHARING]
+        fresh = [each.uid for each in read if each.end_of_prompt and _worth(each.progress[1])]
+        fresh += [each.uid for each in read if each.end_of_segment and each.progress[0] == self._rows[each.uid].fork]
         if fresh:
             for caches, tokens in generator.extract_cache(fresh).values():
                 self._prefixes.put(tokens, caches)
@@ -361,21 +401,31 @@ def is_broken(faults: Collection[float]) -> bool:
     return len(faults) >= _MAX_FAULTS and max(faults) - min(faults) <= _FAULT_WINDOW
 
 
+def _worth(tokens: int) -> int:
+    """Return `tokens`, or 0 if having read them is not worth sharing."""
+    return tokens if tokens >= _WORTH_SHARING else 0
+
+
 def _insert(
     generator: BatchGenerator,
     work: TextWork,
     tokens: list[int],
     prefix: Prefix | None = None,
     constraint: Constraint | None = None,
+    fork: int = 0,
 ) -> int:
-    """Have `tokens` continued: the prompt of `work`, and what was written already."""
+    """Have `tokens` continued: the prompt of `work`, and what was written already.
+
+    They are known up to `prefix`; the reading stops once, `fork` tokens after that.
+    """
     known = prefix.length if prefix else 0
     processors = logits_processors(work.penalties, len(work.prompt))
     if constraint is not None:
         # The last, so that nothing raises what it forbids.
         processors.append(constraint)
-    (uid,) = generator.insert(
-        [tokens[known:]],
+    unread = tokens[known:]
+    (uid,) = generator.insert_segments(
+        [[unread[:fork], unread[fork:]]],
         caches=[prefix.caches] if prefix else None,
         all_tokens=[tokens[:known]],
         max_tokens=[work.max_tokens - (len(tokens) - len(work.prompt))],

@@ -26,6 +26,8 @@ class TextLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much a text engine takes on. `None` leaves it to the engine, or to the model.
 
     `draft` is the folder of a small model that speeds a single text up.
+    With a `prefix_folder`, what a prefix cache keeps is there while the model is not loaded.
+    While long prompts are read, news of it comes every `progress_interval` seconds.
     """
 
     max_batch: int = 32
@@ -34,9 +36,11 @@ class TextLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     context_length: int | None = None
     default_max_tokens: int | None = None
     prefix_bytes: int | None = None
+    prefix_folder: Path | None = None
     kv_bytes: int | None = None
     draft: Path | None = None
     warmup: bool = True
+    progress_interval: float = 0.5
 
 
 class Defaults(Struct, frozen=True, kw_only=True):

@@ -57,6 +57,11 @@ class PrefixCache:
         """Whether anything can be kept."""
         return self._max_bytes > 0
 
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """What is kept, least used first."""
+        return tuple(self._entries.values())
+
     def find(self, prompt: list[int]) -> Prefix | None:
         """Return the longest known beginning of `prompt`, without its last token: something is left to be read."""
         wanted = np.array(prompt[:-1], dtype=np.int32)
@@ -69,6 +74,15 @@ class PrefixCache:
             return None
         self._entries.move_to_end(best)
         return Prefix(length, _beginning(self._entries[best], length))
+
+    def fork(self, prompt: list[int]) -> int:
+        """Return where `prompt` parts from what can only be taken whole, in tokens; 0 if there is none of that.
+
+        What was read up to there is worth keeping: two prompts began with it, so a third may.
+        """
+        wanted = np.array(prompt[:-1], dtype=np.int32)
+        whole = (entry.tokens for entry in self._entries.values() if not entry.is_divisible)
+        return max((_common(tokens, wanted) for tokens in whole), default=0)
 
     def put(self, tokens: list[int], caches: list[Any]) -> None:
         """Keep `caches`, which hold exactly `tokens`. What says the same, or less, goes."""

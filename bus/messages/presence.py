@@ -22,7 +22,8 @@ class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An instance is alive; `state` is `ready` only while its engine makes progress.
 
     `role` is the kind of actor (chat, embeddings, core, historian, edge …). The supervisor says `down` once of an
-    instance whose process has ended, and `failed` of one that it has given up. Bytes are of memory.
+    instance whose process has ended, as does a process that ends itself, and `failed` of one that it has given up.
+    Bytes are of memory.
     """
 
     instance: str

@@ -1,21 +1,27 @@
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
-import msgspec
 import pytest
 import pytest_asyncio
+from msgspec import structs
 
+from actors.chat import ChatActor
 from actors.engines.text import TextEngine
 from actors.engines.text_batch import TextBatch
 from actors.engines.text_memory import KvCost, _Layers
 from actors.engines.text_model import TextLimits
+from actors.engines.text_prompt import TextWork
 from actors.engines.text_sampling import Sampling
+from actors.mailbox import Finished, Limits, Mailbox
 from bus.errors import BusError, RefusedError
 from bus.messages.chat import ChatChunk, ChatRequest
+from bus.serve import Caller
 from tests.support import tiny_models
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -42,6 +48,10 @@ def greedy(prompt: tuple[int, ...], max_tokens: int | None = 24) -> ChatRequest:
 def batch(engine: TextEngine) -> TextBatch:
     assert engine._parts is not None
     return engine._parts.batch
+
+
+def endless(prompt: range, max_tokens: int) -> ChatRequest:
+    return ChatRequest(prompt=tuple(prompt), max_tokens=max_tokens, temperature=0, logit_bias={1: -100.0})
 
 
 async def text(engine: TextEngine, request: ChatRequest) -> str:
@@ -147,7 +157,7 @@ async def test_row_that_leaves_while_it_waits_gives_up_its_turn(engine: TextEngi
 
 @pytest.mark.parametrize("how", ["unload", "fault"])
 async def test_rows_that_wait_are_told_when_nothing_comes(engine: TextEngine, how: str) -> None:
-    broken = msgspec.structs.replace(
+    broken = structs.replace(
         engine.prepare(greedy((2, 3), 1900)), sampling=Sampling(top_k=10**6 if how == "fault" else 0)
     )
     rows = [asyncio.create_task(drain(engine.generate(broken)))]
@@ -164,6 +174,28 @@ async def test_rows_that_wait_are_told_when_nothing_comes(engine: TextEngine, ho
     assert len([error for error in errors if isinstance(error, BusError)]) == 3
 
 
+async def test_longest_text_ends_when_several_outgrow_what_was_reserved_for_them(engine: TextEngine) -> None:
+    def unlimited(prompt: range, max_tokens: int = 600) -> TextWork:
+        return structs.replace(engine.prepare(endless(prompt, max_tokens)), reserved=len(prompt))
+
+    async def one(work: TextWork) -> tuple[str, int]:
+        chunks = [chunk async for chunk in engine.generate(work)]
+        assert chunks[-1].finish_reason == "length"
+        assert chunks[-1].usage is not None
+        return "".join(chunk.text for chunk in chunks), chunks[-1].usage.completion_tokens
+
+    alone, _ = await one(unlimited(range(2, 402), 400))
+    async with asyncio.TaskGroup() as group:
+        works = (engine.prepare(endless(range(300, 302), 500)), unlimited(range(2, 402)), unlimited(range(100, 490)))
+        said, longest, other = [group.create_task(one(work)) for work in works]
+
+    # Three rows fit up to 512 tokens or a few more, and two up to 1,024.
+    text, written = longest.result()
+    assert 100 < written < 400
+    assert alone.startswith(text)
+    assert [said.result()[1], other.result()[1]] == [500, 600]
+
+
 async def test_what_is_kept_of_earlier_texts_makes_room_for_the_batch(engine: TextEngine) -> None:
     for first in range(2, 12):
         await text(engine, greedy(tuple(range(first, 200)), 2))
@@ -176,32 +208,55 @@ async def test_what_is_kept_of_earlier_texts_makes_room_for_the_batch(engine: Te
     assert batch(engine)._prefixes.find(list(range(2, 200))) is None
 
 
-async def test_memory_is_flat_after_300_texts_that_ended_left_or_failed(engine: TextEngine) -> None:
+class Faulty:
+    """The chat actor, but the requests with this seed break the engine."""
+
+    SEED = 666
+
+    def __init__(self, engine: TextEngine) -> None:
+        self._actor = ChatActor(engine)
+        self.receive = self._actor.receive
+
+    async def prepare(self, request: ChatRequest) -> TextWork:
+        work = await self._actor.prepare(request)
+        return structs.replace(work, sampling=Sampling(top_k=10**6)) if request.seed == self.SEED else work
+
+
+async def test_memory_and_places_are_flat_after_1000_texts_that_ended_left_or_failed(engine: TextEngine) -> None:
+    finished: list[Finished[ChatChunk]] = []
+    limits = Limits(concurrency=16, max_queue=1000)
+    mailbox = Mailbox(Faulty(engine), limits, finished.append, "test-1")
     chance = random.Random(4)  # noqa: S311 - the same mixture each time
-    await _mixed(engine, chance, 60)
+    await _mixed(mailbox, chance, 200)
     before = await _resting(engine)
 
-    await _mixed(engine, chance, 300)
+    await _mixed(mailbox, chance, 1000)
     after = await _resting(engine)
 
+    outcomes = Counter(each.outcome for each in finished)
+    assert outcomes.total() == 1200
+    assert min(outcomes[each] for each in ("completed", "cancelled", "context_length_exceeded")) > 50
+    assert outcomes["internal_error"] >= 2
+    assert (mailbox.load.running, mailbox.load.queued) == (0, 0)
     assert batch(engine)._rows == {}
     assert not batch(engine)._waiting
+    assert batch(engine)._prefixes.nbytes == sum(each.nbytes for each in batch(engine)._prefixes.entries) <= 2 * LONG
     assert after <= before + 2**16
 
 
-async def _mixed(engine: TextEngine, chance: random.Random, count: int) -> None:
-    gate = asyncio.Semaphore(12)
-
+async def _mixed(mailbox: Mailbox[Any, Any, Any], chance: random.Random, count: int) -> None:
     async def one(number: int) -> None:
-        prompt = tuple(chance.randrange(2, 500) for _ in range(chance.randrange(1, 300)))
-        work = engine.prepare(greedy(prompt, chance.randrange(1, 40)))
+        kind = chance.choices(("ends", "leaves early", "leaves late", "is refused"), (60, 15, 15, 10))[0]
+        prompt = tuple(chance.randrange(2, 500) for _ in range(chance.randrange(1, 60)))
+        request = greedy(prompt, 5000 if kind == "is refused" else chance.randrange(1, 12))
         if number == count // 2:
-            work = msgspec.structs.replace(work, sampling=Sampling(top_k=10**6))
-        leaves = chance.random() < 0.3
+            request = structs.replace(request, max_tokens=4, seed=Faulty.SEED)
         # A row that fails takes its neighbours along.
-        async with gate, aclosing(engine.generate(work)) as chunks:
-            with suppress(RefusedError):
-                await (anext(chunks) if leaves else drain(chunks))
+        with suppress(RefusedError):
+            async with aclosing(mailbox.receive(request, Caller(request_id=str(number)))) as items:
+                async for item in items:
+                    if kind == "leaves early" or (kind == "leaves late" and isinstance(item, ChatChunk)):
+                        break
 
     await asyncio.gather(*map(one, range(count)))
 

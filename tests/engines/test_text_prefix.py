@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 import pytest_asyncio
-from mlx.utils import tree_map
+from mlx.utils import tree_flatten, tree_map
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models import gemma3_text
 from mlx_lm.models.cache import KVCache, RotatingKVCache
@@ -16,6 +17,8 @@ from actors.engines.text import TextEngine
 from actors.engines.text_model import TextLimits
 from actors.engines.text_prefix import PrefixCache
 from bus.messages.chat import ChatRequest, Message
+from tests.support import tiny_models
+from tests.support.caches import filled
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -143,30 +146,23 @@ async def test_nothing_is_kept_with_a_size_of_0(forgetful: TextEngine) -> None:
         assert (await answer(forgetful, greedy(LONG)))[1] == 0
 
 
-def caches(length: int, kind: type[KVCache] | type[RotatingKVCache] = KVCache) -> list[Any]:
-    made = [KVCache() if kind is KVCache else RotatingKVCache(16) for _ in range(2)]
-    for cache in made:
-        cache.update_and_fetch(mx.ones((1, 1, length, 4)), mx.ones((1, 1, length, 4)))
-    return made
-
-
 def tokens(length: int, first: int = 0) -> list[int]:
     return [first, *range(1, length)]
 
 
 def size(length: int) -> int:
     kept = PrefixCache(2**30)
-    kept.put(tokens(length), caches(length))
+    kept.put(tokens(length), filled(length))
     return kept.nbytes
 
 
 async def test_least_used_entry_is_forgotten_first() -> None:
     kept = PrefixCache(3 * size(100))
     for first in (0, 1, 2):
-        kept.put(tokens(100, first), caches(100))
+        kept.put(tokens(100, first), filled(100))
     kept.find(tokens(100, 0))
 
-    kept.put(tokens(100, 3), caches(100))
+    kept.put(tokens(100, 3), filled(100))
 
     assert [kept.find(tokens(100, first)) is not None for first in range(4)] == [True, False, True, True]
     assert kept.nbytes == 3 * size(100)
@@ -174,24 +170,24 @@ async def test_least_used_entry_is_forgotten_first() -> None:
 
 async def test_entry_replaces_its_own_beginning_and_is_not_replaced_by_it() -> None:
     kept = PrefixCache(2**30)
-    kept.put(tokens(50), caches(50))
-    kept.put(tokens(100), caches(100))
-    kept.put(tokens(60), caches(60))
+    kept.put(tokens(50), filled(50))
+    kept.put(tokens(100), filled(100))
+    kept.put(tokens(60), filled(60))
 
     assert kept.nbytes == size(100)
 
 
 async def test_entry_larger_than_everything_is_not_kept() -> None:
     kept = PrefixCache(size(100) - 1)
-    kept.put(tokens(50), caches(50))
-    kept.put(tokens(100, 9), caches(100))
+    kept.put(tokens(50), filled(50))
+    kept.put(tokens(100, 9), filled(100))
 
     assert kept.nbytes == size(50)
 
 
 async def test_sliding_window_is_taken_whole_or_not_at_all() -> None:
     kept = PrefixCache(2**30)
-    kept.put(tokens(12), caches(12, RotatingKVCache))
+    kept.put(tokens(12), filled(12, RotatingKVCache))
 
     assert kept.find(tokens(12)) is None
     assert kept.find(tokens(11)) is None
@@ -204,7 +200,7 @@ async def test_sliding_window_is_taken_whole_or_not_at_all() -> None:
 async def test_what_is_found_may_be_written_to() -> None:
     kept = PrefixCache(2**30)
     for kind in (KVCache, RotatingKVCache):
-        kept.put(tokens(20), caches(20, kind))
+        kept.put(tokens(20), filled(20, kind))
         for _ in range(2):
             found = kept.find([*tokens(20), 300])
             assert found is not None
@@ -214,16 +210,17 @@ async def test_what_is_found_may_be_written_to() -> None:
         kept.trim_to(0)
 
 
+GEMMA = gemma3_text.ModelArgs(
+    model_type="gemma3_text", hidden_size=64, num_hidden_layers=4, intermediate_size=128,
+    num_attention_heads=4, head_dim=16, rms_norm_eps=1e-6, vocab_size=512, num_key_value_heads=2,
+    sliding_window=24, sliding_window_pattern=2,
+)  # fmt: skip
+
+
 def random_gemma() -> gemma3_text.Model:
     """A model of which every other layer sees only the last 24 tokens."""
     mx.random.seed(3)
-    model = gemma3_text.Model(
-        gemma3_text.ModelArgs(
-            model_type="gemma3_text", hidden_size=64, num_hidden_layers=4, intermediate_size=128,
-            num_attention_heads=4, head_dim=16, rms_norm_eps=1e-6, vocab_size=512, num_key_value_heads=2,
-            sliding_window=24, sliding_window_pattern=2,
-        )
-    )  # fmt: skip
+    model = gemma3_text.Model(GEMMA)
     # Larger weights, or all texts are alike.
     model.update(tree_map(lambda weight: 3 * weight if weight.ndim > 1 else weight, model.parameters()))
     mx.eval(model.parameters())
@@ -261,3 +258,28 @@ async def test_model_with_a_sliding_window_goes_on_where_a_text_ended() -> None:
 
     assert known == sum(len(prompt) - 2 for prompt in later)
     assert told == [generated(model, [prompt], nothing)[0][0] for prompt in later + others]
+
+
+async def test_what_two_prompts_have_in_common_is_known_to_the_third(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = tiny_models.changed(
+        tiny_llama, tmp_path / "gemma", config=dataclasses.asdict(GEMMA) | {"max_position_embeddings": 256}
+    )
+    weights = dict(tree_flatten(random_gemma().parameters()))
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
+    engine, forgetful = (
+        TextEngine(folder, TextLimits(prefill_step=32, prefix_bytes=size, warmup=False)) for size in (None, 0)
+    )
+    await engine.load()
+    await forgetful.load()
+    system = LONG[:100]
+    prompts = [(*system, *range(first, first + 5 + number)) for number, first in enumerate((200, 250, 300, 350))]
+
+    alone = await answer(engine, greedy(prompts[0]))
+    parting = await asyncio.gather(answer(engine, greedy(prompts[1])), answer(engine, greedy(LONG[50:])))
+    later = await asyncio.gather(*(answer(engine, greedy(prompt)) for prompt in prompts[2:]))
+    expected = [(await answer(forgetful, greedy(prompt)))[0] for prompt in (*prompts, LONG[50:])]
+    await engine.unload()
+    await forgetful.unload()
+
+    assert [text for text, _ in (alone, parting[0], *later, parting[1])] == expected
+    assert [known for _, known in (alone, *parting, *later)] == [0, 0, 0, 100, 100]

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import jsonschema
 import pytest
 from aiohttp import ClientResponse
+from openai import InternalServerError
 from structlog.testing import capture_logs
 
 from actors.engines.echo import EchoEmbeddings, EchoEngine
@@ -348,3 +349,25 @@ async def test_what_was_said_before_a_failure_is_told_before_it(nats_url: str, t
     told = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
     assert [each["choices"][0]["delta"]["content"] for each in told[:-1]] == ["", "one", " two"]
     assert told[-1]["error"]["code"] == "internal_error"
+
+
+class FullEngine:
+    """Never has the memory for a request, and counts those that come."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def prepare(self, _: ChatRequest) -> ChatRequest:
+        self.asked += 1
+        raise RefusedError("insufficient_memory", "This request takes 9 bytes; there are 8.", param="messages")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_client_does_not_ask_again_for_what_never_fits(nats_url: str, tmp_path: Path, stream: bool) -> None:
+    engine = FullEngine()
+    async with stack(nats_url, tmp_path) as edge, chat_actor(edge.bus, engine):
+        with pytest.raises(InternalServerError) as raised:
+            await edge.openai.with_options(max_retries=2).chat.completions.create(**chat_body(stream=stream))
+
+        assert (raised.value.status_code, raised.value.code) == (507, "insufficient_memory")
+        assert engine.asked == 1
