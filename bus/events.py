@@ -62,17 +62,12 @@ def subject_of(event: Event) -> str:
             return fill(JOB_QUEUED, event.job_id, event.priority, event.model)
         case RequestFinished():
             return fill(REQUEST_FINISHED, event.request_id)
-        case ResponseStored():
-            return fill(RESPONSE_EVENT, event.response_id, "stored")
-        case ResponseDeleted():
-            return fill(RESPONSE_EVENT, event.response_id, "deleted")
-        case ModelReady():
-            return fill(MODEL_EVENT, event.model, "ready")
-        case ModelLost():
-            return fill(MODEL_EVENT, event.model, "lost")
+        case ResponseStored() | ResponseDeleted():
+            return fill(RESPONSE_EVENT, event.response_id, _what(event))
+        case ModelReady() | ModelLost():
+            return fill(MODEL_EVENT, event.model, _what(event))
         case _:
-            kind = type(event).__struct_config__.tag
-            return fill(JOB_EVENT, event.job_id, str(kind).removeprefix("job."))
+            return fill(JOB_EVENT, event.job_id, _what(event))
 
 
 class EventLog:
@@ -197,6 +192,11 @@ class EventLog:
                 found.append(Recorded(int(headers["Nats-Sequence"]), decode(msg.data), msg.data))
         finally:
             await subscription.unsubscribe()
+
+
+def _what(event: Event) -> str:
+    """Return what happened, such as `queued`."""
+    return str(type(event).__struct_config__.tag).partition(".")[2]
 
 
 def _aggregate(event: JobEvent | ResponseEvent) -> str:

@@ -9,14 +9,15 @@ from bus.blobs import Blobs
 from bus.client import Bus
 from http_edge.config import EdgeConfig
 from http_edge.context import BLOBS, BUS, CONFIG
-from http_edge.errors import FORMATS, OPENAI
+from http_edge.errors import FORMATS, OPENAI, RESPONSES
 from http_edge.middleware import answered, name_request
-from http_edge.routes import chat, completions, embeddings, health, jobs, models, tokens
+from http_edge.routes import chat, completions, embeddings, health, jobs, models, responses, tokens
 
 # Each with the format in which its API tells errors.
 _CAPABILITIES = (
     (chat, OPENAI),
     (completions, OPENAI),
+    (responses, RESPONSES),
     (embeddings, OPENAI),
     (tokens, OPENAI),
     (models, OPENAI),
