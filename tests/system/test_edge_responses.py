@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai import APIStatusError, BadRequestError, NotFoundError
+from openai import APIError, BadRequestError, InternalServerError, NotFoundError
 from openai.types.responses import Response
 
 from actors.engines.blas import prepare_blas
@@ -13,7 +13,7 @@ from actors.engines.echo import EchoEngine
 from bus.messages.chat import Message, NamedTool, Tool, ToolCall
 from tests.support.nats import server_running, until_it
 from tests.support.responses import KeepingEngine, responding
-from tests.support.stack import CHAT_MODEL, GatedEngine, Stack
+from tests.support.stack import CHAT_MODEL, GatedEngine, Stack, catalogue, chat_actor, stack
 
 # Before anything here imports mlx.
 prepare_blas()
@@ -26,6 +26,38 @@ from tests.support import tiny_models  # noqa: E402 - stays with the others
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL: dict[str, Any] = {"type": "function", "name": "get_weather", "parameters": SCHEMA, "strict": False}
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+    ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
+    ({"tool_choice": {"type": "file_search"}}, "tool_choice.type"),
+    ({"truncation": "auto"}, "truncation"),
+    ({"conversation": "conv_1"}, "conversation"),
+    ({"prompt": {"id": "pmpt_1"}}, "prompt"),
+    ({"max_tool_calls": 1}, "max_tool_calls"),
+    ({"reasoning": {"summary": "detailed"}}, "reasoning.summary"),
+    ({"reasoning": {"effort": "huge"}}, "reasoning.effort"),
+    ({"text": {"verbosity": "low"}}, "text.verbosity"),
+    ({"text": {"format": {"type": "json_object"}}}, "text.format"),
+    ({"stream_options": {"include_obfuscation": False}}, "stream_options"),
+    ({"background": True, "store": False}, "store"),
+    ({"background": True, "stream": True}, "stream"),
+    ({"top_logprobs": 2}, "top_logprobs"),
+    ({"include": ["message.output_text.logprobs"]}, "top_logprobs"),
+    ({"include": ["everything"]}, "include[0]"),
+    ({"temperature": 3}, "temperature"),
+    ({"temperature": 3, "background": True}, "temperature"),
+    ({"max_output_tokens": 5000}, "input"),
+    ({"metadata": {"a": "b" * 513}}, "metadata[...]"),
+    ({"previous_response_id": "resp_0"}, "previous_response_id"),
+    ({"previous_response_id": "x" * 5000}, "previous_response_id"),
+    ({"input": []}, "input"),
+    ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
+    ({"input": [{"role": "tool", "content": "x"}]}, "input[0].role"),
+    ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].type"),
+    ({"input": ["x"]}, "input[0]"),
+    ({"input": [{"type": "reasoning", "encrypted_content": "x"}]}, "input[0].encrypted_content"),
+    ({"seed": 1}, "seed"),
+]
 THINKS_SAYS_AND_CALLS = 'think: Hm.\nSunny today.\ncall: get_weather {"city": "Paris"}\ncall: get_weather {}\n'
 
 
@@ -317,58 +349,33 @@ async def test_client_that_leaves_ends_its_response_which_is_not_stored(nats_url
             await edge.openai.responses.retrieve(created.response.id)
 
 
-@pytest.mark.parametrize(
-    ("more", "param"),
-    [
-        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
-        ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
-        ({"tool_choice": {"type": "file_search"}}, "tool_choice.type"),
-        ({"truncation": "auto"}, "truncation"),
-        ({"conversation": "conv_1"}, "conversation"),
-        ({"prompt": {"id": "pmpt_1"}}, "prompt"),
-        ({"max_tool_calls": 1}, "max_tool_calls"),
-        ({"reasoning": {"summary": "detailed"}}, "reasoning.summary"),
-        ({"reasoning": {"effort": "huge"}}, "reasoning.effort"),
-        ({"text": {"verbosity": "low"}}, "text.verbosity"),
-        ({"text": {"format": {"type": "json_object"}}}, "text.format"),
-        ({"stream_options": {"include_obfuscation": False}}, "stream_options"),
-        ({"background": True, "store": False}, "store"),
-        ({"background": True, "stream": True}, "stream"),
-        ({"top_logprobs": 2}, "top_logprobs"),
-        ({"include": ["message.output_text.logprobs"]}, "top_logprobs"),
-        ({"include": ["everything"]}, "include[0]"),
-        ({"temperature": 3}, "temperature"),
-        ({"temperature": 3, "background": True}, "temperature"),
-        ({"max_output_tokens": 5000}, "input"),
-        ({"metadata": {"a": "b" * 513}}, "metadata"),
-        ({"previous_response_id": "resp_0"}, "previous_response_id"),
-        ({"previous_response_id": "x" * 5000}, "previous_response_id"),
-        ({"input": []}, "input"),
-        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
-        ({"input": [{"role": "tool", "content": "x"}]}, "input[0].role"),
-        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].type"),
-        ({"input": ["x"]}, "input[0]"),
-        ({"input": [{"type": "reasoning", "encrypted_content": "x"}]}, "input[0].encrypted_content"),
-        ({"seed": 1}, "seed"),
-    ],
-)
-async def test_what_cannot_be_honoured_is_refused_by_name(
-    nats_url: str, tmp_path: Path, more: dict[str, Any], param: str
-) -> None:
+async def test_what_cannot_be_honoured_is_refused_by_name(nats_url: str, tmp_path: Path) -> None:
     async with responding(nats_url, tmp_path, EchoEngine()) as edge:
-        async with edge.http.post("/v1/responses", json={"model": CHAT_MODEL, "input": "hi"} | more) as answer:
-            error = (await answer.json())["error"]
+        for more, param in REFUSED:
+            async with edge.http.post("/v1/responses", json={"model": CHAT_MODEL, "input": "hi"} | more) as answer:
+                error = (await answer.json())["error"]
 
-    assert (answer.status, error["param"]) == (400, param), error
+            assert (answer.status, error["param"]) == (400, param), (more, error)
+
+
+async def test_answer_that_cannot_be_stored_is_an_error(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge, chat_actor(edge.bus, EchoEngine()):
+        with pytest.raises(InternalServerError) as failed:
+            await edge.openai.responses.create(model=CHAT_MODEL, input="hi")
+        with pytest.raises(APIError) as broken:
+            async for event in await edge.openai.responses.create(model=CHAT_MODEL, input="hi", stream=True):
+                assert event.type != "response.completed"
+
+    assert (failed.value.code, broken.value.code) == ("unavailable", "unavailable")
 
 
 @pytest.mark.parametrize("more", [{}, {"stream": True}, {"background": True}])
 async def test_unknown_model_is_not_found(nats_url: str, tmp_path: Path, more: dict[str, Any]) -> None:
-    async with responding(nats_url, tmp_path, EchoEngine()) as edge:
-        with pytest.raises(APIStatusError) as refused:
+    async with responding(nats_url, tmp_path, EchoEngine()) as edge, catalogue(edge.bus):
+        with pytest.raises(NotFoundError) as refused:
             await edge.openai.responses.create(model="nope", input="hi", **more)
 
-    assert (refused.value.param, refused.value.code) in {("model", "model_not_found"), (None, "unavailable")}
+    assert (refused.value.param, refused.value.code) == ("model", "model_not_found")
 
 
 class Person(BaseModel):
@@ -412,30 +419,36 @@ def _folded(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the output that the pieces add up to, each checked against its end."""
     items: list[dict[str, Any]] = []
     for event in events:
-        match event["type"].removeprefix("response.").split("."):
-            case ["output_item", "added"]:
-                assert event["output_index"] == len(items)
-                items.append(event["item"])
-            case ["output_item", "done"]:
-                items[-1]["status"] = event["item"]["status"]
-                assert items[-1] == event["item"]
-            case ["content_part", "added"]:
-                items[-1]["content"].append(event["part"])
-            case ["content_part", "done"]:
-                assert items[-1]["content"][-1] == event["part"]
-            case ["output_text" | "reasoning_text", "delta"]:
-                items[-1]["content"][-1]["text"] += event["delta"]
-            case ["output_text" | "reasoning_text", "done"]:
-                assert items[-1]["content"][-1]["text"] == event["text"]
-            case ["function_call_arguments", "delta"]:
-                items[-1]["arguments"] += event["delta"]
-            case ["function_call_arguments", "done"]:
-                assert items[-1]["arguments"] == event["arguments"]
-            case other:
-                assert other in (["created"], ["in_progress"], ["completed"])
-        if "item_id" in event:
+        what = event["type"].removeprefix("response.")
+        if what == "output_item.added":
+            assert event["output_index"] == len(items)
+            items.append(event["item"])
+        elif what == "output_item.done":
+            items[-1]["status"] = event["item"]["status"]
+            assert items[-1] == event["item"]
+        elif "item_id" in event:
             assert (event["item_id"], event["output_index"]) == (items[-1]["id"], len(items) - 1)
+            _grow(items[-1], what, event)
+        else:
+            assert what in {"created", "in_progress", "completed"}
     return items
+
+
+def _grow(item: dict[str, Any], what: str, event: dict[str, Any]) -> None:
+    match what.split("."):
+        case ["content_part", "added"]:
+            item["content"].append(event["part"])
+        case ["content_part", "done"]:
+            assert item["content"][-1] == event["part"]
+        case ["function_call_arguments", "delta"]:
+            item["arguments"] += event["delta"]
+        case ["function_call_arguments", "done"]:
+            assert item["arguments"] == event["arguments"]
+        case ["output_text" | "reasoning_text", "delta"]:
+            item["content"][-1]["text"] += event["delta"]
+        case _:
+            assert what in {"output_text.done", "reasoning_text.done"}
+            assert item["content"][-1]["text"] == event["text"]
 
 
 async def _is(edge: Stack, response_id: str, status: str) -> bool:

@@ -6,9 +6,11 @@ import pytest
 from openai.types import completion_create_params as completion_params
 from openai.types import embedding_create_params as embedding_params
 from openai.types.chat import completion_create_params as chat_params
+from openai.types.responses import response_create_params as response_params
 
 from bus.errors import RefusedError
 from http_edge.generation import refuse_unsupported, stops
+from http_edge.responses import body as responses
 from http_edge.routes import chat, completions, embeddings
 from http_edge.wire import each_text
 
@@ -31,6 +33,7 @@ OURS = {
         (chat, chat_params.CompletionCreateParamsStreaming),
         (chat, chat_params.CompletionCreateParamsNonStreaming),
         (completions, completion_params.CompletionCreateParamsStreaming),
+        (responses, response_params.ResponseCreateParamsStreaming),
         (embeddings, embedding_params.EmbeddingCreateParams),
     ],
 )
@@ -40,7 +43,7 @@ def test_every_parameter_of_the_official_client_is_known_by_name(route: ModuleTy
     assert fields - OURS == params.__required_keys__ | params.__optional_keys__
 
 
-@pytest.mark.parametrize("route", [chat, completions, embeddings])
+@pytest.mark.parametrize("route", [chat, completions, responses, embeddings])
 def test_ignored_and_neutral_parameters_are_fields_of_the_body(route: ModuleType) -> None:
     fields = set(route.Body.__struct_fields__)
 
