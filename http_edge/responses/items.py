@@ -26,7 +26,10 @@ class InputText(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, t
 
 
 class OutputText(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="output_text"):
-    """A part of what the model said. `parsed` is the same once more, as OpenAI's helper leaves it in."""
+    """A part of what the model said. `parsed` is the same once more, as OpenAI's helper leaves it in.
+
+    Neither that nor annotations and log probabilities are told to the model.
+    """
 
     text: str
     annotations: tuple[Any, ...] = ()
@@ -35,7 +38,7 @@ class OutputText(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
 
 
 class MessageItem(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="message"):
-    """A turn of the conversation."""
+    """A turn of the conversation. Which `phase` of its work OpenAI's model was in is not told to another."""
 
     id: str | None = None
     role: Literal["user", "assistant", "system", "developer"]
@@ -93,7 +96,7 @@ class ReasoningText(
 
 
 class Reasoning(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="reasoning"):
-    """What the model thought. The summary is empty: the content is all of it, unencrypted."""
+    """What the model thought. A summary is not told to the model: the content is all of it, unencrypted."""
 
     id: str | None = None
     summary: tuple[Any, ...] = ()

@@ -34,15 +34,15 @@ async def relay(
         except BusError as error:
             if not stream.response.prepared:
                 raise
-            await stream.write(output.close("incomplete"))
+            frames = output.close("incomplete")
             _, kind = STATUSES[error.code]
             response = failed(response, output.items, kind, str(error))
         else:
             assert last.finish_reason is not None  # noqa: S101 - it comes with the usage
-            await stream.write(output.end(last.finish_reason))
+            frames = output.end(last.finish_reason)
             response = ended(response, output.items, last.finish_reason, usage, time.time())
         await keep(response)
-        await stream.write(output.tell(f"response.{response.status}", response))
+        await stream.write(frames + output.tell(f"response.{response.status}", response))
         return stream.response
 
 
@@ -68,5 +68,6 @@ async def _relay_pieces(
         if frames:
             await stream.write(frames)
         raise
-    await stream.write(frames)
+    if frames:
+        await stream.write(frames)
     return last
