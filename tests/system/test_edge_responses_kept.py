@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from openai import BadRequestError
+from openai import BadRequestError, NotFoundError
 from openai.types.responses import Response
 
 from actors.engines.echo import EchoEngine
-from tests.support.nats import server_running, until_it
+from tests.support.nats import server_running, until, until_it
 from tests.support.responses import KeepingEngine, responding
 from tests.support.stack import CHAT_MODEL, GatedEngine, Stack
 
@@ -80,6 +80,20 @@ async def test_response_in_the_background_is_cancelled(nats_url: str, tmp_path: 
         assert (ended.status, ended.output) == ("cancelled", [])
         assert (await responses.cancel(running.id)).status == "cancelled"
         assert engine.closed.is_set()
+
+
+async def test_deleting_a_response_in_the_background_ends_it(nats_url: str, tmp_path: Path) -> None:
+    engine = GatedEngine()
+    async with responding(nats_url, tmp_path, engine) as edge:
+        running = await edge.openai.responses.create(model=CHAT_MODEL, input="hi", background=True)
+        await until_it(lambda: _is(edge, running.id, "in_progress"))
+
+        await edge.openai.responses.delete(running.id)
+
+        await until(engine.closed.is_set)
+        assert not engine.gate.is_set()
+        with pytest.raises(NotFoundError):
+            await edge.openai.responses.retrieve(running.id)
 
 
 async def test_response_in_the_background_that_the_model_refuses_has_failed(nats_url: str, tmp_path: Path) -> None:

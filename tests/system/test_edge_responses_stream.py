@@ -9,7 +9,7 @@ from openai import NotFoundError
 from openai.types.responses import Response
 
 from actors.engines.echo import EchoEngine
-from tests.support.nats import until_it
+from tests.support.nats import until
 from tests.support.responses import responding
 from tests.support.stack import CHAT_MODEL, GatedEngine, Stack
 
@@ -124,7 +124,7 @@ async def test_client_that_leaves_ends_its_response_which_is_not_stored(nats_url
 
         await stream.close()
 
-        await until_it(engine.closed.wait)
+        await until(engine.closed.is_set)
         with pytest.raises(NotFoundError):
             await edge.openai.responses.retrieve(created.response.id)
 
