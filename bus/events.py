@@ -84,7 +84,8 @@ class EventLog:
         """Append `event` if the last one of its job or response is number `after` (0: there is none).
 
         Returns its sequence. Raises `ConflictError` if another event is there by now, `RefusedError`
-        ("storage_full") and `LostError` when the log cannot be reached within the append timeout: it may then be stored or not.
+        ("storage_full") and `LostError` when the log cannot be reached within the append timeout: it may then be
+        stored or not.
         """
         aggregate = _aggregate(event)
         expected = {

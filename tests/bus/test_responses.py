@@ -50,12 +50,13 @@ async def test_stored_response_is_found_until_it_is_deleted(bus: Bus) -> None:
 
 async def test_id_serves_once_even_after_it_was_deleted(bus: Bus) -> None:
     await put(bus)
-    for _ in range(2):
-        with pytest.raises(RefusedError) as refused:
-            await put(bus, body_blob="1" * 64)
-        assert refused.value.code == "conflict"
-        if (await EventLog(bus).read_response("resp_1"))[-1].seq == 1:
-            await bus.ask(DELETE_RESPONSE(), DeleteResponse(response_id="resp_1"))
+    with pytest.raises(RefusedError) as while_stored:
+        await put(bus, body_blob="1" * 64)
+    await bus.ask(DELETE_RESPONSE(), DeleteResponse(response_id="resp_1"))
+    with pytest.raises(RefusedError) as when_deleted:
+        await put(bus)
+
+    assert (while_stored.value.code, when_deleted.value.code) == ("conflict", "conflict")
 
 
 async def test_of_many_that_delete_at_once_one_has_deleted(bus: Bus) -> None:
