@@ -77,11 +77,12 @@ def _historian(bus: Bus, config: Configuration, instance: str) -> tuple[Child, .
 
 
 def _core(bus: Bus, config: Configuration, instance: str) -> tuple[Child, ...]:
-    from actors import jobs, models  # noqa: PLC0415 - only its own process needs them
+    from actors import jobs, models, responses  # noqa: PLC0415 - only its own process needs them
 
     blobs = Blobs(config.bus.blobs)
     return (
         jobs.child(bus, blobs, config.models, config.actors.job_ttl_days, instance),
+        responses.child(bus, instance),
         models.child(bus, config.models, instance),
     )
 

@@ -232,7 +232,7 @@ class Worker:
 
 
 # Refusals that another try may not meet.
-_PASSING = frozenset(("queue_full", "queue_timeout", "internal_error", "cancelled", "insufficient_memory"))
+_PASSING = frozenset(("queue_full", "queue_timeout", "internal_error", "cancelled"))
 
 
 async def _keep(delivery: Delivery, period: float) -> None:

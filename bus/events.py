@@ -17,7 +17,17 @@ from nats.errors import MaxPayloadError
 
 from bus.client import Bus, settled, whole
 from bus.errors import BusError, ConflictError, LostError, RefusedError
-from bus.subjects import FEED, JOB_EVENT, JOB_EVENTS, JOB_QUEUED, MODEL_EVENT, REQUEST_FINISHED, fill
+from bus.subjects import (
+    FEED,
+    JOB_EVENT,
+    JOB_EVENTS,
+    JOB_QUEUED,
+    MODEL_EVENT,
+    REQUEST_FINISHED,
+    RESPONSE_EVENT,
+    RESPONSE_EVENTS,
+    fill,
+)
 from eventlog.events import (
     Event,
     JobEvent,
@@ -26,6 +36,9 @@ from eventlog.events import (
     ModelReady,
     Recorded,
     RequestFinished,
+    ResponseDeleted,
+    ResponseEvent,
+    ResponseStored,
     Unknown,
     decode,
     encode,
@@ -49,13 +62,12 @@ def subject_of(event: Event) -> str:
             return fill(JOB_QUEUED, event.job_id, event.priority, event.model)
         case RequestFinished():
             return fill(REQUEST_FINISHED, event.request_id)
-        case ModelReady():
-            return fill(MODEL_EVENT, event.model, "ready")
-        case ModelLost():
-            return fill(MODEL_EVENT, event.model, "lost")
+        case ResponseStored() | ResponseDeleted():
+            return fill(RESPONSE_EVENT, event.response_id, _what(event))
+        case ModelReady() | ModelLost():
+            return fill(MODEL_EVENT, event.model, _what(event))
         case _:
-            kind = type(event).__struct_config__.tag
-            return fill(JOB_EVENT, event.job_id, str(kind).removeprefix("job."))
+            return fill(JOB_EVENT, event.job_id, _what(event))
 
 
 class EventLog:
@@ -68,13 +80,14 @@ class EventLog:
         """Append `event` and return its sequence. Appending the same event twice appends it once."""
         return await self._append(event, {})
 
-    async def record_next(self, event: JobEvent, *, after: int) -> int:
-        """Append `event` if the last event of its job is number `after` (0: there is none); return its sequence.
+    async def record_next(self, event: JobEvent | ResponseEvent, *, after: int) -> int:
+        """Append `event` if the last one of its job or response is number `after` (0: there is none).
 
-        Raises `ConflictError` if another event is there by now, `RefusedError` ("storage_full") and `LostError`
-        when the log cannot be reached within the append timeout: it may then be stored or not.
+        Returns its sequence. Raises `ConflictError` if another event is there by now, `RefusedError`
+        ("storage_full") and `LostError` when the log cannot be reached within the append timeout: it may then be
+        stored or not.
         """
-        aggregate = fill(JOB_EVENTS, event.job_id)
+        aggregate = _aggregate(event)
         expected = {
             "Nats-Expected-Last-Subject-Sequence": str(after),
             "Nats-Expected-Last-Subject-Sequence-Subject": aggregate,
@@ -82,7 +95,7 @@ class EventLog:
         try:
             return await self._append(event, expected)
         except ConflictError:
-            own = await self._find_own(event)
+            own = await self._find_own(event, aggregate)
             if own is None:
                 raise
             return own
@@ -90,6 +103,10 @@ class EventLog:
     async def read_job(self, job_id: str) -> list[Recorded]:
         """Return all events of a job, oldest first; an empty list when there is none."""
         return await self._read(fill(JOB_EVENTS, job_id))
+
+    async def read_response(self, response_id: str) -> list[Recorded]:
+        """Return all events of a response, oldest first; an empty list when there is none."""
+        return await self._read(fill(RESPONSE_EVENTS, response_id))
 
     @asynccontextmanager
     async def follow(self, subject: str = FEED) -> AsyncGenerator[AsyncGenerator[Recorded]]:
@@ -129,8 +146,8 @@ class EventLog:
                     raise LostError("unavailable", message, retry_after=1) from error
                 await asyncio.sleep(0.05)
 
-    async def _find_own(self, event: JobEvent) -> int | None:
-        for recorded in await self.read_job(event.job_id):
+    async def _find_own(self, event: Event, aggregate: str) -> int | None:
+        for recorded in await self._read(aggregate):
             if not isinstance(recorded.event, Unknown) and recorded.event.id == event.id:
                 return recorded.seq
         return None
@@ -174,6 +191,18 @@ class EventLog:
                 found.append(Recorded(int(headers["Nats-Sequence"]), decode(msg.data), msg.data))
         finally:
             await subscription.unsubscribe()
+
+
+def _what(event: Event) -> str:
+    """Return what happened, such as `queued`."""
+    return str(type(event).__struct_config__.tag).partition(".")[2]
+
+
+def _aggregate(event: JobEvent | ResponseEvent) -> str:
+    """Return the pattern of all events about the same job or response."""
+    if isinstance(event, ResponseEvent):
+        return fill(RESPONSE_EVENTS, event.response_id)
+    return fill(JOB_EVENTS, event.job_id)
 
 
 def _sequence(answer: dict[str, object]) -> int:

@@ -18,6 +18,7 @@ from bus.messages.history import (
 from bus.messages.jobs import CancelJob, GetJob, JobReply, SubmitJob
 from bus.messages.models import GetModel, ListModels, ModelCard, ModelList
 from bus.messages.presence import Heartbeat
+from bus.messages.responses import DeleteResponse, GetResponse, PutResponse, ResponseReply
 from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
 
 RequestT = TypeVar("RequestT")
@@ -96,6 +97,9 @@ DETOKENIZE = Subject("fusion.detokenize.*", DetokenizeRequest, Detokenized)
 SUBMIT_JOB = Subject("fusion.jobs.submit", SubmitJob, JobReply)
 GET_JOB = Subject("fusion.jobs.get", GetJob, JobReply)
 CANCEL_JOB = Subject("fusion.jobs.cancel", CancelJob, JobReply)
+PUT_RESPONSE = Subject("fusion.responses.put", PutResponse, ResponseReply)
+GET_RESPONSE = Subject("fusion.responses.get", GetResponse, ResponseReply)
+DELETE_RESPONSE = Subject("fusion.responses.delete", DeleteResponse, ResponseReply)
 LIST_HISTORY = Subject("fusion.history.list", HistoryQuery, HistoryReply)
 GET_HISTORY = Subject("fusion.history.get", JobQuery, JobHistory)
 REBUILD_HISTORY = Subject("fusion.history.rebuild", RebuildHistory, Rebuilt)
@@ -111,6 +115,9 @@ REQUESTS = (
     SUBMIT_JOB,
     GET_JOB,
     CANCEL_JOB,
+    PUT_RESPONSE,
+    GET_RESPONSE,
+    DELETE_RESPONSE,
     LIST_HISTORY,
     GET_HISTORY,
     REBUILD_HISTORY,
@@ -130,6 +137,8 @@ JOB_EVENT = "fusion.event.job.*.*"  # job id, what happened
 JOB_QUEUED = "fusion.event.job.*.queued.*.*"  # job id, priority, model
 JOB_EVENTS = "fusion.event.job.*.>"  # job id: all that happened to it
 JOB_FEED = "fusion.feed.job.*.>"
+RESPONSE_EVENT = "fusion.event.response.*.*"  # response id, what happened
+RESPONSE_EVENTS = "fusion.event.response.*.>"  # response id: all that happened to it
 REQUEST_FINISHED = "fusion.event.request.*.finished"  # request id
 MODEL_EVENT = "fusion.event.model.*.*"  # model, what happened
 QUEUE = "fusion.queue.*.*.*"  # priority, model, job id

@@ -11,6 +11,7 @@ import msgspec
 
 Priority = Literal["high", "normal", "low"]
 FailureReason = Literal["error", "timeout", "max_attempts", "input_lost", "refused"]
+ResponseStatus = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 # What no table can hold makes an event `Unknown`, and does not stop the projection.
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
@@ -112,6 +113,32 @@ class RequestFinished(msgspec.Struct, frozen=True, kw_only=True, tag_field="type
     v: int = 1
 
 
+class ResponseStored(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="response.stored"):
+    """A response is kept. `body_blob` names what was asked and answered.
+
+    One in the background is stored when it is queued; how it stands is told by the job `job_id`.
+    """
+
+    id: str
+    at: datetime
+    response_id: str
+    model: str
+    status: ResponseStatus
+    body_blob: str
+    previous_response_id: str | None = None
+    job_id: str | None = None
+    v: int = 1
+
+
+class ResponseDeleted(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="response.deleted"):
+    """Nobody may see the response any more."""
+
+    id: str
+    at: datetime
+    response_id: str
+    v: int = 1
+
+
 class ModelReady(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="model.ready"):
     """An instance has loaded and warmed up its model, in `seconds`."""
 
@@ -143,7 +170,8 @@ class Unknown(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="
 
 
 JobEvent = JobQueued | JobStarted | JobRetryScheduled | JobCancelRequested | JobCompleted | JobFailed | JobCancelled
-Event = JobEvent | RequestFinished | ModelReady | ModelLost
+ResponseEvent = ResponseStored | ResponseDeleted
+Event = JobEvent | ResponseEvent | RequestFinished | ModelReady | ModelLost
 
 
 class Recorded(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from eventlog.events import Event, JobEvent, Recorded, RequestFinished, Unknown
+from eventlog.events import Event, JobEvent, Recorded, RequestFinished, ResponseEvent, Unknown
 from eventlog.job import Job, apply
 
 # To be counted up with every change of the tables.
@@ -41,6 +41,7 @@ INSERT INTO schema_version SELECT {_VERSION} WHERE NOT EXISTS (FROM schema_versi
 _JOB_COLUMNS = tuple(Job.__struct_fields__)
 _TIMES = frozenset(("created_at", "started_at", "completed_at"))
 _JOB_EVENTS = get_args(JobEvent)
+_RESPONSE_EVENTS = get_args(ResponseEvent)
 
 
 class OutdatedError(Exception):
@@ -201,6 +202,8 @@ def _type(event: Event | Unknown) -> str:
 def _subject_id(event: Event | Unknown) -> str | None:
     if isinstance(event, _JOB_EVENTS):
         return str(event.job_id)
+    if isinstance(event, _RESPONSE_EVENTS):
+        return str(event.response_id)
     return event.request_id if isinstance(event, RequestFinished) else None
 
 

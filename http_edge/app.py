@@ -10,7 +10,7 @@ from bus.client import Bus
 from http_edge.anthropic_answer import ANTHROPIC
 from http_edge.config import EdgeConfig
 from http_edge.context import BLOBS, BUS, CONFIG
-from http_edge.errors import FORMATS, OPENAI
+from http_edge.errors import FORMATS, OPENAI, RESPONSES
 from http_edge.middleware import answered, name_request
 from http_edge.ollama import OLLAMA
 from http_edge.routes import (
@@ -25,6 +25,7 @@ from http_edge.routes import (
     ollama_embed,
     ollama_generate,
     ollama_models,
+    responses,
     tokens,
 )
 
@@ -32,6 +33,7 @@ from http_edge.routes import (
 _CAPABILITIES = (
     (chat, OPENAI),
     (completions, OPENAI),
+    (responses, RESPONSES),
     (messages, ANTHROPIC),
     (embeddings, OPENAI),
     (tokens, OPENAI),

@@ -17,8 +17,10 @@ STATUSES: dict[Code, tuple[int, ErrorType]] = {
     "invalid_request": (400, "invalid_request_error"),
     "unsupported_parameter": (400, "invalid_request_error"),
     "context_length_exceeded": (400, "invalid_request_error"),
+    "previous_response_not_found": (400, "invalid_request_error"),
     "model_not_found": (404, "invalid_request_error"),
     "job_not_found": (404, "invalid_request_error"),
+    "response_not_found": (404, "invalid_request_error"),
     "conflict": (409, "invalid_request_error"),
     "too_large": (413, "invalid_request_error"),
     "queue_full": (429, "rate_limit_error"),
@@ -71,6 +73,9 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
 
 
 OPENAI = Format(error=lambda error, *_: msgspec.json.encode(Envelope(error)))
+
+# Named events; the clients raise on an `error` in whichever.
+RESPONSES = Format(error=OPENAI.error, frame=b"event: error\ndata: %b\n\n")
 
 # By the path of the route, for those that do not speak as OpenAI does.
 FORMATS = web.AppKey("formats", dict[str, Format])

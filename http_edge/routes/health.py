@@ -139,6 +139,7 @@ def _each_health(bus: Bus, cards: tuple[ModelCard, ...]) -> tuple[ModelHealth, .
 _ENDPOINTS = (
     "POST /v1/chat/completions",
     "POST /v1/completions",
+    "POST /v1/responses",
     "POST /v1/embeddings",
     "GET /v1/models",
     "POST /v1/jobs",

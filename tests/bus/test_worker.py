@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bus.client import Bus
-from bus.errors import ConflictError, LostError, RefusedError
+from bus.errors import Code, ConflictError, LostError, RefusedError
 from bus.events import EventLog
 from bus.serve import Endpoint, serving
 from bus.streams import api, ensure_stream, ensure_streams, events_stream
@@ -85,8 +85,9 @@ async def test_job_whose_attempts_are_used_up_fails(server: Server, tmp_path: Pa
     assert job.error == "Soon."
 
 
-async def test_job_that_is_refused_fails_at_once_with_the_reason(server: Server, tmp_path: Path) -> None:
-    chat = Chat(RefusedError("context_length_exceeded", "Too long.", param="messages"))
+@pytest.mark.parametrize("code", ["context_length_exceeded", "insufficient_memory"])
+async def test_job_that_is_refused_fails_at_once_with_the_reason(server: Server, tmp_path: Path, code: Code) -> None:
+    chat = Chat(RefusedError(code, "Too long.", param="messages"))
     async with world(server, tmp_path, chat) as fusion, living(fusion.worker()):
         await fusion.submit()
         kinds = await fusion.ended()

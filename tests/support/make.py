@@ -19,6 +19,8 @@ from eventlog.events import (
     JobStarted,
     Recorded,
     RequestFinished,
+    ResponseDeleted,
+    ResponseStored,
     Unknown,
     encode,
 )
@@ -90,6 +92,24 @@ def request_finished(**fields: Any) -> RequestFinished:
         "total": 0.3,
     }
     return RequestFinished(**(values | fields))
+
+
+def response_stored(**fields: Any) -> ResponseStored:
+    """Return the first event of a response."""
+    values = {
+        "id": new_id(),
+        "at": AT,
+        "response_id": "resp_1",
+        "model": MODEL,
+        "status": "completed",
+        "body_blob": "0" * 64,
+    }
+    return ResponseStored(**(values | fields))
+
+
+def response_deleted(**fields: Any) -> ResponseDeleted:
+    """Return the last event of a response."""
+    return ResponseDeleted(**({"id": new_id(), "at": AT, "response_id": "resp_1"} | fields))
 
 
 def job(**fields: Any) -> Job:

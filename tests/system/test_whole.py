@@ -83,6 +83,24 @@ async def test_a_stream_that_the_client_leaves_is_cancelled_and_frees_its_place(
         await _until_idle(fusion)
 
 
+async def test_a_response_made_in_the_background_is_continued_by_a_stream(client: AsyncOpenAI) -> None:
+    first = await client.responses.create(model="fusion-toy", input="What is NATS?", temperature=0, background=True)
+    async with asyncio.timeout(20):
+        while first.status in {"queued", "in_progress"}:
+            await asyncio.sleep(0.05)
+            first = await client.responses.retrieve(first.id)
+
+    async with client.responses.stream(
+        model="fusion-toy", input="What is NATS?", temperature=0, previous_response_id=first.id
+    ) as stream:
+        second = await stream.get_final_response()
+
+    assert "NATS" in first.output_text
+    assert first.usage is not None
+    assert second.usage is not None
+    assert second.usage.input_tokens > first.usage.input_tokens + first.usage.output_tokens
+
+
 async def test_the_node_client_gets_vectors_streams_and_errors(fusion: Fusion) -> None:
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")

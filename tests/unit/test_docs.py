@@ -20,7 +20,7 @@ from bus.blobs import Blobs
 from bus.client import Bus
 from bus.config import BUS_VARIABLES, NATS_VARIABLES, BusConfig, NatsConfig
 from bus.errors import Code
-from bus.messages import chat, embeddings, history, jobs, models, presence, tokens
+from bus.messages import chat, embeddings, history, jobs, models, presence, responses, tokens
 from bus.process import PARENT_PIPE
 from bus.settings import read_file, settings
 from bus.subjects import Subject
@@ -31,6 +31,7 @@ from http_edge.app import make_app
 from http_edge.config import VARIABLES as EDGE_VARIABLES
 from http_edge.config import EdgeConfig
 from http_edge.errors import STATUSES
+from http_edge.responses import body as responses_body
 from http_edge.routes import chat as chat_routes
 from http_edge.routes import completions, ollama_chat, ollama_embed, ollama_generate, ollama_models
 from http_edge.routes import embeddings as embeddings_routes
@@ -135,7 +136,7 @@ def test_every_pattern_without_a_reply_is_documented() -> None:
     assert unnamed([*patterns, subjects.wake_of("x").replace(".x.", ".<model>.")], page("subjects.md")) == []
 
 
-@pytest.mark.parametrize("module", [chat, embeddings, history, jobs, models, presence, tokens])
+@pytest.mark.parametrize("module", [chat, embeddings, history, jobs, models, presence, responses, tokens])
 def test_every_field_of_a_message_is_documented(module: Any) -> None:
     kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
     own = [kind for kind in kinds if kind.__module__ == module.__name__]
@@ -222,6 +223,7 @@ def test_every_field_of_a_body_is_documented() -> None:
     for module, heading in (
         (chat_routes, "### `POST /v1/chat/completions`"),
         (completions, "### `POST /v1/completions`"),
+        (responses_body, "### `POST /v1/responses`"),
         (message_routes, "### `POST /v1/messages`"),
         (embeddings_routes, "### `POST /v1/embeddings`"),
         (job_routes, "### `POST /v1/jobs`"),

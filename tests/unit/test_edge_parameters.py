@@ -8,11 +8,13 @@ from ollama import _types as ollama
 from openai.types import completion_create_params as completion_params
 from openai.types import embedding_create_params as embedding_params
 from openai.types.chat import completion_create_params as chat_params
+from openai.types.responses import response_create_params as response_params
 
 from bus.decoding import decode
 from bus.errors import RefusedError
 from http_edge import ollama_options
 from http_edge.generation import refuse_unsupported, stops
+from http_edge.responses import body as responses
 from http_edge.routes import (
     chat,
     completions,
@@ -89,6 +91,7 @@ def requests(route: ModuleType, **said: Any) -> Any:
         (chat, chat_params.CompletionCreateParamsNonStreaming, SAMPLING | GUIDED | {"chat_template_kwargs"}),
         (completions, completion_params.CompletionCreateParamsStreaming, SAMPLING | GUIDED | {"response_format"}),
         (completions, completion_params.CompletionCreateParamsNonStreaming, SAMPLING | GUIDED | {"response_format"}),
+        (responses, response_params.ResponseCreateParamsStreaming, set()),
         (embeddings, embedding_params.EmbeddingCreateParams, {"truncate"}),
     ],
 )
@@ -139,7 +142,8 @@ def test_every_parameter_of_ollamas_client_is_known_by_name(fields: Any, params:
 
 
 @pytest.mark.parametrize(
-    "route", [chat, completions, embeddings, messages, ollama_chat, ollama_generate, ollama_embed, ollama_models]
+    "route",
+    [chat, completions, responses, embeddings, messages, ollama_chat, ollama_generate, ollama_embed, ollama_models],
 )
 def test_ignored_and_neutral_parameters_are_fields_of_the_body(route: ModuleType) -> None:
     fields = set(route.Body.__struct_fields__)

@@ -31,6 +31,8 @@ events = some.one_of(
     some.builds(make.job_failed, job_id=job_ids, error=text),
     some.builds(make.job_cancelled, job_id=job_ids),
     some.builds(make.request_finished),
+    some.builds(make.response_stored, model=text, job_id=job_ids),
+    some.builds(make.response_deleted),
     some.builds(Unknown, kind=text, raw=some.binary(max_size=5)),
 )
 

@@ -1,0 +1,1 @@
+"""OpenAI's Responses API: what `http_edge/routes/responses.py` is made of."""

@@ -1,0 +1,49 @@
+"""The edge with all that responses need: a model, a log, the actors of jobs and responses, and a worker."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from actors import jobs, responses
+from actors.config import ModelEntry
+from actors.worker import Worker, WorkerConfig
+from bus.client import Bus
+from bus.errors import LostError, RefusedError
+from bus.messages.responses import GetResponse
+from bus.streams import ensure_streams
+from bus.subjects import GET_RESPONSE
+from tests.support.jobs import living, room, served
+from tests.support.nats import until_it
+from tests.support.stack import CHAT_MODEL, Stack, chat_actor, stack
+
+MODELS = (ModelEntry(id=CHAT_MODEL, path="embedded:x", kind="chat"),)
+
+
+@asynccontextmanager
+async def responding(nats_url: str, folder: Path, engine: Any) -> AsyncGenerator[Stack]:
+    """Serve CHAT_MODEL with `engine`, and run jobs for it."""
+    config = WorkerConfig(concurrency=1, max_attempts=2, run_timeout=30.0, drain=0.0)
+    async with stack(nats_url, folder) as edge:
+        await ensure_streams(edge.bus.nc, keep_days=7)
+        async with (
+            chat_actor(edge.bus, engine),
+            living(
+                jobs.child(edge.bus, edge.blobs, MODELS, 7, "jobs-1").run(),
+                responses.child(edge.bus, "responses-1").run(),
+                Worker(edge.bus, edge.blobs, CHAT_MODEL, "chat-1", config).run(room),
+            ),
+        ):
+            await until_it(lambda: served(edge.bus))
+            await until_it(lambda: responses_served(edge.bus))
+            yield edge
+
+
+async def responses_served(bus: Bus) -> bool:
+    try:
+        await bus.ask(GET_RESPONSE(), GetResponse(response_id="resp_0"))
+    except RefusedError:
+        return True
+    except LostError:
+        return False
+    return False
