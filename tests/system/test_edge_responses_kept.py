@@ -8,8 +8,8 @@ from openai.types.responses import Response
 
 from actors.engines.echo import EchoEngine
 from tests.support.nats import server_running, until, until_it
-from tests.support.responses import KeepingEngine, responding
-from tests.support.stack import CHAT_MODEL, GatedEngine, Stack
+from tests.support.responses import responding
+from tests.support.stack import CHAT_MODEL, GatedEngine, KeepingEngine, Stack
 
 
 async def test_conversation_goes_on_after_everything_was_restarted(tmp_path: Path) -> None:
