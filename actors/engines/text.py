@@ -14,12 +14,13 @@ from mlx_lm.tokenizer_utils import StreamingDetokenizer, TokenizerWrapper
 from msgspec import structs
 
 from actors.engines.engine import ModelFacts
-from actors.engines.text_batch import Row, TextBatch
+from actors.engines.text_batch import TextBatch
 from actors.engines.text_dialect import Dialect
 from actors.engines.text_logprobs import LogprobLine, Scores
 from actors.engines.text_model import TextLimits, TextModel, load_model
 from actors.engines.text_prefix_files import PrefixFiles
 from actors.engines.text_prompt import PromptReader, TextWork
+from actors.engines.text_row import Row
 from actors.engines.text_split import FormSplitter, Splitter, splitter_of
 from actors.engines.thread import EngineThread
 from bus.errors import LostError

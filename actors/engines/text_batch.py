@@ -9,92 +9,34 @@ import gc
 import time
 import traceback
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from functools import partial
 
 import mlx.core as mx
 import structlog
 from mlx_lm.generate import BatchGenerator, GenerationBatch, PromptProcessingBatch
 
-from actors.engines.text_grammar import Constraint
+from actors.engines.text_draft import Draft
+from actors.engines.text_generator import build, insert, try_out, warm_up
 from actors.engines.text_growth import Growth
-from actors.engines.text_logprobs import Scores, read_scores
+from actors.engines.text_logprobs import read_scores
 from actors.engines.text_model import TextLimits, TextModel
-from actors.engines.text_prefix import Prefix, PrefixCache, default_bytes
+from actors.engines.text_prefix import PrefixCache, default_bytes
 from actors.engines.text_prefix_files import PrefixFiles
 from actors.engines.text_progress import Progress
-from actors.engines.text_prompt import TextWork
-from actors.engines.text_sampling import Penalties, Sampling, logits_processors, sampler
-from actors.engines.text_speculative import Alone, Draft
+from actors.engines.text_recovery import judge
+from actors.engines.text_row import Row, hand_over
+from actors.engines.text_speculative import Alone
 from actors.engines.thread import EngineThread
-from bus.errors import Code, Failure, LostError, RefusedError
+from bus.errors import Code, Failure, LostError
 from bus.frames import Prefill
-from bus.messages.chat import FinishReason
 
 log = structlog.get_logger()
-
-_MAX_FAULTS = 3
-_FAULT_WINDOW = 60.0
 
 # Tokens read; a shorter prompt is kept only when its row ends.
 _WORTH_SHARING = 64
 
-
-class Row:
-    """One text being generated. Lives on the event loop; `uid`, `fork` and `constraint` belong to the engine thread.
-
-    `cached_tokens` of the prompt were known; it is right once a token has come. `prefill` is how much was read.
-    """
-
-    def __init__(self, work: TextWork) -> None:
-        self.work = work
-        self.constraint = None if work.grammar is None else Constraint(work.grammar)
-        self.uid = -1
-        # So much of what is to be read is kept when it was read; 0 is nothing.
-        self.fork = 0
-        self.cached_tokens = 0
-        self.prefill = Prefill(done=0, total=len(work.prompt))
-        # One for each token that `take` returns, if they were asked for.
-        self.scores: deque[Scores] = deque()
-        self.is_draftable = work.is_plain
-        self._tokens: list[int] = []
-        self._finish_reason: FinishReason | None = None
-        self._failure: Failure | None = None
-        self._arrival: asyncio.Future[None] | None = None
-
-    async def take(self) -> tuple[list[int], FinishReason | None]:
-        """Wait for tokens and return all that have come, with the reason if they are the last.
-
-        Without tokens there is news in `prefill`. Raises what the row failed with.
-        """
-        if not self._tokens and self._failure is None:
-            self._arrival = asyncio.get_running_loop().create_future()
-            await self._arrival
-        if self._failure is not None:
-            kind = LostError if self._failure.code == "crashed" else RefusedError
-            raise kind(self._failure.code, self._failure.message)
-        tokens, self._tokens = self._tokens, []
-        return tokens, self._finish_reason
-
-    def put(self, token: int, finish_reason: FinishReason | None) -> None:
-        """Hand over one token."""
-        self._tokens.append(token)
-        self._finish_reason = finish_reason
-        self._wake()
-
-    def tell(self, prefill: Prefill) -> None:
-        """Hand over how much was read."""
-        self.prefill = prefill
-        self._wake()
-
-    def fail(self, failure: Failure) -> None:
-        """End with `failure`."""
-        self._failure = failure
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._arrival is not None and not self._arrival.done():
-            self._arrival.set_result(None)
+_FAILED = "The model failed while it generated this text."
 
 
 class TextBatch:
@@ -107,7 +49,7 @@ class TextBatch:
         self, model: TextModel, limits: TextLimits, thread: EngineThread, files: PrefixFiles | None = None
     ) -> None:
         self._model = model.model
-        self._stop_ids = frozenset(model.tokenizer.eos_token_ids)
+        self._stop_tokens = frozenset(model.tokenizer.eos_token_ids)
         self._limits = limits
         self._thread = thread
         self._loop = asyncio.get_running_loop()
@@ -122,17 +64,16 @@ class TextBatch:
         self._prefix_files = files if self._prefixes.is_on else None
         self._draft = model.draft
         # The only row, while it is written with the draft model and not by the generator.
-        self._alone: tuple[Row, Alone] | None = None
+        self._alone: Alone | None = None
         self._is_stepping = False
         self._progress = Progress(limits.progress_interval)
-        self._faults: deque[float] = deque(maxlen=_MAX_FAULTS)
         self.is_broken = False
 
     def open(self) -> None:
         """Build the generator and, unless the limits say no, run every kind of request once: none waits for kernels."""
         self._generator = self._build()
         if self._limits.warmup:
-            self._warm_up(self._generator)
+            warm_up(self._generator)
         if self._prefix_files is not None:
             self._prefix_files.load(self._prefixes)
 
@@ -159,12 +100,15 @@ class TextBatch:
         if self._generator is None:
             self._fail((row,), "restarting", "The model is being unloaded.")
             return
-        self._rejoin(self._generator)
+        self._rejoin()
         if self._waiting or not self._has_room(self._generator, row):
             self._waiting.append(row)
             return
         self._enter(self._generator, row)
-        if not self._is_stepping:
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if not self._is_stepping and self._rows:
             self._is_stepping = True
             self._thread.submit(self._step, self._recover)
 
@@ -181,18 +125,22 @@ class TextBatch:
         return max(self._kv_cost.of(count, longest), now) + drafted
 
     def _enter(self, generator: BatchGenerator, row: Row) -> None:
-        prefix = self._prefixes.find(row.work.prompt)
-        row.cached_tokens = prefix.length if prefix else 0
+        prefix = self._prefixes.find(row.tokens)
+        known = prefix.length if prefix else 0
         self._prefixes.trim_to(self._kv_bytes - self._need(generator, row))
-        row.fork = _worth(self._prefixes.fork(row.work.prompt) - row.cached_tokens)
-        row.uid = _insert(generator, row.work, row.work.prompt, prefix, row.constraint, row.fork)
+        if not row.written:
+            row.cached_tokens = known
+            row.fork = _worth(self._prefixes.fork(row.work.prompt) - known)
+        insert(generator, row, prefix)
         self._rows[row.uid] = row
 
     def _let_in(self, generator: BatchGenerator) -> None:
         while self._waiting and self._has_room(generator, self._waiting[0]):
-            # It leaves the queue afterwards, so that a fault in here finds it.
-            self._enter(generator, self._waiting[0])
-            self._waiting.popleft()
+            row = self._waiting.popleft()
+            try:
+                self._enter(generator, row)
+            except Exception as error:  # noqa: BLE001 - whatever it raises is its own
+                self._fail_added(row, error)
 
     def _remove(self, row: Row) -> None:
         if row in self._waiting:
@@ -215,69 +163,65 @@ class TextBatch:
             self._is_stepping = False
             return
         if self._alone is not None:
-            self._step_alone(self._generator, *self._alone)
-            self._thread.submit(self._step, self._recover)
-            return
-        read, responses = self._generator.next()
-        responses = [each for each in responses if not self._has_left_grammar(self._generator, each.uid)]
+            self._step_alone(self._alone)
+        else:
+            self._step_together(self._generator)
+        self._thread.submit(self._step, self._recover)
+
+    def _step_together(self, generator: BatchGenerator) -> None:
+        read, responses = generator.next()
+        responses = [each for each in responses if not self._has_left_grammar(generator, each.uid)]
         if self._growth.is_due():
             reserved = {uid: row.work.reserved for uid, row in self._rows.items()}
-            self._growth.bound(self._generator, responses, reserved, self._prefixes)
+            self._growth.bound(generator, responses, reserved, self._prefixes)
         tokens = [(self._rows[each.uid], each.token, each.finish_reason) for each in responses]
         for response in responses:
+            self._rows[response.uid].written.append(response.token)
             self._tell_scores(response)
             if response.finish_reason is not None:
                 del self._rows[response.uid]
         if tokens:
-            self._loop.call_soon_threadsafe(_hand_over, tokens)
+            self._loop.call_soon_threadsafe(hand_over, tokens)
         if read:
             self._tell_progress(read)
         # After the tokens are on their way.
-        self._keep(self._generator, read, responses)
+        self._keep(generator, read, responses)
         if self._waiting:
-            self._let_in(self._generator)
-        elif self._draft is not None and len(self._rows) == 1 and tokens:
-            self._go_alone(self._generator, self._draft)
-        self._thread.submit(self._step, self._recover)
+            self._let_in(generator)
+        elif self._draft is not None and len(self._rows) == 1:
+            self._go_alone(generator, self._draft, responses)
 
-    def _go_alone(self, generator: BatchGenerator, draft: Draft) -> None:
-        """Take the only row out of the batch, to write it with the draft model, if it can be."""
+    def _go_alone(self, generator: BatchGenerator, draft: Draft, responses: list[GenerationBatch.Response]) -> None:
+        """Have the only row written with the draft model, if it can be, and if it is past its prompt."""
         (row,) = self._rows.values()
-        if not row.is_draftable:
-            return
-        ((caches, tokens),) = generator.remove([row.uid], return_prompt_caches=True).values()
-        left = row.work.max_tokens - (len(tokens) - len(row.work.prompt))
-        self._alone = row, Alone(self._model, draft, tokens, caches, left, sampler(row.work.sampling))
+        if row.is_draftable and any(each.uid == row.uid for each in responses):
+            self._alone = Alone(row, generator, self._model, draft, self._stop_tokens)
 
-    def _step_alone(self, generator: BatchGenerator, row: Row, alone: Alone) -> None:
-        with mx.stream(generator.stream):
-            tokens = alone.write(self._stop_ids)
-        ended: FinishReason | None = "stop" if tokens[-1] in self._stop_ids else None if alone.left else "length"
-        told = [(row, token, ended if at == len(tokens) else None) for at, token in enumerate(tokens, 1)]
-        self._loop.call_soon_threadsafe(_hand_over, told)
-        if ended is not None:
+    def _step_alone(self, alone: Alone) -> None:
+        told = alone.write()
+        self._loop.call_soon_threadsafe(hand_over, told)
+        row, _, reason = told[-1]
+        if reason is not None:
             del self._rows[row.uid]
             self._end_alone()
         elif not alone.is_worthwhile:
             row.is_draftable = False
-            self._rejoin(generator)
+            self._rejoin()
 
-    def _rejoin(self, generator: BatchGenerator) -> None:
-        """Put the row that is alone back into the batch, if there is one."""
-        if self._alone is None:
+    def _rejoin(self) -> None:
+        """Put the row that is written alone back into the batch, if there is one."""
+        if self._alone is None or self._generator is None:
             return
-        (row, alone), self._alone = self._alone, None
-        alone.end()
-        del self._rows[row.uid]
-        prefix = Prefix(len(alone.tokens) - 1, alone.caches)
-        row.uid = _insert(generator, row.work, alone.tokens, prefix)
-        self._rows[row.uid] = row
+        alone, self._alone = self._alone, None
+        del self._rows[alone.row.uid]
+        insert(self._generator, alone.row, alone.end())
+        self._rows[alone.row.uid] = alone.row
 
     def _end_alone(self) -> None:
         if self._alone is not None:
-            (_, alone), self._alone = self._alone, None
-            alone.end()
-            self._prefixes.put(alone.tokens[:-1], alone.caches)
+            alone, self._alone = self._alone, None
+            known = alone.end()
+            self._prefixes.put(alone.row.tokens[: known.length], known.caches)
 
     def _tell_scores(self, response: GenerationBatch.Response) -> None:
         row = self._rows[response.uid]
@@ -288,6 +232,8 @@ class TextBatch:
     def _tell_progress(self, read: list[PromptProcessingBatch.Response]) -> None:
         for each in self._progress.due(read, time.monotonic()):
             row = self._rows[each.uid]
+            if row.written:
+                continue  # It is read once more, which is nobody's business.
             done = row.cached_tokens + each.progress[0]
             self._loop.call_soon_threadsafe(row.tell, Prefill(done=done, total=len(row.work.prompt)))
 
@@ -325,20 +271,38 @@ class TextBatch:
             self._prefixes.trim_to(self._kv_bytes - self._need(generator))
 
     def _recover(self, error: Exception) -> None:
-        """Give up all rows and the generator, whose state nobody knows after an error."""
+        """Begin anew with a generator of known state, and with the rows that are not at fault."""
         self._is_stepping = False
         if isinstance(error, LostError):
             # The thread has ended, and with it everything but those who wait for their rows.
             self._fail(self._drop_rows(), error.code, str(error))
             return
         _log(error)
-        self._faults.append(time.monotonic())
-        # Before the rows learn of the fault, so that whoever tries again meets the truth.
-        self.is_broken = is_broken(self._faults)
-        self._fail(self._drop_rows(), "internal_error", "The model failed while it generated this text.")
+        rows, self._rows, self._alone = [*self._rows.values()], {}, None
         self._prefixes.trim_to(0)
         self._drop_generator()
         self._generator = self._build()
+        if not self._is_sound(self._generator):
+            # Before the rows learn of it, so that whoever tries again meets the truth.
+            self.is_broken = True
+            self._fail([*rows, *self._drop_rows()], "internal_error", _FAILED)
+            return
+        verdict = judge(rows, self._build, self._prefixes, error)
+        for row, fault in verdict.failed:
+            _log(fault)
+            self._fail((row,), "internal_error", _FAILED)
+        for row in verdict.sound:
+            self._enter(self._generator, row)
+        self._let_in(self._generator)
+        self._go_on()
+
+    def _is_sound(self, generator: BatchGenerator) -> bool:
+        try:
+            try_out(generator)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the model raises it for everyone
+            _log(error)
+            return False
+        return True
 
     def _drop_rows(self) -> list[Row]:
         rows = [*self._rows.values(), *self._waiting]
@@ -359,31 +323,8 @@ class TextBatch:
         for row in rows:
             self._loop.call_soon_threadsafe(row.fail, failure)
 
-    def _warm_up(self, generator: BatchGenerator) -> None:
-        everything = Sampling(temperature=0.5, top_p=0.9, top_k=1, min_p=0.1)
-        penalties = Penalties(presence=0.1, frequency=0.1, repetition=1.1, bias=((0, 0.1),))
-        plain = _warm_up_work(Sampling(temperature=0), Penalties())
-        for group in (
-            (plain,),
-            (_warm_up_work(everything, penalties),),
-            (plain, _warm_up_work(everything, penalties, seed=1)),
-        ):
-            waiting = {_insert(generator, work, work.prompt) for work in group}
-            while waiting:
-                _, responses = generator.next()
-                waiting -= {response.uid for response in responses if response.finish_reason}
-
     def _build(self) -> BatchGenerator:
-        limits = self._limits
-        # Small pieces of a long prompt let the other rows step in between. A GPU fills only with larger ones.
-        step = limits.prefill_step or (512 if mx.metal.is_available() else 256)
-        return BatchGenerator(
-            self._model,
-            stop_tokens=[[token] for token in self._stop_ids],
-            completion_batch_size=limits.max_batch,
-            prefill_batch_size=min(limits.prefill_batch, limits.max_batch),
-            prefill_step_size=step,
-        )
+        return build(self._model, self._stop_tokens, self._limits)
 
     def _drop_generator(self) -> None:
         if self._generator is not None:
@@ -396,49 +337,6 @@ def _log(error: Exception) -> None:
     log.error("engine.failed", traceback="".join(traceback.format_exception(error)))
 
 
-def is_broken(faults: Collection[float]) -> bool:
-    """Say whether the last faults, given by their times, came too fast for going on."""
-    return len(faults) >= _MAX_FAULTS and max(faults) - min(faults) <= _FAULT_WINDOW
-
-
 def _worth(tokens: int) -> int:
     """Return `tokens`, or 0 if having read them is not worth sharing."""
     return tokens if tokens >= _WORTH_SHARING else 0
-
-
-def _insert(
-    generator: BatchGenerator,
-    work: TextWork,
-    tokens: list[int],
-    prefix: Prefix | None = None,
-    constraint: Constraint | None = None,
-    fork: int = 0,
-) -> int:
-    """Have `tokens` continued: the prompt of `work`, and what was written already.
-
-    They are known up to `prefix`; the reading stops once, `fork` tokens after that.
-    """
-    known = prefix.length if prefix else 0
-    processors = logits_processors(work.penalties, len(work.prompt))
-    if constraint is not None:
-        # The last, so that nothing raises what it forbids.
-        processors.append(constraint)
-    unread = tokens[known:]
-    (uid,) = generator.insert_segments(
-        [[unread[:fork], unread[fork:]]],
-        caches=[prefix.caches] if prefix else None,
-        all_tokens=[tokens[:known]],
-        max_tokens=[work.max_tokens - (len(tokens) - len(work.prompt))],
-        samplers=[sampler(work.sampling, work.seed)],
-        logits_processors=[processors],
-    )
-    return int(uid)
-
-
-def _warm_up_work(sampling: Sampling, penalties: Penalties, seed: int | None = None) -> TextWork:
-    return TextWork(prompt=[0, 0, 0, 0], max_tokens=4, sampling=sampling, penalties=penalties, seed=seed, stop=())
-
-
-def _hand_over(tokens: list[tuple[Row, int, FinishReason | None]]) -> None:
-    for row, token, finish_reason in tokens:
-        row.put(token, finish_reason)

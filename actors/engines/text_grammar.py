@@ -87,13 +87,14 @@ class Grammars:
 class Constraint:
     """A logits processor that lets one text be continued only as its grammar allows.
 
-    Lives on the engine thread. It asks for the last token before the next can be chosen, so that
-    a step of a constrained row cannot be prepared while the one before still runs.
+    Lives on the engine thread. The text begins after `prompt_length` tokens.
+    The last token is asked for before the next can be chosen, so that a step of a constrained row cannot be
+    prepared while the one before still runs.
     """
 
-    def __init__(self, matcher: LLMatcher) -> None:
+    def __init__(self, matcher: LLMatcher, prompt_length: int) -> None:
         self._matcher = matcher.deep_copy()
-        self._seen: int | None = None
+        self._seen = prompt_length
 
     @property
     def error(self) -> str:
@@ -102,8 +103,7 @@ class Constraint:
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
         """Return `logits` with those of forbidden tokens at minus infinity. `tokens` are prompt and text so far."""
-        # What is there at first is the prompt.
-        written = [] if self._seen is None else np.array(tokens[self._seen :]).tolist()
+        written = np.array(tokens[self._seen :]).tolist()
         self._seen = tokens.size
         # The model may compute while the mask is made.
         mx.async_eval(logits)  # type: ignore[no-untyped-call]  # mlx does not annotate it

@@ -13,10 +13,10 @@ from msgspec import Struct
 
 from actors.engines.blas import prepare_blas
 from actors.engines.engine import ModelFacts
+from actors.engines.text_draft import Draft, load_draft
 from actors.engines.text_folder import read_json, read_model
 from actors.engines.text_grammar import grammar_tokenizer
 from actors.engines.text_memory import KvCost, default_kv_bytes, kv_cost
-from actors.engines.text_speculative import Draft, load_draft
 
 # For the few architectures that name no limit in their configuration.
 _UNSAID_CONTEXT_LENGTH = 8192

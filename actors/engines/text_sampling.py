@@ -42,11 +42,14 @@ class Penalties(Struct, frozen=True, kw_only=True):
     bias: tuple[tuple[int, float], ...] = ()
 
 
-def sampler(sampling: Sampling, seed: int | None = None) -> Sampler:
-    """Return the sampler of a row. Rows with equal `sampling` share one object, unless they have a seed."""
+def sampler(sampling: Sampling, seed: int | None = None, drawn: int = 0) -> Sampler:
+    """Return the sampler of a row of which so many tokens were `drawn` already.
+
+    Rows with equal `sampling` share one object, unless they have a seed.
+    """
     if sampling.is_greedy:
         return _best
-    return _shared(sampling) if seed is None else Seeded(sampling, seed)
+    return _shared(sampling) if seed is None else Seeded(sampling, seed, drawn)
 
 
 def logits_processors(penalties: Penalties, prompt_length: int) -> list[LogitsProcessor]:
@@ -64,9 +67,11 @@ def logits_processors(penalties: Penalties, prompt_length: int) -> list[LogitsPr
 class Seeded:
     """Draws with a key of its own, so that a row gives the same tokens alone and among others."""
 
-    def __init__(self, sampling: Sampling, seed: int) -> None:
+    def __init__(self, sampling: Sampling, seed: int, drawn: int = 0) -> None:
         self._sampling = sampling
         self._key = mx.random.key(seed % 2**64)
+        for _ in range(drawn):
+            self._key, _ = mx.random.split(self._key)
 
     def __call__(self, logprobs: mx.array) -> mx.array:
         """Return one token for each row of `logprobs`."""

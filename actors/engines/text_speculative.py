@@ -7,20 +7,18 @@ Only a text that is alone is written so: among others, the model's steps are sha
 
 from collections import deque
 from collections.abc import Collection
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 from mlx.nn.layers.base import Module
-from mlx_lm.models.cache import KVCache, make_prompt_cache, trim_prompt_cache
-from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.generate import BatchGenerator
+from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
-from actors.engines.text_folder import read_model
-from actors.engines.text_memory import KvCost, kv_cost
-from actors.engines.text_prefix import PrefixCache
-from actors.engines.text_sampling import Sampler
-from bus.errors import RefusedError
+from actors.engines.text_draft import Draft
+from actors.engines.text_prefix import Prefix
+from actors.engines.text_row import Row
+from actors.engines.text_sampling import sampler
+from bus.messages.chat import FinishReason
 
 # As in mlx-lm.
 _PROPOSALS = 3
@@ -29,40 +27,25 @@ _LOOK_BACK = 16
 
 _PREFILL_STEP = 512
 
-# What is kept of earlier texts: a draft model of half a billion weights takes 12 KiB for a token.
-_PREFIX_BYTES = 256 * 2**20
-
-
-class Draft(NamedTuple):
-    """The model that proposes. Its logits beyond `vocab_size` are of no token of the other model.
-
-    `prefixes` is what it has read of earlier texts.
-    """
-
-    model: Module
-    vocab_size: int
-    kv_cost: KvCost
-    prefixes: PrefixCache
-
 
 class Alone:
-    """One text, written by two models. Lives on the engine thread.
+    """A row of which at least one token is written, taken out of its generator to be written by two models.
 
-    `caches` hold all `tokens`, prompt and text, but the last; `left` may still be written.
+    Lives on the engine thread. Its `_caches` hold all its tokens but the last.
     """
 
     def __init__(
-        self, model: Module, draft: Draft, tokens: list[int], caches: list[Any], left: int, sampler: Sampler
+        self, row: Row, generator: BatchGenerator, model: Module, draft: Draft, stop_tokens: Collection[int]
     ) -> None:
-        self.tokens = tokens
-        self.caches = caches
-        self.left = left
-        # That of a batch holds the last token too.
-        trim_prompt_cache(caches, caches[0].offset - len(tokens) + 1)
+        self.row = row
+        self._stream = generator.stream
         self._model = model
         self._draft = draft
-        self._sampler = sampler
-        known = draft.prefixes.find(tokens)
+        self._stop_tokens = stop_tokens
+        self._sampler = sampler(row.work.sampling)
+        ((self._caches, _),) = generator.remove([row.uid], return_prompt_caches=True).values()
+        trim_prompt_cache(self._caches, 1)
+        known = draft.prefixes.find(row.tokens)
         self._draft_caches = known.caches if known else make_prompt_cache(draft.model)
         self._good: deque[int] = deque(maxlen=_LOOK_BACK)
 
@@ -71,31 +54,46 @@ class Alone:
         """Whether enough of the latest proposals were good."""
         return len(self._good) < _LOOK_BACK or sum(self._good) >= _LOOK_BACK
 
-    def write(self, stop_tokens: Collection[int]) -> list[int]:
-        """Return the next tokens, at least one; none comes after one of `stop_tokens`."""
-        proposed = self._propose(min(_PROPOSALS, self.left - 1))
-        logits = self._model(mx.array([[self.tokens[-1], *proposed]]), cache=self.caches)[0]
-        drawn = np.array(self._sampler(logits - mx.logsumexp(logits, axis=-1, keepdims=True))).tolist()
-        good = next((at for at, token in enumerate(proposed) if drawn[at] != token or token in stop_tokens), None)
-        good = len(proposed) if good is None else good
+    def write(self) -> list[tuple[Row, int, FinishReason | None]]:
+        """Write at least one token, and return those that were written as `hand_over` takes them."""
+        row = self.row
+        left = row.work.max_tokens - len(row.written)
+        with mx.stream(self._stream):
+            tokens = self._round(min(_PROPOSALS, left - 1))
+        row.written += tokens
+        ended: FinishReason | None = "length" if len(tokens) == left else None
+        if tokens[-1] in self._stop_tokens:
+            ended = "stop"
+        return [(row, token, None) for token in tokens[:-1]] + [(row, tokens[-1], ended)]
+
+    def end(self) -> Prefix:
+        """Return what is known of the row without its last token, so that it can go on in a generator.
+
+        What the draft model has read is kept for the next turn of a conversation.
+        """
+        tokens = self.row.tokens
+        self._draft.prefixes.put(tokens[: self._draft_caches[0].offset], self._draft_caches)
+        return Prefix(len(tokens) - 1, self._caches)
+
+    def _round(self, count: int) -> list[int]:
+        """Return the next tokens, as many as were proposed well and one more. None comes after a stop token."""
+        tokens = self.row.tokens
+        proposed = self._propose(tokens, count)
+        logits = self._model(mx.array([[tokens[-1], *proposed]]), cache=self._caches)[0]
+        drawn: list[int] = np.array(self._sampler(_normalised(logits))).tolist()
+        wrong = (at for at, token in enumerate(proposed) if drawn[at] != token or token in self._stop_tokens)
+        good = next(wrong, count)
         # Both models forget the rest. The draft model has not read the last that it proposed.
-        trim_prompt_cache(self.caches, len(proposed) - good)
-        trim_prompt_cache(self._draft_caches, max(len(proposed) - 1 - good, 0))
-        said: list[int] = drawn[: good + 1]
-        self.tokens += said
-        self.left -= len(said)
+        trim_prompt_cache(self._caches, count - good)
+        trim_prompt_cache(self._draft_caches, max(count - 1 - good, 0))
         self._good.append(good)
-        return said
+        return drawn[: good + 1]
 
-    def end(self) -> None:
-        """Keep what the draft model has read, for the next turn of a conversation."""
-        self._draft.prefixes.put(self.tokens[: self._draft_caches[0].offset], self._draft_caches)
-
-    def _propose(self, count: int) -> list[int]:
-        """Return what the draft model would write. It has then read all but the last of it."""
+    def _propose(self, tokens: list[int], count: int) -> list[int]:
+        """Return what the draft model would write after `tokens`. It has then read all but the last of it."""
         if not count:
             return []
-        unread = mx.array(self.tokens[self._draft_caches[0].offset :])
+        unread = mx.array(tokens[self._draft_caches[0].offset :])
         while unread.size > _PREFILL_STEP:
             self._draft.model(unread[None, :_PREFILL_STEP], cache=self._draft_caches)
             mx.eval([cache.state for cache in self._draft_caches])
@@ -103,26 +101,11 @@ class Alone:
         proposed = []
         for _ in range(count):
             logits = self._draft.model(unread[None], cache=self._draft_caches)[0, -1:, : self._draft.vocab_size]
-            unread = self._sampler(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+            unread = self._sampler(_normalised(logits))
             mx.async_eval(unread)  # type: ignore[no-untyped-call]  # mlx does not annotate it
             proposed.append(unread)
         return [int(token) for token in np.array(mx.concatenate(proposed))]
 
 
-def load_draft(path: Path, model: Module, tokenizer: TokenizerWrapper, context_length: int) -> Draft:
-    """Load the model in the folder `path` to propose for `model`, on the calling thread.
-
-    Raises `RefusedError` if the two do not fit together.
-    """
-    draft, draft_tokenizer, _ = read_model(path)
-    if tokenizer.get_vocab() != draft_tokenizer.get_vocab():
-        raise _refusal(f"The draft model {path.name} has another vocabulary than its model.")
-    for each, name in ((model, "model"), (draft, "draft model")):
-        if not all(type(cache) is KVCache for cache in make_prompt_cache(each)):
-            raise _refusal(f"The {name} cannot go back to an earlier token, as it has to for drafts.")
-    vocab_size = model(mx.array([[0]])).shape[-1]
-    return Draft(draft, vocab_size, kv_cost(draft, context_length), PrefixCache(_PREFIX_BYTES))
-
-
-def _refusal(message: str) -> RefusedError:
-    return RefusedError("unsupported_parameter", message, param="draft_model")
+def _normalised(logits: mx.array) -> mx.array:
+    return logits - mx.logsumexp(logits, axis=-1, keepdims=True)

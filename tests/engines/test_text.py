@@ -13,7 +13,6 @@ import pytest
 import pytest_asyncio
 
 from actors.engines.text import TextEngine, _Speech
-from actors.engines.text_batch import is_broken
 from actors.engines.text_dialect import Dialect
 from actors.engines.text_model import TextLimits
 from actors.engines.text_sampling import Penalties, Sampling, logits_processors
@@ -273,20 +272,6 @@ async def test_cancelled_task_frees_its_row(text_engine: TextEngine) -> None:
     assert batch._rows == {}
 
 
-async def test_failing_row_ends_the_rows_beside_it_and_the_engine_goes_on(
-    own_engine: TextEngine, reference: Reference
-) -> None:
-    beside = own_engine.generate(own_engine.prepare(greedy("Work", 200)))
-    await anext(beside)
-
-    failed = await failure(own_engine, greedy("Work"))
-
-    with pytest.raises(RefusedError) as failed_too:
-        await drain(beside)
-    assert failed_too.value.code == failed.code == "internal_error"
-    assert await text(own_engine, greedy("You may")) == await reference.greedy("You may", 24)
-
-
 async def test_rows_learn_that_the_thread_has_crashed(own_engine: TextEngine) -> None:
     running = own_engine.generate(own_engine.prepare(greedy("Work", 200)))
     await anext(running)
@@ -297,23 +282,6 @@ async def test_rows_learn_that_the_thread_has_crashed(own_engine: TextEngine) ->
         with pytest.raises(LostError) as lost:
             await use
         assert lost.value.code == "crashed"
-
-
-async def test_engine_that_fails_three_times_in_a_minute_is_broken(own_engine: TextEngine) -> None:
-    work = own_engine.prepare(greedy("Work"))
-    for _ in range(3):
-        assert (await failure(own_engine, greedy("Work"))).code == "internal_error"
-
-    for use in (own_engine.ping(), anext(own_engine.generate(work))):
-        with pytest.raises(LostError) as lost:
-            await use
-        assert lost.value.code == "crashed"
-
-
-async def test_only_three_faults_within_a_minute_break_an_engine() -> None:
-    assert not is_broken([1.0, 2.0])
-    assert not is_broken([1.0, 2.0, 62.0])
-    assert is_broken([1.0, 2.0, 61.0])
 
 
 async def test_unloading_frees_the_memory_and_refuses_unfinished_rows(tiny_llama: Path) -> None:

@@ -4,14 +4,15 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import pytest
-from mlx_lm.models.cache import make_prompt_cache
 from msgspec import structs
 
 from actors.engines.text import TextEngine
+from actors.engines.text_generator import build, insert
 from actors.engines.text_model import TextLimits, load_model
-from actors.engines.text_sampling import Sampling, sampler
+from actors.engines.text_prompt import TextWork
+from actors.engines.text_row import Row
+from actors.engines.text_sampling import Penalties, Sampling
 from actors.engines.text_speculative import Alone
 from actors.engines.thread import EngineThread
 from bus.errors import RefusedError
@@ -20,6 +21,9 @@ from tests.support import tiny_models
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+WORK = TextWork(
+    prompt=[5, 6, 7], max_tokens=200, sampling=Sampling(temperature=0), penalties=Penalties(), seed=None, stop=()
+)
 PROMPTS = ("Contribution", "You may reproduce and distribute copies of the", "W")
 
 
@@ -134,10 +138,13 @@ async def test_good_proposals_give_several_tokens_in_one_step_and_bad_ones_are_g
     def rounds(draft: Path) -> tuple[list[int], bool]:
         model = load_model(tiny_llama, TextLimits(draft=draft))
         assert model.draft is not None
-        caches = make_prompt_cache(model.model)
-        model.model(mx.array([[5, 6, 7]]), cache=caches)
-        alone = Alone(model.model, model.draft, [5, 6, 7], caches, 100, sampler(Sampling(temperature=0)))
-        return [len(alone.write(())) for _ in range(20)], alone.is_worthwhile
+        generator = build(model.model, (), TextLimits())
+        row = Row(WORK)
+        insert(generator, row)
+        while not row.written:
+            row.written += [response.token for response in generator.next()[1]]
+        alone = Alone(row, generator, model.model, model.draft, ())
+        return [len(alone.write()) for _ in range(20)], alone.is_worthwhile
 
     thread = EngineThread("rounds")
     thread.start()
