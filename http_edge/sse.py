@@ -17,6 +17,9 @@ from http_edge.errors import error_body, format_of
 
 DONE = b"data: [DONE]\n\n"
 
+# Bytes. The transport takes four times as much before a writer has to wait.
+_ROOM = 16 * 1024
+
 _HEADERS = {
     "Cache-Control": "no-cache",
     # nginx and its like would otherwise collect the frames.
@@ -40,6 +43,18 @@ class EventStream:
         """Send `frames`, and wait while the client is slower than we are."""
         if not self.response.prepared:
             await self._open()
+        if self._fits(frames):
+            await self.response.write(frames)
+        else:
+            await self._write_patiently(frames)
+        self._written_at = self._clock()
+
+    def _fits(self, frames: bytes) -> bool:
+        """Say whether `frames` can be written without waiting, and so without a timer."""
+        transport = self._request.transport
+        return transport is not None and not transport.get_write_buffer_size() and len(frames) <= _ROOM
+
+    async def _write_patiently(self, frames: bytes) -> None:
         try:
             async with asyncio.timeout(self._config.write_seconds):
                 await self.response.write(frames)
@@ -47,7 +62,6 @@ class EventStream:
             if self._request.transport is not None:
                 self._request.transport.abort()
             raise ConnectionResetError("The client has stopped reading.") from error
-        self._written_at = self._clock()
 
     async def wait_at(self, position: int) -> None:
         """Tell that the request is number `position` of those waiting; 0 runs. Said again until a frame comes."""
