@@ -42,7 +42,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 _BATCH = 1000
-# A transaction takes 9 ms of CPU for one event as for a hundred: after few, it waits so long (seconds) for more.
+# An event taken in alone costs 9 ms of CPU, among forty 0.5 ms: after few, it waits so long (seconds) for more.
 _FEW = 100
 _PAUSE = 1.0
 _REBUILD_PATIENCE = 600.0
