@@ -8,6 +8,7 @@ Never       decides anything about a job, or is asked before one is run
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,9 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 _BATCH = 1000
+# An event taken in alone costs 9 ms of CPU, among forty 0.5 ms: after few, it waits so long (seconds) for more.
+_FEW = 100
+_PAUSE = 1.0
 _REBUILD_PATIENCE = 600.0
 
 
@@ -54,6 +58,7 @@ class Historian:
         self._thread = ThreadPoolExecutor(1, "duckdb")
         self._history: History | None = None
         self._moved = asyncio.Event()
+        self._wanted = asyncio.Event()
         self._anew: asyncio.Queue[asyncio.Future[None]] = asyncio.Queue()
         self.checkpoint = 0
 
@@ -121,6 +126,7 @@ class Historian:
         try:
             async with asyncio.timeout(patience):
                 while self.checkpoint < goal:
+                    self._wanted.set()
                     await self._moved.wait()
         except TimeoutError as error:
             message = f"The history has reached event {self.checkpoint} of the log, not yet {goal}."
@@ -134,6 +140,11 @@ class Historian:
                 self.checkpoint = entries[-1].seq
                 self._moved.set()
                 self._moved = asyncio.Event()
+                self._wanted.clear()
+                if len(entries) < _FEW:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_PAUSE):
+                            await self._wanted.wait()
 
     @property
     def _open_history(self) -> History:

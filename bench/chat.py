@@ -1,7 +1,7 @@
-"""Fusion beside mlx_lm.server on one model folder: `python -m bench.chat [FOLDER]`.
+"""Fusion beside mlx_lm.server, and vllm-mlx if it is there, on one model folder: `python -m bench.chat [FOLDER]`.
 
-Both run on this machine at once, warm, on the same BLAS; only one has load at a time, in random order, round by
-round, so that what else the machine does hits both.
+All run on this machine at once, warm, on the same BLAS; only one has load at a time, in random order, round by
+round, so that what else the machine does hits all.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from bench.processes import Measured, answering, started
 from bus.process import run_until_stopped
 from bus.server import free_port
 
-FUSION, PEER = "Fusion", "mlx_lm.server"
+FUSION, PEER, OTHER_PEER = "Fusion", "mlx_lm.server", "vllm-mlx"
 _TOY = Path(__file__).parents[1] / "models" / "fusion-toy"
 _MODEL = "measured"
 
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=20.0, help="after which a level begins no more requests")
     parser.add_argument("--seed", type=int, default=1, help="of the order of the servers")
+    parser.add_argument("--vllm-mlx", type=Path, help="the program of vllm-mlx, to measure it too")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     args = parser.parse_args()
     run_until_stopped(lambda: _report(args))
@@ -49,7 +50,7 @@ def main() -> None:
 async def _report(args: argparse.Namespace) -> None:
     found = await _measure(args)
     print(_machine())
-    print(table(found, FUSION, PEER))
+    print(table(found, FUSION, PEER, *([OTHER_PEER] if args.vllm_mlx else [])))
     for (at_once, name), known in found.items():
         if known.causes:
             print(f"errors of {name} at {at_once}: {known.causes}")
@@ -68,7 +69,10 @@ async def _measure(args: argparse.Namespace) -> dict[tuple[int, str], Figures]:
     texts = prompts()
     async with AsyncExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fusion-bench-")))
-        servers = [await stack.enter_async_context(start(folder, logs)) for start in (_fusion, _peer)]
+        starts = [_fusion(folder, logs), _peer(folder, logs)]
+        if args.vllm_mlx:
+            starts.append(_other_peer(args.vllm_mlx, folder, logs))
+        servers = [await stack.enter_async_context(start) for start in starts]
         for target, _ in servers:
             await run(target, Load(at_once=8, requests=16, max_tokens=args.max_tokens), texts)
         for number in range(args.rounds):
@@ -108,8 +112,18 @@ async def _peer(folder: Path, logs: Path) -> AsyncGenerator[tuple[Target, Measur
         yield Target(PEER, f"http://127.0.0.1:{port}", str(folder)), measured
 
 
+@asynccontextmanager
+async def _other_peer(program: Path, folder: Path, logs: Path) -> AsyncGenerator[tuple[Target, Measured]]:
+    port = free_port()
+    argv = [str(program), "serve", str(folder), "--host", "127.0.0.1", "--port", str(port)]
+    argv += ["--continuous-batching", "--offline"]
+    async with started(argv, logs / "other-peer.log", _environment()) as measured:
+        await answering(f"http://127.0.0.1:{port}/v1/models")
+        yield Target(OTHER_PEER, f"http://127.0.0.1:{port}", str(folder)), measured
+
+
 def _environment() -> dict[str, str]:
-    """Return what gives both the same BLAS: `prepare_blas` has put its settings into our environment already."""
+    """Return what gives all the same BLAS: `prepare_blas` has put its settings into our environment already."""
     return {"LD_PRELOAD": "libopenblas.so.0"} if prepare_blas() == "openblas" else {}
 
 

@@ -81,15 +81,17 @@ def _good(run: Run) -> int:
     return sum(outcome.error is None for outcome in run.outcomes)
 
 
-def table(found: Mapping[tuple[int, str], Figures], ours: str, other: str) -> str:
-    """Return a Markdown table: for each number of requests at once both servers, and ours over the other."""
+def table(found: Mapping[tuple[int, str], Figures], ours: str, *others: str) -> str:
+    """Return a Markdown table: for each number of requests at once all servers, and ours over each of the others."""
     lines = [
         "| at once | server | " + " | ".join(heading for _, heading, _ in COLUMNS) + " |",
         "| " + " | ".join(["---"] * (len(COLUMNS) + 2)) + " |",
     ]
     for at_once in sorted({level for level, _ in found}):
-        lines += [_row(at_once, name, found[at_once, name]) for name in (ours, other)]
-        lines.append(_ratios(at_once, found[at_once, ours], found[at_once, other]))
+        lines.append(_row(at_once, ours, found[at_once, ours]))
+        for other in others:
+            lines.append(_row(at_once, other, found[at_once, other]))
+            lines.append(_ratios(at_once, found[at_once, ours], found[at_once, other]))
     return "\n".join(lines)
 
 

@@ -143,7 +143,11 @@ def server_run(config: ServerConfig, log_path: Path, on_ready: Callable[[], None
 
 async def _spawn(config: ServerConfig, log_path: Path) -> asyncio.subprocess.Process:
     config.store.mkdir(parents=True, exist_ok=True, mode=0o700)
-    environment = os.environ | {
+    environment = {
+        # Go's idle threads look for work and wake each other up for every message, on the cores that model and edge
+        # need: one thread on two cores takes 15 to 40 % less CPU.
+        "GOMAXPROCS": str(max(1, (os.cpu_count() or 1) // 4)),
+        **os.environ,
         "FUSION_NATS_NAME": config.name,
         "FUSION_NATS_PORT": str(config.port),
         "FUSION_NATS_MONITOR": f"127.0.0.1:{config.monitor_port}",

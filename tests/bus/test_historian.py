@@ -61,6 +61,19 @@ async def page(bus: Bus, at_least: int, **query: object) -> HistoryReply:
     return await bus.ask(LIST_HISTORY(), HistoryQuery(at_least=at_least, **query))  # type: ignore[arg-type]
 
 
+async def test_events_come_in_although_nobody_waits_for_them(server: Server, tmp_path: Path) -> None:
+    async with connected(server.url) as bus:
+        last = await tell(bus, STORY[:1])
+        async with history_of(bus, tmp_path / "h"):
+            await page(bus, last)
+            last = await tell(bus, STORY[1:])
+
+            async def has_come() -> bool:
+                return (await page(bus, 0)).as_of == last
+
+            await until_it(has_come)
+
+
 async def test_history_tells_what_the_log_says(server: Server, tmp_path: Path) -> None:
     async with connected(server.url) as bus:
         last = await tell(bus, STORY)

@@ -111,7 +111,7 @@ async def test_asker_that_leaves_before_reading_anything_ends_the_work(server: S
     speaker = Speaker(gated=True)
     async with connected(server.url) as bus, serving(bus, service(), Endpoint(SAY("m"), speaker.receive)):
         async with bus.stream(SAY("m"), Question()) as answer:
-            await until(lambda: answer._queue.qsize() == 4)
+            await until(lambda: len(answer._waiting) == 4)
 
         async with asyncio.timeout(20):
             await speaker.closed.wait()
@@ -247,7 +247,7 @@ async def test_instance_reported_down_ends_a_stream_whose_status_was_not_read_ye
         serving(bus, service(), Endpoint(SAY("m"), speaker.receive)),
         bus.stream(SAY("m"), Question(words=())) as answer,
     ):
-        await until(lambda: answer._queue.qsize() == 1)
+        await until(lambda: len(answer._waiting) == 1)
         await bus.publish(fill(HEARTBEAT, "test-1"), beat("test-1", "down"))
         await settled(bus.nc)
         await anext(answer)
@@ -279,11 +279,11 @@ async def test_slow_reader_breaks_its_own_stream_and_holds_a_bounded_number_of_p
     async with connected(server.url) as bus, serving(bus, service(), Endpoint(SAY("m"), speaker.receive)):
         with pytest.raises(LostError) as lost:
             async with bus.stream(SAY("m"), Question(words=("x",), times=6000)) as slow:
-                await until(slow._queue.full)
+                await until(lambda: len(slow._waiting) == slow._waiting.maxlen)
                 async with bus.stream(SAY("m"), Question(words=("y",))) as quick:
                     speaker.gate.set()
                     heard = [item.text async for item in quick if isinstance(item, Word)]
-                kept = slow._queue.qsize()
+                kept = len(slow._waiting)
                 async for _ in slow:
                     pass
         await until(lambda: speaker.running == 0)
