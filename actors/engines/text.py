@@ -133,7 +133,7 @@ class TextEngine:
         if self._parts is None:
             raise LostError("unavailable", f"The model {self._path.name} is not loaded.")
         if self._parts.batch.is_broken:
-            raise LostError("crashed", f"The model {self._path.name} failed too often.")
+            raise LostError("crashed", f"The model {self._path.name} fails for every text.")
         return self._parts
 
 

@@ -6,35 +6,29 @@ meanwhile (new rows, removals) happens between two steps, in order.
 
 import asyncio
 import gc
-import time
 import traceback
 from collections import deque
-from collections.abc import Iterable
 from functools import partial
 
 import mlx.core as mx
 import structlog
-from mlx_lm.generate import BatchGenerator, GenerationBatch, PromptProcessingBatch
+from mlx_lm.generate import BatchGenerator, GenerationBatch
 
+from actors.engines.text_delivery import Delivery, Token
 from actors.engines.text_draft import Draft
 from actors.engines.text_generator import build, insert, try_out, warm_up
 from actors.engines.text_growth import Growth
-from actors.engines.text_logprobs import read_scores
+from actors.engines.text_keep import keep, worth_sharing
 from actors.engines.text_model import TextLimits, TextModel
 from actors.engines.text_prefix import PrefixCache, default_bytes
 from actors.engines.text_prefix_files import PrefixFiles
-from actors.engines.text_progress import Progress
 from actors.engines.text_recovery import judge
-from actors.engines.text_row import Row, hand_over
+from actors.engines.text_row import Row
 from actors.engines.text_speculative import Alone
 from actors.engines.thread import EngineThread
-from bus.errors import Code, Failure, LostError
-from bus.frames import Prefill
+from bus.errors import LostError
 
 log = structlog.get_logger()
-
-# Tokens read; a shorter prompt is kept only when its row ends.
-_WORTH_SHARING = 64
 
 _FAILED = "The model failed while it generated this text."
 
@@ -52,7 +46,7 @@ class TextBatch:
         self._stop_tokens = frozenset(model.tokenizer.eos_token_ids)
         self._limits = limits
         self._thread = thread
-        self._loop = asyncio.get_running_loop()
+        self._delivery = Delivery(asyncio.get_running_loop(), limits.progress_interval)
         self._generator: BatchGenerator | None = None
         self._rows: dict[int, Row] = {}
         # For memory. Nobody overtakes the first, or a long text would wait for ever.
@@ -66,7 +60,6 @@ class TextBatch:
         # The only row, while it is written with the draft model and not by the generator.
         self._alone: Alone | None = None
         self._is_stepping = False
-        self._progress = Progress(limits.progress_interval)
         self.is_broken = False
 
     def open(self) -> None:
@@ -79,7 +72,7 @@ class TextBatch:
 
     def close(self) -> None:
         """Refuse the unfinished rows as `restarting` and free the model."""
-        self._fail(self._drop_rows(), "restarting", "The model is being unloaded.")
+        self._delivery.failure(self._drop_rows(), "restarting", "The model is being unloaded.")
         self._drop_generator()
         if self._prefix_files is not None:
             self._prefix_files.save(self._prefixes)
@@ -98,7 +91,7 @@ class TextBatch:
 
     def _add(self, row: Row) -> None:
         if self._generator is None:
-            self._fail((row,), "restarting", "The model is being unloaded.")
+            self._delivery.failure((row,), "restarting", "The model is being unloaded.")
             return
         self._rejoin()
         if self._waiting or not self._has_room(self._generator, row):
@@ -130,7 +123,7 @@ class TextBatch:
         self._prefixes.trim_to(self._kv_bytes - self._need(generator, row))
         if not row.written:
             row.cached_tokens = known
-            row.fork = _worth(self._prefixes.fork(row.work.prompt) - known)
+            row.fork = worth_sharing(self._prefixes.fork(row.work.prompt) - known)
         insert(generator, row, prefix)
         self._rows[row.uid] = row
 
@@ -174,18 +167,19 @@ class TextBatch:
         if self._growth.is_due():
             reserved = {uid: row.work.reserved for uid, row in self._rows.items()}
             self._growth.bound(generator, responses, reserved, self._prefixes)
-        tokens = [(self._rows[each.uid], each.token, each.finish_reason) for each in responses]
+        told: list[Token] = []
         for response in responses:
-            self._rows[response.uid].written.append(response.token)
-            self._tell_scores(response)
+            row = self._rows[response.uid]
+            row.written.append(response.token)
+            self._delivery.scores(row, response)
+            told.append(Token(row, response.token, response.finish_reason))
             if response.finish_reason is not None:
                 del self._rows[response.uid]
-        if tokens:
-            self._loop.call_soon_threadsafe(hand_over, tokens)
-        if read:
-            self._tell_progress(read)
+        self._delivery.tokens(told)
+        self._delivery.progress(self._rows, read)
         # After the tokens are on their way.
-        self._keep(generator, read, responses)
+        if keep(self._prefixes, generator, self._rows, read, responses):
+            self._prefixes.trim_to(self._kv_bytes - self._need(generator))
         if self._waiting:
             self._let_in(generator)
         elif self._draft is not None and len(self._rows) == 1:
@@ -199,7 +193,7 @@ class TextBatch:
 
     def _step_alone(self, alone: Alone) -> None:
         told = alone.write()
-        self._loop.call_soon_threadsafe(hand_over, told)
+        self._delivery.tokens(told)
         row, _, reason = told[-1]
         if reason is not None:
             del self._rows[row.uid]
@@ -223,20 +217,6 @@ class TextBatch:
             known = alone.end()
             self._prefixes.put(alone.row.tokens[: known.length], known.caches)
 
-    def _tell_scores(self, response: GenerationBatch.Response) -> None:
-        row = self._rows[response.uid]
-        if row.work.top_logprobs is not None:
-            scores = read_scores(response.logprobs, response.token, row.work.top_logprobs)
-            self._loop.call_soon_threadsafe(row.scores.append, scores)
-
-    def _tell_progress(self, read: list[PromptProcessingBatch.Response]) -> None:
-        for each in self._progress.due(read, time.monotonic()):
-            row = self._rows[each.uid]
-            if row.written:
-                continue  # It is read once more, which is nobody's business.
-            done = row.cached_tokens + each.progress[0]
-            self._loop.call_soon_threadsafe(row.tell, Prefill(done=done, total=len(row.work.prompt)))
-
     def _has_left_grammar(self, generator: BatchGenerator, uid: int) -> bool:
         """End a row whose grammar became too much to follow, for what it says now is not kept to it."""
         row = self._rows[uid]
@@ -244,38 +224,15 @@ class TextBatch:
             return False
         del self._rows[uid]
         generator.remove([uid])
-        self._fail((row,), "invalid_request", f"The grammar could not be followed any further: {error}")
+        self._delivery.failure((row,), "invalid_request", f"The grammar could not be followed any further: {error}")
         return True
-
-    def _keep(
-        self,
-        generator: BatchGenerator,
-        read: list[PromptProcessingBatch.Response],
-        responses: list[GenerationBatch.Response],
-    ) -> None:
-        """Keep the long prompts that were just read, for those who come meanwhile, and the texts that have ended.
-
-        Of a prompt that parts from an earlier one, what they have in common is kept too.
-        """
-        if not self._prefixes.is_on:
-            return
-        fresh = [each.uid for each in read if each.end_of_prompt and _worth(each.progress[1])]
-        fresh += [each.uid for each in read if each.end_of_segment and each.progress[0] == self._rows[each.uid].fork]
-        if fresh:
-            for caches, tokens in generator.extract_cache(fresh).values():
-                self._prefixes.put(tokens, caches)
-        ended = [response for response in responses if response.finish_reason is not None]
-        for response in ended:
-            self._prefixes.put(response.all_tokens, response.prompt_cache)
-        if fresh or ended:
-            self._prefixes.trim_to(self._kv_bytes - self._need(generator))
 
     def _recover(self, error: Exception) -> None:
         """Begin anew with a generator of known state, and with the rows that are not at fault."""
         self._is_stepping = False
         if isinstance(error, LostError):
             # The thread has ended, and with it everything but those who wait for their rows.
-            self._fail(self._drop_rows(), error.code, str(error))
+            self._delivery.failure(self._drop_rows(), error.code, str(error))
             return
         _log(error)
         rows, self._rows, self._alone = [*self._rows.values()], {}, None
@@ -285,12 +242,12 @@ class TextBatch:
         if not self._is_sound(self._generator):
             # Before the rows learn of it, so that whoever tries again meets the truth.
             self.is_broken = True
-            self._fail([*rows, *self._drop_rows()], "internal_error", _FAILED)
+            self._delivery.failure([*rows, *self._drop_rows()], "internal_error", _FAILED)
             return
         verdict = judge(rows, self._build, self._prefixes, error)
         for row, fault in verdict.failed:
             _log(fault)
-            self._fail((row,), "internal_error", _FAILED)
+            self._delivery.failure((row,), "internal_error", _FAILED)
         for row in verdict.sound:
             self._enter(self._generator, row)
         self._let_in(self._generator)
@@ -313,15 +270,10 @@ class TextBatch:
 
     def _fail_added(self, row: Row, error: Exception) -> None:
         if isinstance(error, LostError):
-            self._fail((row,), error.code, str(error))
+            self._delivery.failure((row,), error.code, str(error))
             return
         _log(error)
-        self._fail((row,), "internal_error", "The model could not begin this text.")
-
-    def _fail(self, rows: Iterable[Row], code: Code, message: str) -> None:
-        failure = Failure(code=code, message=message)
-        for row in rows:
-            self._loop.call_soon_threadsafe(row.fail, failure)
+        self._delivery.failure((row,), "internal_error", "The model could not begin this text.")
 
     def _build(self) -> BatchGenerator:
         return build(self._model, self._stop_tokens, self._limits)
@@ -333,10 +285,7 @@ class TextBatch:
 
 
 def _log(error: Exception) -> None:
+    """Log `error`, and let go of what its frames hold: the caches of a whole batch."""
     # As text and not as exc_info: some renderers print the variables too, and with them a prompt.
     log.error("engine.failed", traceback="".join(traceback.format_exception(error)))
-
-
-def _worth(tokens: int) -> int:
-    """Return `tokens`, or 0 if having read them is not worth sharing."""
-    return tokens if tokens >= _WORTH_SHARING else 0
+    traceback.clear_frames(error.__traceback__)

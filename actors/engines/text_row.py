@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
 
 from actors.engines.text_grammar import Constraint
 from actors.engines.text_logprobs import Scores
@@ -76,9 +75,3 @@ class Row:
     def _wake(self) -> None:
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
-
-
-def hand_over(tokens: Iterable[tuple[Row, int, FinishReason | None]]) -> None:
-    """Give each row its token."""
-    for row, token, finish_reason in tokens:
-        row.put(token, finish_reason)

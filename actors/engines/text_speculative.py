@@ -14,6 +14,7 @@ from mlx.nn.layers.base import Module
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
+from actors.engines.text_delivery import Token
 from actors.engines.text_draft import Draft
 from actors.engines.text_prefix import Prefix
 from actors.engines.text_row import Row
@@ -54,8 +55,8 @@ class Alone:
         """Whether enough of the latest proposals were good."""
         return len(self._good) < _LOOK_BACK or sum(self._good) >= _LOOK_BACK
 
-    def write(self) -> list[tuple[Row, int, FinishReason | None]]:
-        """Write at least one token, and return those that were written as `hand_over` takes them."""
+    def write(self) -> list[Token]:
+        """Write at least one token, and return those that were written."""
         row = self.row
         left = row.work.max_tokens - len(row.written)
         with mx.stream(self._stream):
@@ -64,7 +65,7 @@ class Alone:
         ended: FinishReason | None = "length" if len(tokens) == left else None
         if tokens[-1] in self._stop_tokens:
             ended = "stop"
-        return [(row, token, None) for token in tokens[:-1]] + [(row, tokens[-1], ended)]
+        return [*(Token(row, token, None) for token in tokens[:-1]), Token(row, tokens[-1], ended)]
 
     def end(self) -> Prefix:
         """Return what is known of the row without its last token, so that it can go on in a generator.

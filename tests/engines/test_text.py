@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
@@ -286,6 +287,7 @@ async def test_rows_learn_that_the_thread_has_crashed(own_engine: TextEngine) ->
 
 async def test_unloading_frees_the_memory_and_refuses_unfinished_rows(tiny_llama: Path) -> None:
     engine = TextEngine(tiny_llama, TextLimits())
+    gc.collect()  # What is left of other tests.
     before = mx.get_active_memory()
     await engine.load()
     chunks = engine.generate(engine.prepare(greedy("Work", 200)))

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import random
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -156,7 +157,7 @@ async def test_row_that_leaves_while_it_waits_gives_up_its_turn(engine: TextEngi
 
 
 @pytest.mark.parametrize("how", ["unload", "fault"])
-async def test_rows_that_wait_are_told_when_nothing_comes(engine: TextEngine, how: str) -> None:
+async def test_rows_that_wait_hear_of_the_end_of_the_model_and_outlive_a_fault(engine: TextEngine, how: str) -> None:
     broken = structs.replace(
         engine.prepare(greedy((2, 3), 1900)), sampling=Sampling(top_k=10**6 if how == "fault" else 0)
     )
@@ -168,10 +169,8 @@ async def test_rows_that_wait_are_told_when_nothing_comes(engine: TextEngine, ho
 
     errors = await asyncio.gather(*rows, return_exceptions=True)
 
-    assert {error.code for error in errors if isinstance(error, BusError)} == {
-        "restarting" if how == "unload" else "internal_error"
-    }
-    assert len([error for error in errors if isinstance(error, BusError)]) == 3
+    codes = [error.code if isinstance(error, BusError) else None for error in errors]
+    assert codes == (["restarting"] * 3 if how == "unload" else ["internal_error", None, None])
 
 
 async def test_longest_text_ends_when_several_outgrow_what_was_reserved_for_them(engine: TextEngine) -> None:
@@ -236,7 +235,7 @@ async def test_memory_and_places_are_flat_after_1000_texts_that_ended_left_or_fa
     outcomes = Counter(each.outcome for each in finished)
     assert outcomes.total() == 1200
     assert min(outcomes[each] for each in ("completed", "cancelled", "context_length_exceeded")) > 50
-    assert outcomes["internal_error"] >= 2
+    assert outcomes["internal_error"] == 2
     assert (mailbox.load.running, mailbox.load.queued) == (0, 0)
     assert batch(engine)._rows == {}
     assert not batch(engine)._waiting
@@ -251,7 +250,6 @@ async def _mixed(mailbox: Mailbox[Any, Any, Any], chance: random.Random, count: 
         request = greedy(prompt, 5000 if kind == "is refused" else chance.randrange(1, 12))
         if number == count // 2:
             request = structs.replace(request, max_tokens=4, seed=Faulty.SEED)
-        # A row that fails takes its neighbours along.
         with suppress(RefusedError):
             async with aclosing(mailbox.receive(request, Caller(request_id=str(number)))) as items:
                 async for item in items:
@@ -264,4 +262,5 @@ async def _mixed(mailbox: Mailbox[Any, Any, Any], chance: random.Random, count: 
 async def _resting(engine: TextEngine) -> int:
     """Return the bytes that mlx holds besides what is kept of earlier texts."""
     await engine.ping()
+    gc.collect()
     return mx.get_active_memory() - batch(engine)._prefixes.nbytes
