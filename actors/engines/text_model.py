@@ -8,6 +8,7 @@ import msgspec
 from llguidance import LLTokenizer
 from mlx.nn.layers.base import Module
 from mlx.utils import tree_flatten
+from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from msgspec import Struct
 
@@ -17,6 +18,7 @@ from actors.engines.text_draft import Draft, load_draft
 from actors.engines.text_folder import read_json, read_model
 from actors.engines.text_grammar import grammar_tokenizer
 from actors.engines.text_memory import KvCost, default_kv_bytes, kv_cost
+from bus.errors import RefusedError
 
 # For the few architectures that name no limit in their configuration.
 _UNSAID_CONTEXT_LENGTH = 8192
@@ -74,9 +76,13 @@ class TextModel(NamedTuple):
 def load_model(path: Path, limits: TextLimits) -> TextModel:
     """Load the model in the folder `path`, on the calling thread.
 
-    Raises `RefusedError` if there is none, if it comes with code of its own, or if its draft model does not fit it.
+    Raises `RefusedError` if there is none, if it comes with code of its own, if mlx-lm cannot batch its texts, or
+    if its draft model does not fit it.
     """
     model, tokenizer, config = read_model(path)
+    if not all(hasattr(cache, "merge") for cache in make_prompt_cache(model)):
+        message = f"The model {path.name} cannot be served: mlx-lm cannot batch texts of a {config['model_type']}."
+        raise RefusedError("invalid_request", message, param="model")
     facts = _facts(dict(tree_flatten(model.parameters())), config, limits)  # type: ignore[no-untyped-call]  # as above
     # mlx is lazy: this asks for a shape and computes nothing.
     vocab_size = model(mx.array([[0]])).shape[-1]
