@@ -22,6 +22,7 @@ import msgspec
 from actors.engines.blas import prepare_blas
 from bench.figures import Figures, figures, table
 from bench.load import Load, Run, Target, prompts, run
+from bench.plot import plots
 from bench.processes import Measured, answering, started
 from bus.process import run_until_stopped
 from bus.server import free_port
@@ -51,6 +52,7 @@ async def _report(args: argparse.Namespace) -> None:
     found = await _measure(args)
     print(_machine())
     print(table(found, FUSION, PEER, *([OTHER_PEER] if args.vllm_mlx else [])))
+    print(plots(found, FUSION, PEER))
     for (at_once, name), known in found.items():
         if known.causes:
             print(f"errors of {name} at {at_once}: {known.causes}")
