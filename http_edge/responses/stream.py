@@ -57,7 +57,7 @@ async def _relay_pieces(
                 begun = output.tell("response.created", response) + output.tell("response.in_progress", response)
                 await stream.write(begun)
             if isinstance(item, Status):
-                await stream.wait_at(item.position)
+                await stream.wait_at(item.position, item.prefill)
                 continue
             last = item
             frames += output.feed(item)
