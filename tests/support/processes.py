@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from cli.state import Running, read_running
+from tests.support.nats import until
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -83,21 +84,36 @@ async def fusion_up(
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             line = (await process.stdout.readline()).decode()
         assert line.startswith("Fusion is ready"), (line, _logs(state))
         yield Fusion(process, state)
     finally:
         if process.returncode is None:
             process.terminate()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await process.wait()
 
 
 async def gone(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
-    """Wait until all have ended, and return those that have not after `seconds`."""
-    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, seconds)
-    return alive
+    """Wait until all have ended, and return those that have not after `seconds`.
+
+    psutil.wait_procs would take the exit status of our own child away from asyncio.
+    """
+
+    def alive() -> list[psutil.Process]:
+        return [each for each in processes if _runs(each)]
+
+    with suppress(TimeoutError):
+        await until(lambda: not alive(), seconds)
+    return alive()
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _logs(state: Path) -> str:
