@@ -85,7 +85,7 @@ async def relay_each(
             async for item in answer:
                 async with turn:
                     if isinstance(item, Status):
-                        await stream.wait_at(item.position, item.prefill)
+                        await stream.wait_at(item)
                         continue
                     last = item
                     told, head = head + encode(item), b""

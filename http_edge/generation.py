@@ -13,7 +13,7 @@ from bus.frames import Status
 from bus.inbox import Answer
 from bus.messages.chat import ChatChunk, FinishReason, TokenLogprob, ToolCall, ToolCallDelta
 from http_edge.errors import format_of
-from http_edge.sse import event_stream
+from http_edge.sse import EventStream, event_stream
 
 # Named alike by OpenAI (the last three by mlx-lm) and on the bus; their ranges are checked by the actor.
 _SAMPLING = (
@@ -127,30 +127,42 @@ async def whole(answer: AsyncIterable[ChatChunk | Status]) -> Generated:
 async def relay(
     request: web.Request, answer: Answer[ChatChunk], encode: Callable[[ChatChunk], bytes]
 ) -> web.StreamResponse:
-    """Write `answer` as a stream of events, piece by piece. Raises as `whole` does, at any point of it.
-
-    Pieces that have come meanwhile leave in one write: sending is the edge's largest cost.
-    """
+    """Write `answer` as a stream of events, piece by piece. Raises as `whole` does, at any point of it."""
     async with event_stream(request) as stream:
-        last, frames = ChatChunk(), b""
-        try:
-            async for item in answer:
-                if isinstance(item, Status):
-                    await stream.wait_at(item.position, item.prefill)
-                    continue
-                last = item
-                frames += encode(item)
-                if frames and not answer.has_more:
-                    await stream.write(frames)
-                    frames = b""
-        except BusError:
-            if frames:
-                await stream.write(frames)
-            raise
+        last, rest = await relay_pieces(stream, answer, encode)
         if last.finish_reason is None:
             raise _unfinished()
-        await stream.write(frames + format_of(request).done)
+        await stream.write(rest + format_of(request).done)
         return stream.response
+
+
+async def relay_pieces(
+    stream: EventStream, answer: Answer[ChatChunk], encode: Callable[[ChatChunk], bytes], head: bytes = b""
+) -> tuple[ChatChunk, bytes]:
+    """Write the pieces of `answer`; return the last of them, and what is not written yet.
+
+    `head` goes out when the model has taken the request in.
+    Pieces that have come meanwhile leave in one write: sending is the edge's largest cost.
+    """
+    last, frames = ChatChunk(), b""
+    try:
+        async for item in answer:
+            if head:
+                await stream.write(head)
+                head = b""
+            if isinstance(item, Status):
+                await stream.wait_at(item)
+                continue
+            last = item
+            frames += encode(item)
+            if frames and not answer.has_more:
+                await stream.write(frames)
+                frames = b""
+    except BusError:
+        if frames:
+            await stream.write(frames)
+        raise
+    return last, frames
 
 
 def wire_usage(chunk: ChatChunk) -> WireUsage:
