@@ -190,11 +190,11 @@ class Frames:
         """Return the frame with this one choice, which is JSON."""
         return b'%b,"choices":[%b]%b' % (self._head, choice, self._tail)
 
-    def usage(self, chunk: ChatChunk) -> bytes:
-        """Return the frame that tells the usage of the last `chunk`; empty unless it was asked for."""
+    def usage(self, usage: WireUsage) -> bytes:
+        """Return the frame that tells the usage; empty unless it was asked for."""
         if not self._with_usage:
             return b""
-        return b'%b,"choices":[],"usage":%b}\n\n' % (self._head, msgspec.json.encode(wire_usage(chunk)))
+        return b'%b,"choices":[],"usage":%b}\n\n' % (self._head, msgspec.json.encode(usage))
 
 
 def _unfinished() -> LostError:

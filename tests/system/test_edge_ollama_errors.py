@@ -109,4 +109,4 @@ async def test_client_that_looks_whether_a_server_is_there_finds_one(nats_url: s
         async with edge.http.get("/api/chat") as response:
             told = await response.json()
 
-    assert (response.status, told) == (405, {"error": "GET is not allowed here; POST is."})
+    assert (response.status, told) == (405, {"error": "GET is not allowed here, only POST."})
