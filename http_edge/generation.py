@@ -11,7 +11,8 @@ from bus.calls import whole_calls
 from bus.errors import BusError, LostError, RefusedError
 from bus.frames import Status
 from bus.inbox import Answer
-from bus.messages.chat import ChatChunk, FinishReason, TokenLogprob, ToolCall, ToolCallDelta
+from bus.messages.chat import ChatChunk, FinishReason, TokenLogprob, ToolCall
+from bus.pieces import in_one_piece
 from http_edge.errors import format_of
 from http_edge.sse import EventStream, event_stream
 
@@ -98,29 +99,17 @@ def wants_usage(stream: bool | None, options: StreamOptions | None) -> bool:
 
 async def whole(answer: AsyncIterable[ChatChunk | Status]) -> Generated:
     """Wait for all of `answer`. Raises as it does, and `LostError` if it ends without a reason."""
-    texts: list[str] = []
-    logprobs: list[TokenLogprob] = []
-    thoughts: list[str] = []
-    calls: list[ToolCallDelta] = []
-    last = ChatChunk()
-    # To its very end, not to the reason: leaving before is a cancel.
-    async for item in answer:
-        if not isinstance(item, Status):
-            texts.append(item.text)
-            logprobs += item.logprobs
-            thoughts.append(item.reasoning)
-            calls += item.tool_calls
-            last = item
-    if last.finish_reason is None:
+    said = await in_one_piece(answer)
+    if said.finish_reason is None:
         raise _unfinished()
     return Generated(
-        text="".join(texts),
-        reasoning="".join(thoughts),
-        tool_calls=whole_calls(calls),
-        finish_reason=last.finish_reason,
-        stop_sequence=last.stop_sequence,
-        usage=wire_usage(last),
-        logprobs=tuple(logprobs),
+        text=said.text,
+        reasoning=said.reasoning,
+        tool_calls=whole_calls(said.tool_calls),
+        finish_reason=said.finish_reason,
+        stop_sequence=said.stop_sequence,
+        usage=wire_usage(said),
+        logprobs=said.logprobs,
     )
 
 
