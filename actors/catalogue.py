@@ -13,7 +13,7 @@ _TOY = ModelEntry(
     path="embedded:fusion-toy",
     kind="chat",
     tier=1,
-    description="A toy of under a few million parameters that comes with Fusion: it shows the way, not the world.",
+    description="A toy of 1.5 million parameters that comes with Fusion: it shows that everything works.",
     tags=("local", "chat", "toy"),
 )
 _MINILM = ModelEntry(

@@ -8,8 +8,9 @@ from bus.client import Bus
 from bus.decoding import decode
 from bus.errors import RefusedError
 from bus.frames import Status
-from bus.messages.chat import ChatRequest, TokenLogprob, ToolCall, ToolCallDelta
+from bus.messages.chat import ChatRequest, TokenLogprob, ToolCall, Usage
 from bus.messages.embeddings import EmbedRequest
+from bus.pieces import in_one_piece
 from bus.subjects import CHAT, EMBED
 from eventlog.events import FailureReason
 
@@ -50,7 +51,7 @@ class _ChatResult(msgspec.Struct, kw_only=True, omit_defaults=True):
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: str | None
     usage: _ChatUsage
-    logprobs: list[TokenLogprob] = []
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class _EmbedResult(msgspec.Struct, kw_only=True):
@@ -68,33 +69,22 @@ async def run_operation(bus: Bus, operation: str, model: str, payload: bytes, jo
 
 
 async def _chat(bus: Bus, model: str, request: ChatRequest, job_id: str) -> Result:
-    pieces: list[str] = []
-    logprobs: list[TokenLogprob] = []
-    thoughts: list[str] = []
-    calls: list[ToolCallDelta] = []
-    last = None
     async with bus.stream(CHAT(model), request, request_id=job_id) as answer:
-        async for item in answer:
-            if not isinstance(item, Status):
-                pieces.append(item.text)
-                logprobs += item.logprobs
-                thoughts.append(item.reasoning)
-                calls += item.tool_calls
-                last = item
-    usage = last.usage if last else None
-    read, written = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+        said = await in_one_piece(answer)
+    usage = said.usage or Usage(prompt_tokens=0, completion_tokens=0)
+    read, written = usage.prompt_tokens, usage.completion_tokens
     result = _ChatResult(
-        content="".join(pieces),
-        reasoning_content="".join(thoughts),
-        tool_calls=whole_calls(calls),
-        finish_reason=last.finish_reason if last else None,
+        content=said.text,
+        reasoning_content=said.reasoning,
+        tool_calls=whole_calls(said.tool_calls),
+        finish_reason=said.finish_reason,
         usage=_ChatUsage(
             prompt_tokens=read,
             completion_tokens=written,
             total_tokens=read + written,
-            prompt_tokens_details={"cached_tokens": usage.cached_tokens if usage else 0},
+            prompt_tokens_details={"cached_tokens": usage.cached_tokens},
         ),
-        logprobs=logprobs,
+        logprobs=said.logprobs,
     )
     return Result(body=msgspec.json.encode(result), prompt_tokens=read, completion_tokens=written)
 

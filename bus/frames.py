@@ -6,7 +6,7 @@ the answer: the server itself does so (503) when nobody listens any more, so a d
 are the same. The last message is no frame: it has headers, and a `Failure` as payload unless all went well.
 """
 
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 from msgspec import Struct
 
@@ -50,6 +50,3 @@ class Frame(Struct, Generic[DataT], frozen=True, kw_only=True, omit_defaults=Tru
     seq: int
     data: DataT | None = None
     status: Status | None = None
-
-
-EndWord = Literal["done", "failed"]

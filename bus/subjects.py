@@ -17,7 +17,6 @@ from bus.messages.history import (
 )
 from bus.messages.jobs import CancelJob, GetJob, JobReply, SubmitJob
 from bus.messages.models import GetModel, ListModels, ModelCard, ModelList
-from bus.messages.presence import Heartbeat
 from bus.messages.responses import DeleteResponse, GetResponse, PutResponse, ResponseReply
 from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
 
@@ -128,7 +127,6 @@ REQUESTS = (
 # Core NATS, no reply. Patterns for `fill` and for subscribing.
 HEARTBEAT = "fusion.heartbeat.*"  # instance; carries a Heartbeat
 CANCEL = "fusion.control.*.cancel.*"  # instance, request id; no payload
-HEARTBEAT_TYPE = Heartbeat
 
 # JetStream (bus/streams.py).
 EVENTS = "fusion.event.>"

@@ -29,8 +29,6 @@ from eventlog.events import (
     Unknown,
 )
 
-__all__ = ["Job", "JobStatus", "Priority", "Stamp", "apply", "decide_attempt", "decide_cancel", "fold"]
-
 JobStatus = Literal["queued", "processing", "completed", "failed", "cancelled"]
 
 _FINAL = frozenset(("completed", "failed", "cancelled"))

@@ -7,12 +7,11 @@ from typing import Protocol
 from aiohttp import web
 from msgspec import structs
 
-from bus.errors import LostError
 from bus.frames import Status
-from bus.messages.chat import ChatChunk, ChatRequest, Usage
+from bus.messages.chat import ChatChunk, ChatRequest
 from bus.subjects import Subject
 from http_edge.errors import format_of
-from http_edge.generation import Frames, Generated, PromptDetails, WireUsage, whole
+from http_edge.generation import Frames, Generated, PromptDetails, WireUsage, whole, wire_usage
 from http_edge.routing import asking
 from http_edge.sse import EventStream, event_stream
 
@@ -78,22 +77,20 @@ async def relay_each(
     # In their order: the openai clients cannot hear of number 1 before number 0.
     head = b"".join(encode.head() for _, encode in asked)
 
-    async def one(stream: EventStream, message: ChatRequest, encode: Encoder) -> Usage:
+    async def one(stream: EventStream, message: ChatRequest, encode: Encoder) -> WireUsage:
         nonlocal head
         last = ChatChunk()
         async with asking(request, subject, model, "chat", message) as answer:
             async for item in answer:
                 async with turn:
                     if isinstance(item, Status):
-                        await stream.wait_at(item.position, item.prefill)
+                        await stream.wait_at(item)
                         continue
                     last = item
                     told, head = head + encode(item), b""
                     if told:
                         await stream.write(told)
-        if last.usage is None:
-            raise LostError("stream_broken", "The answer ended without saying why.")
-        return last.usage
+        return wire_usage(last)
 
     async with event_stream(request) as stream:
         try:
@@ -101,23 +98,17 @@ async def relay_each(
                 tasks = [group.create_task(one(stream, *each)) for each in asked]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors
-        said = [task.result() for task in tasks]
-        firsts = said[:: n or 1]
-        usage = Usage(
-            prompt_tokens=sum(each.prompt_tokens for each in firsts),
-            completion_tokens=sum(each.completion_tokens for each in said),
-            cached_tokens=sum(each.cached_tokens for each in firsts),
-        )
-        await stream.write(frames.usage(ChatChunk(usage=usage)) + format_of(request).done)
+        usage = usage_of([task.result() for task in tasks], n)
+        await stream.write(frames.usage(usage) + format_of(request).done)
         return stream.response
 
 
-def usage_of(said: Sequence[Generated], n: int | None) -> WireUsage:
+def usage_of(usages: Sequence[WireUsage], n: int | None) -> WireUsage:
     """Return the usage of all, where each `n` of them in a row read the same prompt: it counts once."""
-    firsts = said[:: n or 1]
-    read = sum(each.usage.prompt_tokens for each in firsts)
-    written = sum(each.usage.completion_tokens for each in said)
-    cached = sum(each.usage.prompt_tokens_details.cached_tokens for each in firsts)
+    firsts = usages[:: n or 1]
+    read = sum(each.prompt_tokens for each in firsts)
+    written = sum(each.completion_tokens for each in usages)
+    cached = sum(each.prompt_tokens_details.cached_tokens for each in firsts)
     return WireUsage(
         prompt_tokens=read,
         completion_tokens=written,

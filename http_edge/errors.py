@@ -121,7 +121,7 @@ def http_error_response(request: web.Request, error: web.HTTPException) -> web.R
             code, message = "unknown_url", f"Unknown URL ({request.method} {request.path})."
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(error.allowed_methods))
-            code, message = "method_not_allowed", f"{request.method} is not allowed here; {allowed} is."
+            code, message = "method_not_allowed", f"{request.method} is not allowed here, only {allowed}."
             headers["Allow"] = allowed
         case web.HTTPRequestEntityTooLarge():
             code, message = "too_large", f"The body is larger than {request.client_max_size} bytes."

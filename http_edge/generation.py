@@ -11,9 +11,10 @@ from bus.calls import whole_calls
 from bus.errors import BusError, LostError, RefusedError
 from bus.frames import Status
 from bus.inbox import Answer
-from bus.messages.chat import ChatChunk, FinishReason, TokenLogprob, ToolCall, ToolCallDelta
+from bus.messages.chat import ChatChunk, FinishReason, TokenLogprob, ToolCall
+from bus.pieces import in_one_piece
 from http_edge.errors import format_of
-from http_edge.sse import event_stream
+from http_edge.sse import EventStream, event_stream
 
 # Named alike by OpenAI (the last three by mlx-lm) and on the bus; their ranges are checked by the actor.
 _SAMPLING = (
@@ -98,59 +99,59 @@ def wants_usage(stream: bool | None, options: StreamOptions | None) -> bool:
 
 async def whole(answer: AsyncIterable[ChatChunk | Status]) -> Generated:
     """Wait for all of `answer`. Raises as it does, and `LostError` if it ends without a reason."""
-    texts: list[str] = []
-    logprobs: list[TokenLogprob] = []
-    thoughts: list[str] = []
-    calls: list[ToolCallDelta] = []
-    last = ChatChunk()
-    # To its very end, not to the reason: leaving before is a cancel.
-    async for item in answer:
-        if not isinstance(item, Status):
-            texts.append(item.text)
-            logprobs += item.logprobs
-            thoughts.append(item.reasoning)
-            calls += item.tool_calls
-            last = item
-    if last.finish_reason is None:
+    said = await in_one_piece(answer)
+    if said.finish_reason is None:
         raise _unfinished()
     return Generated(
-        text="".join(texts),
-        reasoning="".join(thoughts),
-        tool_calls=whole_calls(calls),
-        finish_reason=last.finish_reason,
-        stop_sequence=last.stop_sequence,
-        usage=wire_usage(last),
-        logprobs=tuple(logprobs),
+        text=said.text,
+        reasoning=said.reasoning,
+        tool_calls=whole_calls(said.tool_calls),
+        finish_reason=said.finish_reason,
+        stop_sequence=said.stop_sequence,
+        usage=wire_usage(said),
+        logprobs=said.logprobs,
     )
 
 
 async def relay(
     request: web.Request, answer: Answer[ChatChunk], encode: Callable[[ChatChunk], bytes]
 ) -> web.StreamResponse:
-    """Write `answer` as a stream of events, piece by piece. Raises as `whole` does, at any point of it.
-
-    Pieces that have come meanwhile leave in one write: sending is the edge's largest cost.
-    """
+    """Write `answer` as a stream of events, piece by piece. Raises as `whole` does, at any point of it."""
     async with event_stream(request) as stream:
-        last, frames = ChatChunk(), b""
-        try:
-            async for item in answer:
-                if isinstance(item, Status):
-                    await stream.wait_at(item.position, item.prefill)
-                    continue
-                last = item
-                frames += encode(item)
-                if frames and not answer.has_more:
-                    await stream.write(frames)
-                    frames = b""
-        except BusError:
-            if frames:
-                await stream.write(frames)
-            raise
+        last, rest = await relay_pieces(stream, answer, encode)
         if last.finish_reason is None:
             raise _unfinished()
-        await stream.write(frames + format_of(request).done)
+        await stream.write(rest + format_of(request).done)
         return stream.response
+
+
+async def relay_pieces(
+    stream: EventStream, answer: Answer[ChatChunk], encode: Callable[[ChatChunk], bytes], head: bytes = b""
+) -> tuple[ChatChunk, bytes]:
+    """Write the pieces of `answer`; return the last of them, and what is not written yet.
+
+    `head` goes out when the model has taken the request in.
+    Pieces that have come meanwhile leave in one write: sending is the edge's largest cost.
+    """
+    last, frames = ChatChunk(), b""
+    try:
+        async for item in answer:
+            if head:
+                await stream.write(head)
+                head = b""
+            if isinstance(item, Status):
+                await stream.wait_at(item)
+                continue
+            last = item
+            frames += encode(item)
+            if frames and not answer.has_more:
+                await stream.write(frames)
+                frames = b""
+    except BusError:
+        if frames:
+            await stream.write(frames)
+        raise
+    return last, frames
 
 
 def wire_usage(chunk: ChatChunk) -> WireUsage:
@@ -178,11 +179,11 @@ class Frames:
         """Return the frame with this one choice, which is JSON."""
         return b'%b,"choices":[%b]%b' % (self._head, choice, self._tail)
 
-    def usage(self, chunk: ChatChunk) -> bytes:
-        """Return the frame that tells the usage of the last `chunk`; empty unless it was asked for."""
+    def usage(self, usage: WireUsage) -> bytes:
+        """Return the frame that tells the usage; empty unless it was asked for."""
         if not self._with_usage:
             return b""
-        return b'%b,"choices":[],"usage":%b}\n\n' % (self._head, msgspec.json.encode(wire_usage(chunk)))
+        return b'%b,"choices":[],"usage":%b}\n\n' % (self._head, msgspec.json.encode(usage))
 
 
 def _unfinished() -> LostError:

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from aiohttp import web
 
 from bus.errors import Failure
-from bus.frames import Prefill
+from bus.frames import Status
 from http_edge.context import CONFIG
 from http_edge.errors import error_body, format_of
 
@@ -62,15 +62,15 @@ class EventStream:
                 self._request.transport.abort()
             raise ConnectionResetError("The client has stopped reading.") from error
 
-    async def wait_at(self, position: int, prefill: Prefill | None = None) -> None:
-        """Tell that the request is number `position` of those waiting; 0 runs, and `prefill` was read of its prompt.
+    async def wait_at(self, status: Status) -> None:
+        """Tell where the request stands: its number in the queue, or how much was read of its prompt.
 
         Said again until a frame comes.
         """
-        self._note = f"queued {position}" if position else "working"
-        if prefill is not None:
-            self._note = f"prefill {prefill.done}/{prefill.total}"
-        if position or prefill is not None:
+        self._note = f"queued {status.position}" if status.position else "working"
+        if status.prefill is not None:
+            self._note = f"prefill {status.prefill.done}/{status.prefill.total}"
+        if status.position or status.prefill is not None:
             await self._comment()
         elif not self.response.prepared:
             await self._open()

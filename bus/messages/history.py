@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Raw, Struct
 
-from eventlog.job import JobStatus, Priority
+from eventlog.events import Priority
+from eventlog.job import JobStatus
 
 
 class HistoryQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from eventlog.job import JobStatus, Priority
+from eventlog.events import Priority
+from eventlog.job import JobStatus
 
 Operation = Literal["chat", "embed"]
 

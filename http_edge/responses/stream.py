@@ -6,14 +6,13 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from bus.errors import BusError
-from bus.frames import Status
 from bus.inbox import Answer
 from bus.messages.chat import ChatChunk
 from http_edge.errors import STATUSES
-from http_edge.generation import wire_usage
+from http_edge.generation import relay_pieces, wire_usage
 from http_edge.responses.output import Output
 from http_edge.responses.view import Response, ended, failed
-from http_edge.sse import EventStream, event_stream
+from http_edge.sse import event_stream
 
 
 async def relay(
@@ -29,7 +28,10 @@ async def relay(
     output = Output(response.id)
     async with event_stream(request) as stream:
         try:
-            last = await _relay_pieces(stream, answer, output, response)
+            begun = output.tell("response.created", response) + output.tell("response.in_progress", response)
+            last, rest = await relay_pieces(stream, answer, output.feed, begun)
+            if rest:
+                await stream.write(rest)
             usage = wire_usage(last)
         except BusError as error:
             if not stream.response.prepared:
@@ -44,30 +46,3 @@ async def relay(
         await keep(response)
         await stream.write(frames + output.tell(f"response.{response.status}", response))
         return stream.response
-
-
-async def _relay_pieces(
-    stream: EventStream, answer: Answer[ChatChunk], output: Output, response: Response
-) -> ChatChunk:
-    """Return the last piece. Pieces that have come meanwhile leave in one write."""
-    last, frames = ChatChunk(), b""
-    try:
-        async for item in answer:
-            if not stream.response.prepared:
-                begun = output.tell("response.created", response) + output.tell("response.in_progress", response)
-                await stream.write(begun)
-            if isinstance(item, Status):
-                await stream.wait_at(item.position, item.prefill)
-                continue
-            last = item
-            frames += output.feed(item)
-            if frames and not answer.has_more:
-                await stream.write(frames)
-                frames = b""
-    except BusError:
-        if frames:
-            await stream.write(frames)
-        raise
-    if frames:
-        await stream.write(frames)
-    return last

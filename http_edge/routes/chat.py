@@ -21,6 +21,7 @@ from http_edge.generation import (
     sampling,
     stops,
     wants_usage,
+    wire_usage,
 )
 from http_edge.grammar import ResponseFormat, grammar, naming_grammar
 from http_edge.logprobs import ChatLogprobs, chat_logprobs, top_logprobs
@@ -196,7 +197,7 @@ class ChatFrames:
             frames += self._delta(b'{"tool_calls":%b}' % _encode(call_deltas(chunk.tool_calls)))
         if chunk.finish_reason is not None:
             frames += self._delta(b"{}", _encode(chunk.finish_reason))
-            frames += self._frames.usage(chunk) if self._is_alone else b""
+            frames += self._frames.usage(wire_usage(chunk)) if self._is_alone else b""
         return frames
 
     def _delta(self, delta: bytes, reason: bytes = b"null", logprobs: bytes = b"null") -> bytes:
@@ -229,7 +230,7 @@ async def create(request: web.Request) -> web.StreamResponse:
         )
         for index, each in enumerate(said)
     ]
-    return json_response({**head, "choices": choices, "usage": usage_of(said, body.n)})
+    return json_response({**head, "choices": choices, "usage": usage_of([each.usage for each in said], body.n)})
 
 
 async def _stream(request: web.Request, body: Body, messages: list[ChatRequest], frames: Frames) -> web.StreamResponse:

@@ -21,6 +21,7 @@ from http_edge.generation import (
     sampling,
     stops,
     wants_usage,
+    wire_usage,
 )
 from http_edge.grammar import ResponseFormat, grammar, naming_grammar
 from http_edge.logprobs import TextLogprobs, text_logprobs
@@ -113,7 +114,7 @@ async def create(request: web.Request) -> web.StreamResponse:
         )
         for index, (echo, each) in enumerate(zip(echoes, said, strict=True))
     )
-    return json_response({**head, "choices": choices, "usage": usage_of(said, body.n)})
+    return json_response({**head, "choices": choices, "usage": usage_of([each.usage for each in said], body.n)})
 
 
 async def _stream(
@@ -152,7 +153,7 @@ class TextFrames:
         """Return the frames that tell `chunk`."""
         frames = self.head() + self._choice(chunk)
         is_last = self._is_alone and chunk.finish_reason is not None
-        return frames + self._frames.usage(chunk) if is_last else frames
+        return frames + self._frames.usage(wire_usage(chunk)) if is_last else frames
 
     def _choice(self, chunk: ChatChunk) -> bytes:
         choice = b'{"text":%b,"index":%d,"logprobs":%b,"finish_reason":%b}' % (

@@ -13,7 +13,8 @@ from bus.errors import RefusedError
 from bus.messages.history import HistoryQuery, JobRow
 from bus.messages.jobs import CancelJob, GetJob, JobReply, Operation, SubmitJob
 from bus.subjects import CANCEL_JOB, GET_JOB, LIST_HISTORY, SUBMIT_JOB
-from eventlog.job import JobStatus, Priority
+from eventlog.events import Priority
+from eventlog.job import JobStatus
 from http_edge.context import BLOBS, BUS
 from http_edge.generation import refuse_unsupported
 from http_edge.wire import ModelName, json_response, read_body, read_query

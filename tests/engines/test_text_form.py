@@ -1,10 +1,10 @@
-"""Answers that are kept to calls, or to a grammar after a thought: models of random weights obey too."""
+"""Answers that are kept to a grammar after a thought, or to calls in it: models of random weights obey too."""
 
 import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -14,79 +14,15 @@ import pytest
 import pytest_asyncio
 
 from actors.engines.text import TextEngine
-from actors.engines.text_calls import call_form
-from actors.engines.text_model import TextLimits
-from actors.engines.text_split import splitter_of
-from bus.calls import whole_calls
-from bus.errors import RefusedError
-from bus.messages.chat import (
-    ChatChunk,
-    ChatRequest,
-    Choice,
-    FinishReason,
-    Grammar,
-    JsonSchema,
-    Lark,
-    Message,
-    NamedTool,
-    Regex,
-    Tool,
-    ToolCall,
-)
+from bus.messages.chat import ChatRequest, Choice, Grammar, JsonSchema, Lark, NamedTool, Regex, Tool
 from tests.support import tiny_models
+from tests.support.text import SCHEMA, TIME, WEATHER, Said, asked, check, loaded, refusal, said
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-TOY = Path(__file__).parents[2] / "models" / "fusion-toy"
-HELLO = Message(role="user", content="Hello")
 SHOUT = Regex(pattern="[A-Z]{3,5}")
-CITY = {"enum": ["Paris", "Rome", "Köln </tool_call>"]}
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {"city": CITY, "days": {"type": "integer", "minimum": 0, "maximum": 9}},
-    "required": ["city", "days"],
-    "additionalProperties": False,
-}
-WEATHER = Tool(name="get_weather", parameters=SCHEMA)
-TIME = Tool(name="get-time")
-TOOLS = (WEATHER, TIME)
 # Of the tiny thinker: these end the turn and the thought as soon as they may.
 SHORT = {1: 100.0, 3: 50.0}
-FAMILIES = {
-    "json_tools": ("<tool_call>", "</tool_call>", "tool_call.name"),
-    "mistral": ("[TOOL_CALLS]",),
-    "mistral with headers": ("[TOOL_CALLS]", "[ARGS]"),
-    "kimi_k2": (
-        "<|tool_calls_section_begin|>",
-        "<|tool_calls_section_end|>",
-        "<|tool_call_begin|>",
-        "<|tool_call_argument_begin|>",
-        "<|tool_call_end|>",
-    ),
-}
-
-
-class Said(msgspec.Struct, frozen=True):
-    """A whole answer."""
-
-    text: str
-    reasoning: str
-    calls: tuple[ToolCall, ...]
-    reason: FinishReason | None
-
-
-@asynccontextmanager
-async def loaded(folder: Path) -> AsyncGenerator[TextEngine]:
-    engine = TextEngine(folder, TextLimits(warmup=False))
-    await engine.load()
-    yield engine
-    await engine.unload()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def toy() -> AsyncGenerator[TextEngine]:
-    async with loaded(TOY) as engine:
-        yield engine
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -97,88 +33,8 @@ async def thinker(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Te
         yield engine
 
 
-@pytest_asyncio.fixture(params=FAMILIES.values(), ids=FAMILIES, scope="module", loop_scope="session")
-async def caller(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncGenerator[TextEngine]:
-    folder = tmp_path_factory.mktemp("models") / "caller"
-    async with loaded(tiny_models.marked(folder, request.param)) as engine:
-        yield engine
-
-
-def asked(**settings: Any) -> ChatRequest:
-    return ChatRequest(**({"messages": (HELLO,), "max_tokens": 150, "tools": TOOLS, "seed": 1} | settings))
-
-
 def schema(value: dict[str, Any]) -> JsonSchema:
     return JsonSchema(schema=msgspec.Raw(msgspec.json.encode(value)))
-
-
-async def chunks(engine: TextEngine, request: ChatRequest) -> list[ChatChunk]:
-    return [chunk async for chunk in engine.generate(engine.prepare(request))]
-
-
-async def said(engine: TextEngine, request: ChatRequest) -> Said:
-    answer = await chunks(engine, request)
-    return Said(
-        text="".join(chunk.text for chunk in answer),
-        reasoning="".join(chunk.reasoning for chunk in answer),
-        calls=whole_calls(delta for chunk in answer for delta in chunk.tool_calls),
-        reason=answer[-1].finish_reason,
-    )
-
-
-def check(call: ToolCall) -> None:
-    expected = {"get_weather": SCHEMA, "get-time": {"const": {}}}[call.name]
-    jsonschema.validate(json.loads(call.arguments), expected)
-
-
-def refusal(engine: TextEngine, request: ChatRequest) -> tuple[str, str | None]:
-    with pytest.raises(RefusedError) as refused:
-        engine.prepare(request)
-    return refused.value.code, refused.value.failure.param
-
-
-async def test_random_model_calls_when_it_must(caller: TextEngine) -> None:
-    settings = {"tool_choice": "required", "parallel_tool_calls": False}
-
-    answers = await asyncio.gather(*(said(caller, asked(seed=seed, **settings)) for seed in range(8)))
-
-    assert [(each.text, each.reason, len(each.calls)) for each in answers] == [("", "tool_calls", 1)] * 8
-    for each in answers:
-        check(each.calls[0])
-
-
-@pytest.mark.parametrize("is_single", [False, True])
-async def test_calls_in_the_form_of_the_family_are_allowed_and_read(caller: TextEngine, is_single: bool) -> None:
-    form, dialect = call_form(caller._loaded().dialect), caller._loaded().dialect
-    assert form is not None
-    blocks = [form.named("get-time").replace("{number}", str(index)) + "{}" + form.after for index in range(2)]
-    inside = blocks if form.between is None else [form.between.join(blocks)]
-    text = "\n".join(f"{dialect.call_start}{form.begin}{each}{form.end}{dialect.call_end}" for each in inside)
-    work = caller.prepare(asked(tool_choice="required", parallel_tool_calls=not is_single))
-    tokens, matcher, splitter = caller._loaded().token_bytes, work.grammar, splitter_of(dialect, work)
-    assert tokens is not None
-    assert matcher is not None
-
-    is_allowed = matcher.deep_copy().consume_tokens(tokens.tokenize_str(text, parse_special=True))
-    read = [splitter.feed(text), splitter.flush(was_cut=False)]
-
-    assert is_allowed is not is_single
-    assert [call.name for chunk in read for call in chunk.tool_calls] == ["get-time"] * (1 if is_single else 2)
-    assert "".join(chunk.text for chunk in read) == ""
-
-
-async def test_named_tool_is_called_once_and_alone(caller: TextEngine) -> None:
-    answers = [
-        await said(caller, asked(tool_choice=NamedTool(name="get_weather"), logit_bias={1: -100.0}, seed=seed))
-        for seed in range(2)
-    ]
-
-    for each in answers:
-        assert (each.text, each.reason, len(each.calls)) == ("", "tool_calls", 1)
-        assert each.calls[0].name == "get_weather"
-        check(each.calls[0])
 
 
 @pytest.mark.parametrize("enable_thinking", [True, False])
@@ -292,25 +148,6 @@ async def test_strict_call_begins_where_its_mark_is_written_or_spelled(
     assert (allowed, forbidden, spelled) == ([True] * 3, [False] * 2, False)
 
 
-async def test_toy_that_must_call_calls_what_it_was_asked_about(toy: TextEngine) -> None:
-    weather = Tool(
-        name="get_weather",
-        description="Get the weather in a city.",
-        parameters={"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    )
-    question = Message(role="user", content="What is the weather in Paris?")
-    settings: dict[str, Any] = {"messages": (question,), "tools": (weather,), "temperature": 0}
-    free = await said(toy, ChatRequest(**settings))
-
-    forced = await said(toy, ChatRequest(**settings, tool_choice="required"))
-    strict = await said(toy, ChatRequest(**(settings | {"tools": (msgspec.structs.replace(weather, strict=True),)})))
-    greeting = await said(toy, ChatRequest(**(settings | {"messages": (HELLO,), "tool_choice": "required"})))
-
-    arguments = [[call.arguments for call in each.calls] for each in (free, forced, strict)]
-    assert arguments == [['{"city": "Paris"}']] * 3
-    assert greeting.calls
-
-
 async def test_kept_rows_are_the_same_alone_and_beside_free_ones(thinker: TextEngine) -> None:
     bias = {1: 4.0, 3: 6.0, 4: 4.0}
     forms: list[dict[str, Any]] = [
@@ -377,32 +214,3 @@ async def test_what_is_not_strict_may_have_a_schema_that_cannot_be_enforced(thin
     work = thinker.prepare(asked(tools=(Tool(name="f", parameters=BAD),), tool_choice="required"))
 
     assert work.grammar is not None
-
-
-@pytest.mark.parametrize(
-    ("settings", "param"),
-    [
-        ({"tool_choice": "required"}, "tool_choice"),
-        ({"tool_choice": NamedTool(name="get-time")}, "tool_choice"),
-        ({"tools": (TIME, msgspec.structs.replace(WEATHER, strict=True))}, "tools[1].strict"),
-        ({"grammar": SHOUT}, "grammar"),
-    ],
-)
-async def test_family_whose_calls_are_not_json_is_refused_by_name(
-    tmp_path: Path, settings: dict[str, Any], param: str
-) -> None:
-    async with loaded(
-        tiny_models.marked(tmp_path / "pythonic", ("<|tool_call_start|>", "<|tool_call_end|>"))
-    ) as engine:
-        refused = refusal(engine, asked(**settings))
-        free = engine.prepare(asked())
-
-    assert refused == ("unsupported_parameter", param)
-    assert free.grammar is None
-
-
-async def test_name_that_the_family_cannot_write_is_refused(tmp_path: Path) -> None:
-    async with loaded(tiny_models.marked(tmp_path / "mistral", ("[TOOL_CALLS]", "[ARGS]"))) as engine:
-        refused = refusal(engine, asked(tools=(TIME, Tool(name="a b")), tool_choice="required"))
-
-    assert refused == ("unsupported_parameter", "tools[1].name")

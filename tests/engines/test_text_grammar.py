@@ -140,6 +140,7 @@ async def test_penalties_and_bias_do_not_lead_out_of_the_grammar(text_engine: Te
 
     said = await answers(text_engine, [request(schema(each), **settings) for each in SCHEMAS])
 
+    assert "stop" in {last.finish_reason for _, last in said}
     for each, (text, last) in zip(SCHEMAS, said, strict=True):
         if last.finish_reason == "stop":
             jsonschema.validate(json.loads(text), each, jsonschema.Draft202012Validator)

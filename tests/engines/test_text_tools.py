@@ -1,47 +1,31 @@
 """Tools and reasoning through the templates and the engine: tiny random models, and the toy that calls."""
 
 import json
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from actors.engines.text import TextEngine
 from actors.engines.text_model import TextLimits
 from bus.calls import whole_calls
-from bus.errors import RefusedError
 from bus.messages.chat import ChatChunk, ChatRequest, Message, Tool, ToolCall
 from tests.support import tiny_models
+from tests.support.text import HELLO, chunks, refusal
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-TOY = Path(__file__).parents[2] / "models" / "fusion-toy"
 WEATHER = Tool(
     name="get_weather",
     description="Get the weather in a city.",
     parameters={"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 )
 TWO_CITIES = "What is the weather in Paris and in Rome?"
-HELLO = Message(role="user", content="Hello")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def toy() -> AsyncGenerator[TextEngine]:
-    engine = TextEngine(TOY, TextLimits(warmup=False))
-    await engine.load()
-    yield engine
-    await engine.unload()
 
 
 def asked(text: str, **settings: Any) -> ChatRequest:
     messages = (Message(role="user", content=text),)
     return ChatRequest(messages=messages, temperature=0, **({"tools": (WEATHER,)} | settings))
-
-
-async def chunks(engine: TextEngine, request: ChatRequest) -> list[ChatChunk]:
-    return [chunk async for chunk in engine.generate(engine.prepare(request))]
 
 
 def cities(said: list[ChatChunk]) -> list[str]:
@@ -56,12 +40,6 @@ def text(said: list[ChatChunk]) -> str:
 
 def rendered(engine: TextEngine, request: ChatRequest) -> str:
     return str(engine._loaded().tokenizer.decode(engine.prepare(request).prompt))
-
-
-def refusal(engine: TextEngine, request: ChatRequest) -> tuple[str, str | None]:
-    with pytest.raises(RefusedError) as refused:
-        engine.prepare(request)
-    return refused.value.code, refused.value.failure.param
 
 
 async def test_two_calls_in_one_answer_are_two(toy: TextEngine) -> None:

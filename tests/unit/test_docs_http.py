@@ -1,0 +1,100 @@
+"""The docs name every route, field and code of the edge."""
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from aiohttp import web
+from nats.aio.client import Client
+
+from bus.blobs import Blobs
+from bus.client import Bus
+from bus.config import BusConfig
+from bus.errors import Code
+from http_edge import ollama_options
+from http_edge.app import make_app
+from http_edge.config import EdgeConfig
+from http_edge.errors import STATUSES
+from http_edge.responses import body as responses
+from http_edge.routes import (
+    chat,
+    completions,
+    embeddings,
+    jobs,
+    messages,
+    ollama_chat,
+    ollama_embed,
+    ollama_generate,
+    ollama_models,
+    tokens,
+)
+from tests.support.docs import page, section, unnamed
+
+
+def routes() -> list[tuple[str, str, str]]:
+    """Return method, path and file of every route."""
+    app = make_app(Bus(Client(), "docs", BusConfig()), EdgeConfig(), Blobs(Path("unused")))
+    return [
+        (route.method, str(route.resource.canonical), str(route.handler.__module__).replace(".", "/") + ".py")
+        for route in app.router.routes()
+        if isinstance(route.resource, web.Resource) and route.method != "HEAD"
+    ]
+
+
+def test_every_route_is_documented() -> None:
+    found = [f"{method} {path}" for method, path, _ in routes()]
+
+    assert "POST /v1/chat/completions" in found
+    assert unnamed(found, page("http.md")) == []
+
+
+def test_every_route_stands_in_the_table_of_endpoints_with_its_file() -> None:
+    table = section(page("architecture.md"), "## Endpoints")
+    rows = {f"| `{path}` | {method} | `{file}` |" for method, path, file in routes()}
+
+    assert {row for row in rows if row not in table} == set()
+    assert table.count("\n| `/") == len(rows)
+
+
+def undocumented(kind: type[msgspec.Struct], module: Any, own: str) -> set[str]:
+    """Return the fields that `own` does not name, or not as neutral or ignored as they are, and those that are gone."""
+    ignored = re.search(r"\nIgnored: (.*)\.\n", own)
+    named = set(re.findall(r"`(\w+)`", ignored[1] if ignored else ""))
+    unknown = unnamed([*kind.__struct_fields__, *module.NEUTRAL], own)
+    return set(unknown) | (named ^ set(getattr(module, "IGNORED", ())))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "heading"),
+    [
+        (chat, "http.md", "## `POST /v1/chat/completions`"),
+        (completions, "http.md", "## `POST /v1/completions`"),
+        (responses, "http.md", "## `POST /v1/responses`"),
+        (embeddings, "http.md", "## `POST /v1/embeddings`"),
+        (tokens, "http.md", "## `POST /v1/tokenize`"),
+        (jobs, "http.md", "## `POST /v1/jobs`"),
+        (messages, "anthropic.md", "## `POST /v1/messages`"),
+        (ollama_chat, "ollama.md", "## `POST /api/chat`"),
+        (ollama_generate, "ollama.md", "## `POST /api/generate`"),
+        (ollama_embed, "ollama.md", "## `POST /api/embed`"),
+        (ollama_models, "ollama.md", "## `POST /api/show`"),
+    ],
+)
+def test_every_field_of_a_body_is_documented(module: Any, name: str, heading: str) -> None:
+    assert undocumented(module.Body, module, section(page(name), heading)) == set()
+
+
+def test_every_option_of_ollama_is_documented() -> None:
+    own = section(page("ollama.md"), "### Options")
+
+    assert undocumented(ollama_options.Options, ollama_options, own) == set()
+
+
+def test_every_code_is_documented_with_its_status() -> None:
+    table = section(page("http.md"), "## Errors")
+
+    rows = [f"| `{code}` | {STATUSES[code][0]} |" for code in get_args(Code)]
+
+    assert [row for row in rows if row not in table] == []
