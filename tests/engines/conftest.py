@@ -12,7 +12,7 @@ prepare_blas()
 from actors.engines.text import TextEngine  # noqa: E402 - imports mlx
 from actors.engines.text_model import TextLimits  # noqa: E402 - imports mlx
 from tests.support import tiny_models  # noqa: E402 - stays with the others
-from tests.support.text import loaded  # noqa: E402 - imports mlx
+from tests.support.text import Reference, loaded  # noqa: E402 - imports mlx
 
 TOY = Path(__file__).parents[2] / "models" / "fusion-toy"
 
@@ -45,3 +45,20 @@ async def text_engine(tiny_llama: Path) -> AsyncGenerator[TextEngine]:
 async def toy() -> AsyncGenerator[TextEngine]:
     async with loaded(TOY) as engine:
         yield engine
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def reference(tiny_llama: Path) -> AsyncGenerator[Reference]:
+    reference = Reference(tiny_llama)
+    await reference.load()
+    yield reference
+    await reference.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def own_engine(tiny_llama: Path) -> AsyncGenerator[TextEngine]:
+    """An engine with two places that reads prompts in small pieces, and which the test may break."""
+    engine = TextEngine(tiny_llama, TextLimits(max_batch=2, prefill_step=16))
+    await engine.load()
+    yield engine
+    await engine.unload()

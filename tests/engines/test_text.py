@@ -1,103 +1,22 @@
 import asyncio
-import gc
-import subprocess
-import sys
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx_lm
 import msgspec
 import pytest
-import pytest_asyncio
 
 from actors.engines.text import TextEngine, _Speech
 from actors.engines.text_dialect import Dialect
-from actors.engines.text_model import TextLimits
-from actors.engines.text_sampling import Penalties, Sampling, logits_processors
+from actors.engines.text_sampling import Penalties, logits_processors
 from actors.engines.text_split import Splitter
-from actors.engines.thread import EngineThread
-from bus.errors import BusError, LostError, RefusedError
-from bus.messages.chat import ChatChunk, ChatRequest, Usage
+from bus.messages.chat import ChatRequest, Usage
+from tests.support.text import Reference, answer, greedy, text
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-MORE_THAN_LOGITS = Sampling(top_k=10**6)
-
-
-class Reference:
-    """mlx-lm's own generation, one text after the other."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._thread = EngineThread("reference")
-
-    async def load(self) -> None:
-        self._thread.start()
-        self._model, self._tokenizer = await self._thread.call(mlx_lm.load, str(self._path))
-
-    async def greedy(self, prompt: str | tuple[int, ...], max_tokens: int) -> str:
-        return await self._thread.call(self._generate, prompt, max_tokens)
-
-    async def close(self) -> None:
-        await self._thread.close()
-
-    def _generate(self, prompt: str | tuple[int, ...], max_tokens: int) -> str:
-        tokens = prompt if isinstance(prompt, str) else list(prompt)
-        responses = mlx_lm.stream_generate(self._model, self._tokenizer, tokens, max_tokens=max_tokens)
-        return "".join(response.text for response in responses)
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def reference(tiny_llama: Path) -> AsyncGenerator[Reference]:
-    reference = Reference(tiny_llama)
-    await reference.load()
-    yield reference
-    await reference.close()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def own_engine(tiny_llama: Path) -> AsyncGenerator[TextEngine]:
-    """An engine with two places that reads prompts in small pieces, and which the test may break."""
-    engine = TextEngine(tiny_llama, TextLimits(max_batch=2, prefill_step=16))
-    await engine.load()
-    yield engine
-    await engine.unload()
-
-
-def greedy(prompt: str | tuple[int, ...], max_tokens: int = 24, **settings: Any) -> ChatRequest:
-    return ChatRequest(prompt=prompt, max_tokens=max_tokens, temperature=0, **settings)
 
 
 def sampled(prompt: str, max_tokens: int = 24, **settings: Any) -> ChatRequest:
     return ChatRequest(prompt=prompt, max_tokens=max_tokens, temperature=1.5, **settings)
-
-
-async def answer(engine: TextEngine, request: ChatRequest) -> tuple[str, ChatChunk]:
-    """Return the whole text and the last chunk, having checked that only the last is final."""
-    chunks = [chunk async for chunk in engine.generate(engine.prepare(request))]
-    assert [chunk.finish_reason is not None for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
-    assert all(chunk.text for chunk in chunks[:-1])
-    return "".join(chunk.text for chunk in chunks), chunks[-1]
-
-
-async def text(engine: TextEngine, request: ChatRequest) -> str:
-    return (await answer(engine, request))[0]
-
-
-async def drain(chunks: AsyncGenerator[ChatChunk]) -> None:
-    async for _ in chunks:
-        pass
-
-
-async def failure(engine: TextEngine, request: ChatRequest) -> BusError:
-    """Return the error of a row that breaks the step in which it is sampled."""
-    work = msgspec.structs.replace(engine.prepare(request), sampling=MORE_THAN_LOGITS)
-    with pytest.raises(BusError) as failed:
-        await drain(engine.generate(work))
-    return failed.value
 
 
 async def test_greedy_text_is_that_of_mlx_lm(text_engine: TextEngine, reference: Reference) -> None:
@@ -231,110 +150,3 @@ async def test_characters_of_several_bytes_arrive_whole(text_engine: TextEngine)
     said = [speech.say([token], None).text for token in (first, second, first, second)]
 
     assert said == ["", "ü", "", "ü"]
-
-
-async def test_closing_a_generation_frees_its_row_within_a_step(text_engine: TextEngine) -> None:
-    batch = text_engine._loaded().batch
-    async with aclosing(text_engine.generate(text_engine.prepare(greedy("Work", 200)))) as chunks:
-        await anext(chunks)
-        assert len(batch._rows) == 1
-
-    await text_engine.ping()
-
-    assert batch._rows == {}
-    assert batch._generator is not None
-    assert batch._generator.prompt_cache_nbytes == 0
-
-
-async def test_place_of_a_cancelled_row_is_used_again(own_engine: TextEngine, reference: Reference) -> None:
-    first, second = (own_engine.generate(own_engine.prepare(greedy("Work", 200))) for _ in range(2))
-    await anext(first)
-    await anext(second)
-    waiting = asyncio.create_task(text(own_engine, greedy("You may")))
-    await own_engine.ping()
-
-    await first.aclose()
-
-    assert await waiting == await reference.greedy("You may", 24)
-    await second.aclose()
-
-
-async def test_cancelled_task_frees_its_row(text_engine: TextEngine) -> None:
-    batch = text_engine._loaded().batch
-    task = asyncio.create_task(text(text_engine, greedy("Work", 200)))
-    while not batch._rows:
-        await text_engine.ping()
-
-    task.cancel()
-    await asyncio.wait([task])
-    await text_engine.ping()
-
-    assert task.cancelled()
-    assert batch._rows == {}
-
-
-async def test_rows_learn_that_the_thread_has_crashed(own_engine: TextEngine) -> None:
-    running = own_engine.generate(own_engine.prepare(greedy("Work", 200)))
-    await anext(running)
-
-    own_engine._thread.submit(lambda: 1 / 0)
-
-    for use in (drain(running), text(own_engine, greedy("Work")), own_engine.ping()):
-        with pytest.raises(LostError) as lost:
-            await use
-        assert lost.value.code == "crashed"
-
-
-async def test_unloading_frees_the_memory_and_refuses_unfinished_rows(tiny_llama: Path) -> None:
-    engine = TextEngine(tiny_llama, TextLimits())
-    gc.collect()  # What is left of other tests.
-    before = mx.get_active_memory()
-    await engine.load()
-    chunks = engine.generate(engine.prepare(greedy("Work", 200)))
-    await anext(chunks)
-    assert mx.get_active_memory() - before > 400_000
-
-    await engine.unload()
-
-    assert mx.get_active_memory() - before < 1000
-    with pytest.raises(RefusedError) as refused:
-        await drain(chunks)
-    assert refused.value.code == "restarting"
-    with pytest.raises(LostError):
-        await engine.ping()
-
-
-async def test_facts_are_those_of_the_folder(tiny_llama: Path) -> None:
-    engine = TextEngine(tiny_llama, TextLimits(context_length=100))
-    facts = await engine.load()
-    await engine.unload()
-
-    assert facts.family == "llama"
-    assert facts.context_length == 100
-    assert facts.dtype == "float32"
-    assert 0 < (tiny_llama / "model.safetensors").stat().st_size - facts.size_bytes < 3000
-
-
-async def test_process_ends_cleanly(tiny_llama: Path) -> None:
-    script = """
-import asyncio, pathlib, sys
-from actors.engines.blas import prepare_blas
-prepare_blas()
-from actors.engines.text import TextEngine, _Speech
-from actors.engines.text_model import TextLimits
-from bus.messages.chat import ChatRequest
-
-async def main():
-    engine = TextEngine(pathlib.Path(sys.argv[1]), TextLimits())
-    await engine.load()
-    work = engine.prepare(ChatRequest(prompt="Work", max_tokens=3))
-    print(len([chunk async for chunk in engine.generate(work)]))
-    await engine.unload()
-
-asyncio.run(main())
-"""
-    process = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", script, str(tiny_llama)], capture_output=True, check=False
-    )
-
-    assert process.returncode == 0, process.stderr.decode()

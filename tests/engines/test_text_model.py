@@ -1,4 +1,4 @@
-"""Models that cannot be served are refused when they are loaded."""
+"""What a model says of itself when it is loaded, and which cannot be."""
 
 from pathlib import Path
 
@@ -47,3 +47,14 @@ async def test_architecture_whose_texts_cannot_be_batched_is_refused(tiny_llama:
     await engine.unload()
 
     assert str(refused.value) == "The model llama4 cannot be served: mlx-lm cannot batch texts of a llama4."
+
+
+async def test_facts_are_those_of_the_folder(tiny_llama: Path) -> None:
+    engine = TextEngine(tiny_llama, TextLimits(context_length=100))
+    facts = await engine.load()
+    await engine.unload()
+
+    assert facts.family == "llama"
+    assert facts.context_length == 100
+    assert facts.dtype == "float32"
+    assert 0 < (tiny_llama / "model.safetensors").stat().st_size - facts.size_bytes < 3000

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import mlx_lm
 import msgspec
 import pytest
 
 from actors.engines.text import TextEngine
 from actors.engines.text_model import TextLimits
+from actors.engines.thread import EngineThread
 from bus.calls import whole_calls
 from bus.errors import RefusedError
 from bus.messages.chat import ChatChunk, ChatRequest, FinishReason, Message, Tool, ToolCall
@@ -79,3 +81,50 @@ def refusal(engine: TextEngine, request: ChatRequest) -> tuple[str, str | None]:
     with pytest.raises(RefusedError) as refused:
         engine.prepare(request)
     return refused.value.code, refused.value.failure.param
+
+
+class Reference:
+    """mlx-lm's own generation, one text after the other."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = EngineThread("reference")
+
+    async def load(self) -> None:
+        self._thread.start()
+        self._model, self._tokenizer = await self._thread.call(mlx_lm.load, str(self._path))
+
+    async def greedy(self, prompt: str | tuple[int, ...], max_tokens: int) -> str:
+        return await self._thread.call(self._generate, prompt, max_tokens)
+
+    async def close(self) -> None:
+        await self._thread.close()
+
+    def _generate(self, prompt: str | tuple[int, ...], max_tokens: int) -> str:
+        tokens = prompt if isinstance(prompt, str) else list(prompt)
+        responses = mlx_lm.stream_generate(self._model, self._tokenizer, tokens, max_tokens=max_tokens)
+        return "".join(response.text for response in responses)
+
+
+def greedy(prompt: str | tuple[int, ...], max_tokens: int = 24, **settings: Any) -> ChatRequest:
+    """Return a request for the likeliest continuation."""
+    return ChatRequest(prompt=prompt, max_tokens=max_tokens, temperature=0, **settings)
+
+
+async def answer(engine: TextEngine, request: ChatRequest) -> tuple[str, ChatChunk]:
+    """Return the whole text and the last chunk, having checked that only the last is final."""
+    chunks = [chunk async for chunk in engine.generate(engine.prepare(request))]
+    assert [chunk.finish_reason is not None for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert all(chunk.text for chunk in chunks[:-1])
+    return "".join(chunk.text for chunk in chunks), chunks[-1]
+
+
+async def text(engine: TextEngine, request: ChatRequest) -> str:
+    """Return the whole text."""
+    return (await answer(engine, request))[0]
+
+
+async def drain(chunks: AsyncGenerator[ChatChunk]) -> None:
+    """Read to the end."""
+    async for _ in chunks:
+        pass
