@@ -26,13 +26,11 @@ async def asking(
     A model that nobody serves is refused as unknown, or as one that is not of this `kind`, when it is.
     """
     bus = request.app[BUS]
-    try:
-        async with bus.stream(subject(model), message, request_id=request[REQUEST_ID]) as answer:
-            yield answer
-    except LostError as error:
-        if error.code != "unavailable":
-            raise
-        raise await _reason(bus, model, kind, error) from error
+    async with (
+        _telling_why(bus, model, kind),
+        bus.stream(subject(model), message, request_id=request[REQUEST_ID]) as answer,
+    ):
+        yield answer
 
 
 async def ask_model(
@@ -40,12 +38,8 @@ async def ask_model(
 ) -> ReplyT:
     """Return the single reply of `model` on `subject`. Raises as `Bus.ask` does, with the reasons of `asking`."""
     bus = request.app[BUS]
-    try:
+    async with _telling_why(bus, model, kind):
         return await bus.ask(subject(model), message)
-    except LostError as error:
-        if error.code != "unavailable":
-            raise
-        raise await _reason(bus, model, kind, error) from error
 
 
 def not_serving(card: ModelCard, kind: ModelKind) -> BusError:
@@ -55,6 +49,17 @@ def not_serving(card: ModelCard, kind: ModelKind) -> BusError:
             "invalid_request", f"The model {card.id!r} is for {card.kind}, not for {kind}.", param="model"
         )
     return LostError("unavailable", f"The model {card.id!r} is {card.state}; ask again.", retry_after=1)
+
+
+@asynccontextmanager
+async def _telling_why(bus: Bus, model: str, kind: ModelKind) -> AsyncGenerator[None]:
+    """Raise the reason instead, when nobody answers for `model`."""
+    try:
+        yield
+    except LostError as error:
+        if error.code != "unavailable":
+            raise
+        raise await _reason(bus, model, kind, error) from error
 
 
 async def _reason(bus: Bus, model: str, kind: ModelKind, lost: LostError) -> BusError:

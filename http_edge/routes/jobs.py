@@ -102,7 +102,13 @@ async def submit(request: web.Request) -> web.StreamResponse:
         metadata=body.metadata or {},
         job_id=f"job-{hashlib.sha256(key.encode()).hexdigest()[:32]}" if key else None,
     )
-    job = await request.app[BUS].ask(SUBMIT_JOB(), message)
+    try:
+        job = await request.app[BUS].ask(SUBMIT_JOB(), message)
+    except RefusedError as error:
+        if error.code != "conflict":
+            raise
+        reason = "This 'Idempotency-Key' was used before with another input, operation or model."
+        raise RefusedError("conflict", reason, param="Idempotency-Key") from error
     return json_response(
         Submitted(
             job_id=job.job_id,

@@ -9,12 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from actors.engines.echo import EchoEngine
 from bus.client import Bus
 from bus.errors import RefusedError
 from bus.messages.history import HistoryQuery, HistoryReply, JobRow
 from bus.messages.jobs import CancelJob, GetJob, JobReply, SubmitJob
 from bus.serve import Caller, Endpoint
 from bus.subjects import CANCEL_JOB, GET_JOB, LIST_HISTORY, SUBMIT_JOB
+from tests.support.responses import responding
 from tests.support.stack import CHAT_MODEL, living, stack
 
 NOON = datetime(2025, 11, 17, 12, 0, 0, tzinfo=UTC)
@@ -123,6 +125,20 @@ async def test_same_idempotency_key_is_the_same_job(nats_url: str, tmp_path: Pat
                 ids.append((await response.json())["job_id"])
 
         assert ids[0] == ids[1] != ids[2]
+
+
+async def test_idempotency_key_is_refused_for_another_job(nats_url: str, tmp_path: Path) -> None:
+    headers = {"Idempotency-Key": "one"}
+    async with responding(nats_url, tmp_path, EchoEngine()) as edge:
+        async with edge.http.post("/v1/jobs", json=BODY, headers=headers) as first:
+            assert first.status == 200
+        other = BODY | {"input": {"messages": [{"role": "user", "content": "Something else"}]}}
+        async with edge.http.post("/v1/jobs", json=other, headers=headers) as second:
+            answer = await second.json()
+
+    assert second.status == 409
+    assert answer["error"]["code"] == "conflict"
+    assert answer["error"]["param"] == "Idempotency-Key"
 
 
 async def test_job_is_told_with_its_result(nats_url: str, tmp_path: Path) -> None:
