@@ -228,15 +228,6 @@ async def test_body_that_is_not_said_to_be_json_is_refused(nats_url: str, tmp_pa
         assert "application/json" in error["message"]
 
 
-async def test_body_that_is_not_compressed_as_it_says_is_refused(nats_url: str, tmp_path: Path) -> None:
-    async with stack(nats_url, tmp_path) as edge:
-        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-        async with edge.http.post(CHAT, data=b"not gzip", headers=headers) as response:
-            error = await _error(response)
-
-        assert (response.status, error["code"]) == (400, "invalid_request")
-
-
 async def test_body_over_the_limit_is_too_large(nats_url: str, tmp_path: Path) -> None:
     async with stack(nats_url, tmp_path, EdgeConfig(port=0, max_body_bytes=1024)) as edge:
         async with edge.http.post(CHAT, json=chat_body("x" * 2000)) as response:
@@ -256,6 +247,20 @@ async def test_unknown_path_and_wrong_method_are_told_apart(nats_url: str, tmp_p
         assert (unknown.status, unknown_error["code"]) == (404, "unknown_url")
         assert (wrong.status, wrong_error["code"]) == (405, "method_not_allowed")
         assert wrong.headers["Allow"] == "POST"
+
+
+async def test_unknown_path_is_told_as_its_api_tells_errors(nats_url: str, tmp_path: Path) -> None:
+    told = []
+    async with stack(nats_url, tmp_path) as edge:
+        for path in ("/v1/messages/batches", "/api/pull", "/api/chat/", "/api/mcp/tools"):
+            async with edge.http.post(path, json={}) as response:
+                told.append((response.status, await response.json()))
+
+        assert {status for status, _ in told} == {404}
+        anthropic, *ollama, ours = (answer["error"] for _, answer in told)
+        assert anthropic["type"] == "not_found_error"
+        assert ollama == ["Unknown URL (POST /api/pull).", "Unknown URL (POST /api/chat/)."]
+        assert ours["code"] == "unknown_url"
 
 
 async def test_no_server_on_the_bus_is_unavailable(nats_url: str, tmp_path: Path) -> None:
