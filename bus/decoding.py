@@ -16,6 +16,8 @@ _FIELD = re.compile(r"(?:unknown|missing required) field `(?P<field>[^`]+)`")
 def decode(decoder: msgspec.json.Decoder[T], payload: bytes) -> T:
     """Return the message in `payload`. Raises `RefusedError` whose `param` is the field at fault."""
     try:
+        # msgspec does not look into what it leaves as it is (`Raw`).
+        payload.decode()
         return decoder.decode(payload)
     except msgspec.ValidationError as error:
         raise refusal(error) from error

@@ -17,6 +17,7 @@ DECODER = msgspec.json.Decoder(ChatRequest)
     [
         (b'{"temperature": 3}', "invalid_request", "temperature"),
         (b'{"temperature": "hot"}', "invalid_request", "temperature"),
+        (b'{"repetition_penalty": 1e-9}', "invalid_request", "repetition_penalty"),
         (b'{"messages": {}}', "invalid_request", "messages"),
         (b'{"messages": [{"role": "user"}, {"role": "king"}]}', "invalid_request", "messages[1].role"),
         (b'{"messages": [{"content": "x"}]}', "invalid_request", "messages[0].role"),
@@ -42,6 +43,7 @@ DECODER = msgspec.json.Decoder(ChatRequest)
         (b"{", "invalid_request", None),
         (b'"\xff"', "invalid_request", None),
         (b'{"prompt": "\xff"}', "invalid_request", None),
+        (b'{"grammar": {"type": "json_schema", "schema": "\xff"}}', "invalid_request", None),
         (b'{"prompt": "\\ud800"}', "invalid_request", None),
         (b'{"prompt": ' + b"[" * 100_000, "invalid_request", "prompt[0]"),
     ],
