@@ -237,6 +237,37 @@ async def test_body_over_the_limit_is_too_large(nats_url: str, tmp_path: Path) -
         assert error["code"] == "too_large"
 
 
+class _StrictEngine(EchoEngine):
+    """Takes no tool."""
+
+    def prepare(self, request: ChatRequest) -> Any:
+        raise RefusedError("invalid_request", f"No {request.tools[0].name}.", param="tools[0].parameters")
+
+
+@pytest.mark.parametrize(
+    ("path", "tool", "field"),
+    [
+        (CHAT, TOOLS[0], "tools[0].function.parameters"),
+        ("/api/chat", TOOLS[0], "tools[0].function.parameters"),
+        ("/v1/responses", {"type": "function", "name": "f"}, "tools[0].parameters"),
+        ("/v1/messages", {"name": "f", "input_schema": {}}, "tools[0].input_schema"),
+    ],
+)
+async def test_tool_that_a_model_refuses_is_named_as_its_api_has_it(
+    nats_url: str, tmp_path: Path, path: str, tool: dict[str, Any], field: str
+) -> None:
+    body = chat_body(tools=[tool])
+    if path == "/v1/responses":
+        body["input"] = body.pop("messages")
+    if path == "/v1/messages":
+        body["max_tokens"] = 1
+    async with stack(nats_url, tmp_path) as edge, chat_actor(edge.bus, _StrictEngine()):
+        async with edge.http.post(path, json=body) as response:
+            told = await response.text()
+
+        assert (response.status, told.count(field)) == (400, 1), told
+
+
 async def test_unknown_path_and_wrong_method_are_told_apart(nats_url: str, tmp_path: Path) -> None:
     async with stack(nats_url, tmp_path) as edge:
         async with edge.http.get("/v1/nothing") as unknown:
