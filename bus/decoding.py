@@ -61,7 +61,7 @@ def _depth(payload: bytes) -> int:
     most = payload.count(b"[") + payload.count(b"{")
     if most <= _DEEPEST:
         return most
-    return max(accumulate(1 if bracket in b"[{" else -1 for bracket in _FLAT.sub(b"", payload)))
+    return max(accumulate(1 if bracket in b"[{" else -1 for bracket in _FLAT.sub(b"", payload)), default=0)
 
 
 def _too_deep() -> RefusedError:
