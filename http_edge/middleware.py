@@ -35,10 +35,11 @@ async def answered(request: web.Request, handler: Handler) -> web.StreamResponse
         try:
             response = await _guarded(request, handler)
             status = response.status
-            return response
         except ConnectionError:
             # Nobody is left to be told; what is raised here, aiohttp logs as a mistake of ours.
             return web.Response(status=status)
+        else:
+            return response
         finally:
             log.info(
                 "http.request",
