@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from opentelemetry import context, propagate
+from opentelemetry.context import Context
 
 
 def inject(headers: dict[str, str]) -> dict[str, str]:
@@ -18,8 +19,16 @@ def inject(headers: dict[str, str]) -> dict[str, str]:
 @contextmanager
 def extracted(headers: Mapping[str, str] | None) -> Iterator[None]:
     """Work inside the trace that `headers` tell of."""
-    token = context.attach(propagate.extract(headers or {}))
+    token = context.attach(_context(headers or {}))
     try:
         yield
     finally:
         context.detach(token)
+
+
+def _context(headers: Mapping[str, str]) -> Context:
+    try:
+        return propagate.extract(headers)
+    except UnicodeEncodeError:
+        # Bytes that are no UTF-8 come as surrogates, which the reader of `baggage` takes for text.
+        return Context()

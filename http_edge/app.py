@@ -46,6 +46,9 @@ _CAPABILITIES = (
     (health, OPENAI),
 )
 
+# Where an unknown path is not OpenAI's; a route is the folder of what is below it.
+_FOLDERS = {"/api": OLLAMA, "/api/mcp": OPENAI}
+
 
 def make_app(bus: Bus, config: EdgeConfig, blobs: Blobs) -> web.Application:
     """Return the application. It asks everything over `bus`."""
@@ -54,7 +57,9 @@ def make_app(bus: Bus, config: EdgeConfig, blobs: Blobs) -> web.Application:
     app[CONFIG] = config
     app[BLOBS] = blobs
     app.on_response_prepare.append(name_request)
-    app[FORMATS] = {route.path: told_as for capability, told_as in _CAPABILITIES for route in capability.ROUTES}
+    app[FORMATS] = _FOLDERS | {
+        route.path: told_as for capability, told_as in _CAPABILITIES for route in capability.ROUTES
+    }
     for capability, _ in _CAPABILITIES:
         app.add_routes(capability.ROUTES)
     return app
@@ -71,6 +76,8 @@ async def serving_http(bus: Bus, config: EdgeConfig, blobs: Blobs) -> AsyncGener
         make_app(bus, config, blobs),
         handler_cancellation=True,
         access_log=None,
+        # A small body may be a gigabyte that would hold up everyone else; `read_body` refuses it.
+        auto_decompress=False,
         shutdown_timeout=config.drain_seconds,
     )
     await runner.setup()

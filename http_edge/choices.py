@@ -7,6 +7,7 @@ from typing import Protocol
 from aiohttp import web
 from msgspec import structs
 
+from bus.errors import RefusedError
 from bus.frames import Status
 from bus.messages.chat import ChatChunk, ChatRequest
 from bus.subjects import Subject
@@ -35,9 +36,14 @@ ChatSubject = Subject[ChatRequest, ChatChunk]
 
 
 def variants(message: ChatRequest, n: int | None) -> list[ChatRequest]:
-    """Return `message` `n` times. With a seed, each has its own, counted up from there."""
+    """Return `message` `n` times. With a seed, each has its own, counted up from there.
+
+    Raises `RefusedError` if the last of them is too large.
+    """
     if message.seed is None:
         return [message] * (n or 1)
+    if message.seed + (n or 1) > 2**63:
+        raise RefusedError("invalid_request", "'seed' is too large: each answer has the next one.", param="seed")
     return [structs.replace(message, seed=message.seed + index) for index in range(n or 1)]
 
 

@@ -10,13 +10,15 @@ Seconds = Annotated[float, Meta(gt=0)]
 class EdgeConfig(Struct, frozen=True, kw_only=True):
     """Settings of the HTTP edge. Times in seconds; port 0 takes a free one.
 
-    `write_seconds` is how long a client may read nothing of a stream before it counts as gone.
+    `read_seconds` is how long a body may take to come, `write_seconds` how long a client may read nothing of a
+    stream before it counts as gone.
     """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 32 * 2**20
     sse_comment_seconds: Seconds = 5.0
+    read_seconds: Seconds = 30.0
     write_seconds: Seconds = 60.0
     drain_seconds: Annotated[float, Meta(ge=0)] = 10.0
 

@@ -77,14 +77,18 @@ OPENAI = Format(error=lambda error, *_: msgspec.json.encode(Envelope(error)))
 # Named events; the clients raise on an `error` in whichever.
 RESPONSES = Format(error=OPENAI.error, frame=b"event: error\ndata: %b\n\n")
 
-# By the path of the route, for those that do not speak as OpenAI does.
+# By the path of the route, or of a folder for what is unknown in it.
 FORMATS = web.AppKey("formats", dict[str, Format])
 
 
 def format_of(request: web.Request) -> Format:
-    """Return the format of the API that `request` calls, also if it does so by a wrong method."""
+    """Return the format of the API that `request` calls, also if it does so by a wrong method or path."""
+    formats = request.app[FORMATS]
     resource = request.match_info.route.resource
-    return request.app[FORMATS].get(resource.canonical if resource else request.path, OPENAI)
+    path = resource.canonical if resource else request.path
+    while path and path not in formats:
+        path = path.rpartition("/")[0]
+    return formats.get(path, OPENAI)
 
 
 def error_body(request: web.Request, failure: Failure) -> bytes:
@@ -113,7 +117,7 @@ def error_response(request: web.Request, failure: Failure) -> web.Response:
 
 
 def http_error_response(request: web.Request, error: web.HTTPException) -> web.Response:
-    """Return the answer for what aiohttp itself declines: unknown path, wrong method, a body over the limit."""
+    """Return the answer for what HTTP alone declines: unknown path, wrong method, a body too large or too slow."""
     headers = {}
     code, message = "invalid_request", f"{error.reason}."
     match error:
@@ -125,6 +129,8 @@ def http_error_response(request: web.Request, error: web.HTTPException) -> web.R
             headers["Allow"] = allowed
         case web.HTTPRequestEntityTooLarge():
             code, message = "too_large", f"The body is larger than {request.client_max_size} bytes."
+        case web.HTTPRequestTimeout():
+            code, message = "request_timeout", "The body did not come in time."
         case _:
             pass
     kind: ErrorType = "invalid_request_error" if error.status < 500 else "server_error"

@@ -35,6 +35,10 @@ async def answered(request: web.Request, handler: Handler) -> web.StreamResponse
         try:
             response = await _guarded(request, handler)
             status = response.status
+        except ConnectionError:
+            # Nobody is left to be told; what is raised here, aiohttp logs as a mistake of ours.
+            return web.Response(status=status)
+        else:
             return response
         finally:
             log.info(
@@ -63,7 +67,7 @@ async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse
     except web.HTTPException as error:
         return http_error_response(request, error)
     except ConnectionError:
-        # The client is gone, and nobody is left to be told.
+        # The client is gone.
         raise
     except Exception:
         # The last door: the client gets an envelope, the log the traceback.

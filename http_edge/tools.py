@@ -99,10 +99,12 @@ def naming_tools() -> Generator[None]:
     try:
         yield
     except RefusedError as error:
-        tool, dot, field = (error.failure.param or "").partition(".")
+        inner = error.failure.param or ""
+        tool, dot, field = inner.partition(".")
         if not (tool.startswith("tools[") and dot):
             raise
-        raise RefusedError(error.code, str(error), param=f"{tool}.function.{field}") from error
+        param = f"{tool}.function.{field}"
+        raise RefusedError(error.code, str(error).replace(inner, param), param=param) from error
 
 
 def calls(said: tuple[BodyCall, ...]) -> tuple[ToolCall, ...]:

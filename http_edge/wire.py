@@ -1,5 +1,6 @@
 """JSON over HTTP: from a request to a struct, and from a struct to a response."""
 
+import asyncio
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -8,6 +9,7 @@ from msgspec import Meta
 
 from bus.decoding import decode, refusal
 from bus.errors import RefusedError
+from http_edge.context import CONFIG
 
 T = TypeVar("T")
 
@@ -22,6 +24,7 @@ Texts = str | tuple[str | int | tuple[int, ...], ...]
 async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T]) -> T:
     """Return the body. Raises `RefusedError` when it is not JSON or not of the decoder's type.
 
+    One that is too large, or does not end in time, raises `web.HTTPException`.
     The content type is insisted on: without it any web page could send requests to a server on this machine,
     because browsers ask before they send JSON elsewhere, but not before they send text.
     """
@@ -30,8 +33,14 @@ async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T]) -> T
             "invalid_request",
             f"Unsupported media type {request.content_type!r}; send Content-Type: application/json.",
         )
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise RefusedError("invalid_request", f"Unsupported content encoding {encoding!r}; send the body as it is.")
     try:
-        content = await request.read()
+        async with asyncio.timeout(request.app[CONFIG].read_seconds):
+            content = await request.read()
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout from error
     except web.RequestPayloadError as error:
         raise RefusedError("invalid_request", "The body is not encoded as its headers say.") from error
     return decode(decoder, content)

@@ -8,6 +8,9 @@ from msgspec import Meta, Raw, Struct
 from eventlog.events import Priority
 from eventlog.job import JobStatus
 
+# DuckDB counts no further.
+Offset = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
 
 class HistoryQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Tell which jobs there were, newest first, once the history has reached sequence `at_least` of the log."""
@@ -15,7 +18,7 @@ class HistoryQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     status: JobStatus | None = None
     model: str | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
-    offset: Annotated[int, Meta(ge=0)] = 0
+    offset: Offset = 0
     at_least: Annotated[int, Meta(ge=0)] = 0
 
 

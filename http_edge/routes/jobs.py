@@ -10,7 +10,7 @@ from aiohttp import web
 from msgspec import UNSET, Meta, Raw, Struct
 
 from bus.errors import RefusedError
-from bus.messages.history import HistoryQuery, JobRow
+from bus.messages.history import HistoryQuery, JobRow, Offset
 from bus.messages.jobs import CancelJob, GetJob, JobReply, Operation, SubmitJob
 from bus.subjects import CANCEL_JOB, GET_JOB, LIST_HISTORY, SUBMIT_JOB
 from eventlog.events import Priority
@@ -42,7 +42,7 @@ class Page(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     status: JobStatus | None = None
     model_id: str | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
-    offset: Annotated[int, Meta(ge=0)] = 0
+    offset: Offset = 0
 
 
 class Submitted(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -100,7 +100,7 @@ async def submit(request: web.Request) -> web.StreamResponse:
         input=Raw(msgspec.json.encode(body.input)),
         priority=body.priority or "normal",
         metadata=body.metadata or {},
-        job_id=f"job-{hashlib.sha256(key.encode()).hexdigest()[:32]}" if key else None,
+        job_id=_job_id_of(key) if key else None,
     )
     try:
         job = await request.app[BUS].ask(SUBMIT_JOB(), message)
@@ -143,6 +143,11 @@ async def cancel(request: web.Request) -> web.StreamResponse:
     job = await request.app[BUS].ask(CANCEL_JOB(), CancelJob(job_id=_job_id(request)))
     at = job.completed_at if job.status == "cancelled" else None
     return json_response(Cancelled(job_id=job.job_id, status=job.status, cancelled_at=_utc_or_none(at)))
+
+
+def _job_id_of(key: str) -> str:
+    # Bytes of a header that are no UTF-8 come as surrogates.
+    return f"job-{hashlib.sha256(key.encode(errors='surrogateescape')).hexdigest()[:32]}"
 
 
 def _job_id(request: web.Request) -> str:

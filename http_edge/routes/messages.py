@@ -1,5 +1,6 @@
 """POST /v1/messages and /v1/messages/count_tokens, as Anthropic's clients speak them."""
 
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal, assert_never
@@ -44,6 +45,8 @@ _NAMES = {
     "grammar": "output_config.format.schema",
     "reasoning_effort": "output_config.effort",
 }
+# The same of a tool: `tools[0].parameters`.
+_SCHEMA = re.compile(r"(?<=\]\.)parameters$")
 
 # Anthropic's own default, high, is not said at all, so that a model without efforts can be asked.
 _EFFORTS: dict[str, ReasoningEffort | None] = {
@@ -216,8 +219,9 @@ def _naming_fields() -> Generator[None]:
     try:
         yield
     except RefusedError as error:
-        param = _NAMES.get((error.failure.param or "").partition(".")[0])
-        if param is None:
+        inner = error.failure.param or ""
+        param = _NAMES.get(inner.partition(".")[0]) or _SCHEMA.sub("input_schema", inner)
+        if param == inner:
             raise
         raise RefusedError(error.code, str(error), param=param) from error
 

@@ -14,7 +14,7 @@ from http_edge.logprobs import top_logprobs
 from http_edge.ollama import check_context, check_loaded, model_name, naming_fields
 from http_edge.ollama_lines import Lines, WireCall, answered
 from http_edge.ollama_options import STAYS_LOADED, Options, Think, TopLogprobs, grammar, sampling, thinking
-from http_edge.tools import BodyTool, tools
+from http_edge.tools import BodyTool, naming_tools, tools
 from http_edge.wire import ModelName, json_response, read_body
 
 # Accepted and left out, because the answer is the same without it.
@@ -96,7 +96,7 @@ async def create(request: web.Request) -> web.StreamResponse:
         return json_response(lines.loaded())
     message = _chat_request(body, body.messages)
     await check_context(request, lines.model, body.options)
-    with naming_fields():
+    with naming_fields(), naming_tools():
         return await answered(request, CHAT, message, lines, stream=body.stream is not False)
 
 

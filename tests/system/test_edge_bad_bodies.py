@@ -69,6 +69,7 @@ BAD_BODIES: list[tuple[str, Any, str, str | None]] = [
     (CHAT, chat_body(stop=7), INVALID, "stop"),
     (CHAT, chat_body(logit_bias={"hello": 1}), INVALID, "logit_bias"),
     (CHAT, chat_body(seed=2**64), INVALID, "seed"),
+    (CHAT, chat_body(seed=2**63 - 1, n=2, stream=True), INVALID, "seed"),
     (CHAT, chat_body(stream="yes"), INVALID, "stream"),
     (CHAT, chat_body(stream_options={"include_usage": True}), INVALID, "stream_options"),
     (

@@ -23,6 +23,7 @@ CHAT = "/v1/chat/completions"
 EMBED = "/v1/embeddings"
 JOBS = "/api/mcp/jobs"
 JOB = {"model_id": CHAT_MODEL, "operation": "chat", "input": {}}
+TOOL = {"type": "function", "function": {"name": "f"}}
 VECTOR = {"model": EMBED_MODEL, "input": "hello"}
 
 
@@ -41,15 +42,6 @@ async def test_body_that_is_not_said_to_be_json_is_refused(nats_url: str, tmp_pa
         assert "application/json" in error["message"]
 
 
-async def test_body_that_is_not_compressed_as_it_says_is_refused(nats_url: str, tmp_path: Path) -> None:
-    async with stack(nats_url, tmp_path) as edge:
-        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-        async with edge.http.post(CHAT, data=b"not gzip", headers=headers) as response:
-            error = await error_of(response)
-
-        assert (response.status, error["code"]) == (400, "invalid_request")
-
-
 async def test_body_over_the_limit_is_too_large(nats_url: str, tmp_path: Path) -> None:
     async with stack(nats_url, tmp_path, EdgeConfig(port=0, max_body_bytes=1024)) as edge:
         async with edge.http.post(CHAT, json=chat_body("x" * 2000)) as response:
@@ -57,6 +49,37 @@ async def test_body_over_the_limit_is_too_large(nats_url: str, tmp_path: Path) -
 
         assert response.status == 413
         assert error["code"] == "too_large"
+
+
+class _StrictEngine(EchoEngine):
+    """Takes no tool."""
+
+    def prepare(self, request: ChatRequest) -> Any:
+        raise RefusedError("invalid_request", f"No {request.tools[0].name}.", param="tools[0].parameters")
+
+
+@pytest.mark.parametrize(
+    ("path", "tool", "field"),
+    [
+        (CHAT, TOOL, "tools[0].function.parameters"),
+        ("/api/chat", TOOL, "tools[0].function.parameters"),
+        ("/v1/responses", {"type": "function", "name": "f"}, "tools[0].parameters"),
+        ("/v1/messages", {"name": "f", "input_schema": {}}, "tools[0].input_schema"),
+    ],
+)
+async def test_tool_that_a_model_refuses_is_named_as_its_api_has_it(
+    nats_url: str, tmp_path: Path, path: str, tool: dict[str, Any], field: str
+) -> None:
+    body = chat_body(tools=[tool])
+    if path == "/v1/responses":
+        body["input"] = body.pop("messages")
+    if path == "/v1/messages":
+        body["max_tokens"] = 1
+    async with stack(nats_url, tmp_path) as edge, chat_actor(edge.bus, _StrictEngine()):
+        async with edge.http.post(path, json=body) as response:
+            told = await response.text()
+
+        assert (response.status, told.count(field)) == (400, 1), told
 
 
 async def test_unknown_path_and_wrong_method_are_told_apart(nats_url: str, tmp_path: Path) -> None:
@@ -69,6 +92,20 @@ async def test_unknown_path_and_wrong_method_are_told_apart(nats_url: str, tmp_p
         assert (unknown.status, unknown_error["code"]) == (404, "unknown_url")
         assert (wrong.status, wrong_error["code"]) == (405, "method_not_allowed")
         assert wrong.headers["Allow"] == "POST"
+
+
+async def test_unknown_path_is_told_as_its_api_tells_errors(nats_url: str, tmp_path: Path) -> None:
+    told = []
+    async with stack(nats_url, tmp_path) as edge:
+        for path in ("/v1/messages/batches", "/api/pull", "/api/chat/", "/api/mcp/tools"):
+            async with edge.http.post(path, json={}) as response:
+                told.append((response.status, await response.json()))
+
+        assert {status for status, _ in told} == {404}
+        anthropic, *ollama, ours = (answer["error"] for _, answer in told)
+        assert anthropic["type"] == "not_found_error"
+        assert ollama == ["Unknown URL (POST /api/pull).", "Unknown URL (POST /api/chat/)."]
+        assert ours["code"] == "unknown_url"
 
 
 async def test_no_server_on_the_bus_is_unavailable(nats_url: str, tmp_path: Path) -> None:

@@ -91,3 +91,18 @@ async def test_client_that_has_missed_pieces_is_told_so(nats_url: str, tmp_path:
         await until(lambda: mailbox.load.running == 0)
         assert kept == MOST_WAITING
         assert b'"code":"stream_broken"' in last
+
+
+async def test_client_that_leaves_several_answers_is_not_logged_as_a_mistake(
+    nats_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    finished: list[Finished[Any]] = []
+    async with (
+        stack(nats_url, tmp_path, EdgeConfig(port=0, write_seconds=0.5)) as edge,
+        chat_actor(edge.bus, EndlessEngine(), on_finished=finished.append),
+        edge.http.post("/v1/chat/completions", json=chat_body(stream=True, n=2)) as response,
+    ):
+        stop_reading(response)
+        await until(lambda: len(finished) == 2)
+
+    assert [record.name for record in caplog.records if record.name == "aiohttp.server"] == []

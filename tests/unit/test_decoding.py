@@ -10,6 +10,7 @@ from bus.errors import RefusedError
 from bus.messages.chat import ChatRequest
 
 DECODER = msgspec.json.Decoder(ChatRequest)
+DEEP = b"[" * 200 + b"]" * 200
 
 
 @pytest.mark.parametrize(
@@ -17,6 +18,7 @@ DECODER = msgspec.json.Decoder(ChatRequest)
     [
         (b'{"temperature": 3}', "invalid_request", "temperature"),
         (b'{"temperature": "hot"}', "invalid_request", "temperature"),
+        (b'{"repetition_penalty": 1e-9}', "invalid_request", "repetition_penalty"),
         (b'{"messages": {}}', "invalid_request", "messages"),
         (b'{"messages": [{"role": "user"}, {"role": "king"}]}', "invalid_request", "messages[1].role"),
         (b'{"messages": [{"content": "x"}]}', "invalid_request", "messages[0].role"),
@@ -42,8 +44,11 @@ DECODER = msgspec.json.Decoder(ChatRequest)
         (b"{", "invalid_request", None),
         (b'"\xff"', "invalid_request", None),
         (b'{"prompt": "\xff"}', "invalid_request", None),
+        (b'{"grammar": {"type": "json_schema", "schema": "\xff"}}', "invalid_request", None),
         (b'{"prompt": "\\ud800"}', "invalid_request", None),
         (b'{"prompt": ' + b"[" * 100_000, "invalid_request", "prompt[0]"),
+        (b'{"grammar": {"type": "json_schema", "schema": %b}}' % DEEP, "invalid_request", None),
+        (b'{"tools": [{"name": "f", "parameters": {"a": %b}}]}' % DEEP, "invalid_request", None),
     ],
 )
 def test_wrong_message_is_refused_by_the_name_of_its_field(payload: bytes, code: str, param: str | None) -> None:
@@ -52,6 +57,13 @@ def test_wrong_message_is_refused_by_the_name_of_its_field(payload: bytes, code:
 
     assert refused.value.code == code
     assert refused.value.failure.param == param
+
+
+@pytest.mark.parametrize("prompt", [[7] * 500, "[" * 500 + '"{' * 500 + "\\"])
+def test_brackets_that_do_not_nest_are_no_harm(prompt: str | list[int]) -> None:
+    payload = msgspec.json.encode({"prompt": prompt, "stop": ["["] * 4})
+
+    assert decode(DECODER, payload).stop == ("[",) * 4
 
 
 @given(some.binary() | some.text().map(str.encode))
