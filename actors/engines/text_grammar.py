@@ -5,7 +5,7 @@ llguidance does the work (docs/adr/0010). Its matchers hold no mlx arrays, so th
 
 import json
 from collections import OrderedDict
-from contextlib import suppress
+from threading import Lock
 from typing import Any, assert_never
 
 import mlx.core as mx
@@ -17,9 +17,12 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from bus.errors import RefusedError
 from bus.messages.chat import Choice, Grammar, JsonObject, JsonSchema, Lark, Regex
 
-_MAX_CACHED = 256
 # In characters: llguidance takes half a second for the worst of this length.
 _LONGEST_SOURCE = 256 * 1024
+# In one object: llguidance holds each against each, which takes 0.1 s for these and two minutes for 600.
+_MOST_PATTERNS = 128
+# What is kept, in characters too: compiled, the worst take a hundred times their length.
+_MOST_KEPT = 1024 * 1024
 
 # Text that has to come is not forced token by token, for llguidance would force special tokens that are spelled in it.
 _OPTIONS = '%llguidance {"no_forcing": true}\n'
@@ -44,6 +47,8 @@ class Grammars:
 
     def __init__(self, tokens: LLTokenizer | None) -> None:
         self.tokens = tokens
+        self._lock = Lock()
+        # By their source, least used first.
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
 
     def compile(self, grammar: Grammar) -> LLMatcher:
@@ -66,10 +71,12 @@ class Grammars:
         key = json.dumps({"grammars": [{"lark_grammar": _OPTIONS + rules}, *named]})
         if len(key) > _LONGEST_SOURCE:
             raise ValueError(f"it has {len(key)} characters; at most {_LONGEST_SOURCE} are compiled")
-        matcher = self._compiled.pop(key, None) or self._new(key)
-        self._compiled[key] = matcher
-        with suppress(KeyError):
-            if len(self._compiled) > _MAX_CACHED:
+        with self._lock:
+            matcher = self._compiled.pop(key, None)
+        matcher = matcher or self._new(key)
+        with self._lock:
+            self._compiled[key] = matcher
+            while sum(map(len, self._compiled)) > _MOST_KEPT:
                 self._compiled.popitem(last=False)
         return matcher
 
@@ -138,10 +145,23 @@ def source(grammar: Grammar) -> Source:
 
 
 def json_source(schema: dict[str, Any], **options: Any) -> Source:
-    """Return the grammar of JSON that `schema` allows. Raises `ValueError` on options inside the schema."""
+    """Return the grammar of JSON that `schema` allows.
+
+    Raises `ValueError` on options inside the schema, and on what would take minutes to compile.
+    """
+    if (count := _most_patterns(schema)) > _MOST_PATTERNS:
+        raise ValueError(f"an object has {count} patternProperties; at most {_MOST_PATTERNS} are compiled")
     # They would change what is said to be honoured.
     if "x-guidance" in schema:
         raise ValueError("x-guidance is not supported")
     # Flexible white space is where a weak model stays for ever.
     options = {"whitespace_flexible": False, "coerce_one_of": False, "lenient": False} | options
     return {"json_schema": schema | {"x-guidance": options}}
+
+
+def _most_patterns(schema: Any) -> int:
+    """Return how many `patternProperties` the object has that has most of them."""
+    if isinstance(schema, dict):
+        own = schema.get("patternProperties")
+        return max(len(own) if isinstance(own, dict) else 0, *map(_most_patterns, schema.values()), 0)
+    return max(map(_most_patterns, schema), default=0) if isinstance(schema, list) else 0

@@ -102,7 +102,7 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a client sends: what is implemented, then `NEUTRAL`, then `IGNORED`. Null means not said."""
 
     model: ModelName
-    messages: tuple[BodyMessage, ...]
+    messages: Annotated[tuple[BodyMessage, ...], Meta(min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Meta(ge=1)] | None = None

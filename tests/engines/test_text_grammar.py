@@ -8,6 +8,7 @@ import pytest
 from llguidance import LLMatcher, LLParserLimits
 
 from actors.engines.text import TextEngine
+from actors.engines.text_grammar import Grammars
 from actors.engines.text_prompt import TextWork
 from bus.errors import RefusedError
 from bus.messages.chat import ChatChunk, ChatRequest, Choice, Grammar, JsonObject, JsonSchema, Lark, Regex
@@ -76,6 +77,7 @@ UNSUPPORTED: list[Any] = [
     {"type": "string", "format": "no-such-format"},
     {"oneOf": [{"type": "number"}, {"type": "integer"}]},
     {"enum": []},
+    {"items": [{"patternProperties": {f"^{number}$": {} for number in range(129)}}]},
     {"type": "array", "uniqueItems": True, "x-guidance": {"lenient": True}},
     True,
     [1],
@@ -223,6 +225,14 @@ async def test_equal_grammars_are_compiled_once(text_engine: TextEngine) -> None
     first, second = (text_engine.prepare(request(schema({"type": "boolean"}))) for _ in range(2))
 
     assert first.grammar is second.grammar
+
+
+async def test_grammars_that_are_kept_are_bounded_by_their_size(text_engine: TextEngine) -> None:
+    grammars = Grammars(text_engine._loaded().token_bytes)
+    compiled = [grammars.compile(Choice(options=(f"{number}" * 200_000,))) for number in range(8)]
+
+    assert len(grammars._compiled) == 5
+    assert grammars.compile(Choice(options=("7" * 200_000,))) is compiled[-1]
 
 
 async def _failure(engine: TextEngine, work: TextWork) -> RefusedError:

@@ -28,7 +28,7 @@ BAD_BODIES: list[tuple[str, Any, str, str | None]] = [
     (CHAT, b"\xff\xfe", INVALID, None),
     (CHAT, b"[]", INVALID, None),
     (CHAT, b'{"metadata":' + b"[" * 100_000, INVALID, None),
-    (CHAT, {"messages": []}, INVALID, "model"),
+    (CHAT, {"messages": [{"role": "user", "content": "x"}]}, INVALID, "model"),
     (CHAT, {"model": CHAT_MODEL}, INVALID, "messages"),
     (CHAT, chat_body(model=""), INVALID, "model"),
     (CHAT, chat_body(model="x" * 5000), INVALID, "model"),
