@@ -15,7 +15,7 @@ import structlog
 from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 
 from actors.engines.text_prefix import Entry, PrefixCache
-from actors.engines.text_quantised_kv import Quantisation, in_parts, whole
+from actors.engines.text_quantised_kv import Quantisation, from_parts, in_parts
 
 log = structlog.get_logger()
 
@@ -41,7 +41,7 @@ class PrefixFiles:
                 if self._is_whole(path):
                     caches, metadata = load_prompt_cache(str(path), return_metadata=True)
                     if self._quantisation is not None:
-                        caches = whole(caches, self._quantisation)
+                        caches = from_parts(caches, self._quantisation)
                     kept.put(msgspec.json.decode(metadata["tokens"], type=list[int]), caches)
                 else:
                     path.unlink()

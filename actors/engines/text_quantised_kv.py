@@ -42,7 +42,8 @@ class QuantisedKV:
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[tuple[mx.array, ...], tuple[mx.array, ...]]:
         """Add tokens, of shape (rows, heads, tokens, width), and return the parts of all keys and of all values."""
-        parts = zip(mx.quantize(keys, *self._how), mx.quantize(values, *self._how), strict=True)
+        quantised = [mx.quantize(each, self.group_size, self.bits) for each in (keys, values)]
+        parts = zip(*quantised, strict=True)
         fetched = [cache.update_and_fetch(*part) for cache, part in zip(self.caches, parts, strict=True)]
         all_keys, all_values = zip(*fetched, strict=True)
         return all_keys, all_values
@@ -112,10 +113,6 @@ class QuantisedKV:
         for cache in self.caches:
             cache.finalize()
 
-    @property
-    def _how(self) -> tuple[int, int]:
-        return self.group_size, self.bits
-
 
 def quantise_kv(model: Module, bits: int) -> Quantisation:
     """Have `model` make caches of so many `bits` from now on, with the largest groups that fit.
@@ -124,7 +121,7 @@ def quantise_kv(model: Module, bits: int) -> Quantisation:
     """
     plain = make_prompt_cache(model)
     if not all(type(cache) is KVCache for cache in plain):
-        raise _refusal("it has sliding windows or recurrent states, which cannot be quantised")
+        raise _refusal("not all of its layers keep the keys and values of every token")
     model(mx.array([[0]]), cache=plain)
     widths = sorted({array.shape[-1] for cache in plain for array in (cache.keys, cache.values)})
     fitting = [size for size in _GROUP_SIZES if gcd(*widths) % size == 0]
@@ -137,7 +134,7 @@ def quantise_kv(model: Module, bits: int) -> Quantisation:
 
     try:
         model(mx.array([[0, 0]]), cache=[QuantisedKV.merge([cache]) for cache in make_cache()])
-    except Exception as error:
+    except Exception as error:  # Models fail in many ways with what is no array.
         raise _refusal("its attention cannot work with quantised keys and values") from error
     model.make_cache = make_cache
     return quantisation
@@ -148,7 +145,7 @@ def in_parts(caches: list[Any]) -> list[Any]:
     return [part for cache in caches for part in (cache.caches if isinstance(cache, QuantisedKV) else (cache,))]
 
 
-def whole(parts: list[Any], quantisation: Quantisation) -> list[QuantisedKV]:
+def from_parts(parts: list[Any], quantisation: Quantisation) -> list[QuantisedKV]:
     """Return the quantised caches that were put into `parts`."""
     return [QuantisedKV(quantisation, parts[at : at + _PARTS]) for at in range(0, len(parts), _PARTS)]
 
