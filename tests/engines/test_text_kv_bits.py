@@ -16,6 +16,7 @@ from msgspec import structs
 from actors.engines.text import TextEngine
 from actors.engines.text_batch import TextBatch
 from actors.engines.text_model import TextLimits, load_model
+from actors.engines.text_prompt import TextWork
 from actors.engines.text_quantised_kv import quantise_kv
 from actors.engines.text_sampling import Sampling
 from actors.engines.thread import EngineThread
@@ -146,6 +147,25 @@ async def test_memory_of_one_text_is_enough_for_as_many_as_the_bits_say(llama: P
         return found
 
     assert [await most(), await most(kv_bits=8), await most(kv_bits=4)] == [1, 3, 5]
+
+
+async def test_longest_text_ends_when_two_outgrow_the_memory_together(llama: Path, tmp_path: Path) -> None:
+    async def written(work: TextWork) -> int:
+        """Return how many tokens came."""
+        chunks = [chunk async for chunk in engine.generate(work) if isinstance(chunk, ChatChunk)]
+        assert chunks[-1].usage is not None
+        return chunks[-1].usage.completion_tokens
+
+    roomy = tiny_models.changed(llama, tmp_path / "roomy", config={"max_position_embeddings": 512})
+    async with loaded(roomy, kv_bits=4, kv_bytes=2 * 256 * TOKEN[4]) as engine:
+        works = [
+            structs.replace(engine.prepare(greedy(prompt, 240)), reserved=len(prompt)) for prompt in (LONG, LONG[:60])
+        ]
+        longer, shorter = await asyncio.gather(*(written(work) for work in works))
+
+    # 256 tokens for each: the longer ends soon after, and leaves its place to the other.
+    assert 128 <= longer < 240
+    assert shorter == 240
 
 
 async def test_what_was_read_is_known_after_the_model_was_unloaded_unless_the_bits_are_others(
