@@ -13,7 +13,7 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from bus.errors import RefusedError
 
-# What mx.quantize has, the smallest in memory first. Its 128 would save little more.
+# Those of mx.quantize that are worth it, the smallest in memory first.
 _GROUP_SIZES = (64, 32)
 
 # Packed numbers, scales and biases.
