@@ -54,6 +54,7 @@ def capability(entry: ModelEntry, files: ModelFiles, config: ActorsConfig) -> Ca
                 if config.prefix_cache_on_disk
                 else None,
                 kv_bytes=_first_said(entry.kv_cache_bytes, config.kv_cache_bytes),
+                kv_bits=entry.kv_bits,
             )
             return chat_capability(TextEngine(files.model, limits))
         case "embeddings":

@@ -1,6 +1,6 @@
 """The settings of the actors, and the catalogue of models."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -28,7 +28,7 @@ class ActorsConfig(msgspec.Struct, frozen=True, kw_only=True):
     drain_seconds: Annotated[float, msgspec.Meta(ge=0)] = 10.0
 
 
-_FOR_CHAT = ("draft_model", "context_length", "prefix_cache_bytes", "kv_cache_bytes")
+_FOR_CHAT = ("draft_model", "context_length", "prefix_cache_bytes", "kv_cache_bytes", "kv_bits")
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +47,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     context_length: Positive | None = None
     prefix_cache_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
     kv_cache_bytes: Positive | None = None
+    kv_bits: Literal[4, 8] | None = None
     description: str = ""
     tags: tuple[str, ...] = ("local",)
 

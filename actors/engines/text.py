@@ -120,7 +120,7 @@ class TextEngine:
     def _assemble(self, model: TextModel) -> _Parts:
         dialect = Dialect(model.tokenizer)
         folder = self._limits.prefix_folder
-        files = None if folder is None else PrefixFiles(folder, self._path, model.facts.dtype)
+        files = None if folder is None else PrefixFiles(folder, self._path, model.facts.dtype, model.quantisation)
         return _Parts(
             tokenizer=model.tokenizer,
             dialect=dialect,

@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
-from mlx_lm.models.cache import KVCache, make_prompt_cache
+from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from actors.engines.text_folder import read_model
 from actors.engines.text_memory import KvCost, kv_cost
-from actors.engines.text_prefix import PrefixCache
+from actors.engines.text_prefix import PrefixCache, is_divisible
 from bus.errors import RefusedError
 
 # What is kept of earlier texts: a draft model of half a billion weights takes 12 KiB for a token.
@@ -38,7 +38,7 @@ def load_draft(path: Path, model: Module, tokenizer: TokenizerWrapper, context_l
     if tokenizer.get_vocab() != draft_tokenizer.get_vocab():
         raise _refusal(f"The draft model {path.name} has another vocabulary than its model.")
     for each, name in ((model, "model"), (draft, "draft model")):
-        if not all(type(cache) is KVCache for cache in make_prompt_cache(each)):
+        if not is_divisible(make_prompt_cache(each)):
             raise _refusal(f"The {name} cannot go back to an earlier token, as it has to for drafts.")
     vocab_size = model(mx.array([[0]])).shape[-1]
     return Draft(draft, vocab_size, kv_cost(draft, context_length), PrefixCache(_PREFIX_BYTES))

@@ -1,7 +1,7 @@
 """Reads a language model from a folder: weights, tokenizer and what they say of themselves."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import mlx.core as mx
 import msgspec
@@ -18,6 +18,7 @@ from actors.engines.text_draft import Draft, load_draft
 from actors.engines.text_folder import read_json, read_model
 from actors.engines.text_grammar import grammar_tokenizer
 from actors.engines.text_memory import KvCost, default_kv_bytes, kv_cost
+from actors.engines.text_quantised_kv import Quantisation, quantise_kv
 from bus.errors import RefusedError
 
 # For the few architectures that name no limit in their configuration.
@@ -28,6 +29,7 @@ class TextLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much a text engine takes on. `None` leaves it to the engine, or to the model.
 
     `draft` is the folder of a small model that speeds a single text up.
+    With `kv_bits` the keys and values of what was read are quantised.
     With a `prefix_folder`, what a prefix cache keeps is there while the model is not loaded.
     While long prompts are read, news of it comes every `progress_interval` seconds.
     """
@@ -40,6 +42,7 @@ class TextLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     prefix_bytes: int | None = None
     prefix_folder: Path | None = None
     kv_bytes: int | None = None
+    kv_bits: Literal[4, 8] | None = None
     draft: Path | None = None
     warmup: bool = True
     progress_interval: float = 0.5
@@ -59,7 +62,7 @@ class TextModel(NamedTuple):
     """A loaded model. `vocab_size` is the number of logits, which may exceed the tokenizer's.
 
     `token_bytes` is None if the tokenizer does not tell what its tokens stand for.
-    All rows together, and what is kept of earlier ones, may take `kv_bytes`.
+    All rows together, and what is kept of earlier ones, may take `kv_bytes`. `quantisation` is that of what they read.
     """
 
     model: Module
@@ -70,19 +73,21 @@ class TextModel(NamedTuple):
     token_bytes: LLTokenizer | None
     kv_cost: KvCost
     kv_bytes: int
+    quantisation: Quantisation | None
     draft: Draft | None
 
 
 def load_model(path: Path, limits: TextLimits) -> TextModel:
     """Load the model in the folder `path`, on the calling thread.
 
-    Raises `RefusedError` if there is none, if it comes with code of its own, if mlx-lm cannot batch its texts, or
-    if its draft model does not fit it.
+    Raises `RefusedError` if there is none, if it comes with code of its own, if mlx-lm cannot batch its texts, if its
+    keys and values cannot be quantised though they should be, or if its draft model does not fit it.
     """
     model, tokenizer, config = read_model(path)
     if not all(hasattr(cache, "merge") for cache in make_prompt_cache(model)):
         message = f"The model {path.name} cannot be served: mlx-lm cannot batch texts of a {config['model_type']}."
         raise RefusedError("invalid_request", message, param="model")
+    quantisation = quantise_kv(model, limits.kv_bits) if limits.kv_bits else None
     facts = _facts(dict(tree_flatten(model.parameters())), config, limits)  # type: ignore[no-untyped-call]  # as above
     # mlx is lazy: this asks for a shape and computes nothing.
     vocab_size = model(mx.array([[0]])).shape[-1]
@@ -95,6 +100,7 @@ def load_model(path: Path, limits: TextLimits) -> TextModel:
         token_bytes=grammar_tokenizer(tokenizer, vocab_size),
         kv_cost=kv_cost(model, facts.context_length),
         kv_bytes=default_kv_bytes() if limits.kv_bytes is None else limits.kv_bytes,
+        quantisation=quantisation,
         draft=load_draft(limits.draft, model, tokenizer, facts.context_length) if limits.draft else None,
     )
 

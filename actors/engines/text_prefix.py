@@ -14,6 +14,8 @@ import psutil
 from mlx_lm.models.cache import KVCache
 from numpy.typing import NDArray
 
+from actors.engines.text_quantised_kv import QuantisedKV
+
 Tokens = NDArray[np.int32]
 
 # Shorter beginnings cost more to look after than to read.
@@ -91,7 +93,7 @@ class PrefixCache:
         nbytes = sum(cache.nbytes for cache in caches) + 4 * len(tokens)
         if nbytes > self._max_bytes:
             return
-        entry = Entry(np.array(tokens, dtype=np.int32), caches, nbytes, all(type(each) is KVCache for each in caches))
+        entry = Entry(np.array(tokens, dtype=np.int32), caches, nbytes, is_divisible(caches))
         for key, known in list(self._entries.items()):
             common = _common(known.tokens, entry.tokens)
             if common == len(entry.tokens) and (entry.is_divisible or common == len(known.tokens)):
@@ -122,6 +124,11 @@ def default_bytes() -> int:
     return min(int(_SHARE_OF_MEMORY * psutil.virtual_memory().total), _MOST_BYTES)
 
 
+def is_divisible(caches: list[Any]) -> bool:
+    """Return whether `caches` can be cut after any token."""
+    return all(type(each) in (KVCache, QuantisedKV) for each in caches)
+
+
 def _common(known: Tokens, wanted: Tokens) -> int:
     """Return how many tokens both begin with."""
     size = min(len(known), len(wanted))
@@ -137,7 +144,9 @@ def _beginning(entry: Entry, length: int) -> list[Any]:
     return [_shortened(cache, length) for cache in entry.caches]
 
 
-def _shortened(cache: KVCache, length: int) -> KVCache:
+def _shortened(cache: Any, length: int) -> Any:
+    if isinstance(cache, QuantisedKV):
+        return QuantisedKV(cache.quantisation, [_shortened(part, length) for part in cache.caches])
     part = KVCache()
     part.keys, part.values, part.offset = cache.keys[..., :length, :], cache.values[..., :length, :], length
     return part

@@ -15,6 +15,7 @@ import structlog
 from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 
 from actors.engines.text_prefix import Entry, PrefixCache
+from actors.engines.text_quantised_kv import Quantisation, from_parts, in_parts
 
 log = structlog.get_logger()
 
@@ -24,20 +25,23 @@ _SUFFIX = ".safetensors"
 class PrefixFiles:
     """The files of one model in `folder`, which holds nothing else: whatever is not theirs is removed."""
 
-    def __init__(self, folder: Path, model: Path, dtype: str) -> None:
+    def __init__(self, folder: Path, model: Path, dtype: str, quantisation: Quantisation | None = None) -> None:
         self._folder = folder
         self._model = model
         self._dtype = dtype
+        self._quantisation = quantisation
         self._identity = ""
 
     def load(self, kept: PrefixCache) -> None:
         """Put into `kept` what this very model has read, as far as there is room. Files that are damaged go."""
-        self._identity = _identity(self._model, self._dtype)
+        self._identity = _identity(self._model, self._dtype, self._quantisation)
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for path in sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime_ns):
                 if self._is_whole(path):
                     caches, metadata = load_prompt_cache(str(path), return_metadata=True)
+                    if self._quantisation is not None:
+                        caches = from_parts(caches, self._quantisation)
                     kept.put(msgspec.json.decode(metadata["tokens"], type=list[int]), caches)
                 else:
                     path.unlink()
@@ -71,16 +75,16 @@ class PrefixFiles:
             return path
         half = self._folder / f"half{_SUFFIX}"
         tokens = msgspec.json.encode(entry.tokens.tolist()).decode()
-        save_prompt_cache(str(half), entry.caches, {"tokens": tokens})
+        save_prompt_cache(str(half), in_parts(entry.caches), {"tokens": tokens})
         return half.rename(self._folder / f"{name}-{_digest(half)}{_SUFFIX}")
 
 
-def _identity(model: Path, dtype: str) -> str:
-    """Return what is the same only for the same weights in the same place, read by the same libraries."""
+def _identity(model: Path, dtype: str, quantisation: Quantisation | None) -> str:
+    """Return what is the same only for the same weights in the same place, read alike by the same libraries."""
     files = [model / "config.json", *sorted(model.glob(f"*{_SUFFIX}"))]
     facts = [(str(file.absolute()), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
     versions = [version(name) for name in ("mlx", "mlx-lm")]
-    return hashlib.sha256(msgspec.json.encode([facts, dtype, versions])).hexdigest()[:16]
+    return hashlib.sha256(msgspec.json.encode([facts, dtype, quantisation, versions])).hexdigest()[:16]
 
 
 def _digest(path: Path) -> str:

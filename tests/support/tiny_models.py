@@ -57,7 +57,7 @@ def marked(folder: Path, marks: tuple[str, ...], template: str = _TEMPLATE) -> P
     return folder
 
 
-def llama(folder: Path, seed: int = 7) -> Path:
+def llama(folder: Path, seed: int = 7, head_dim: int = 16) -> Path:
     """Write a Llama of 0.1 million float32 weights into `folder`, with a byte-level BPE tokenizer."""
     folder.mkdir(parents=True)
     config = {
@@ -67,6 +67,7 @@ def llama(folder: Path, seed: int = 7) -> Path:
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
+        "head_dim": head_dim,
         "rms_norm_eps": 1e-5,
         "vocab_size": VOCAB_SIZE,
         "max_position_embeddings": CONTEXT_LENGTH,
@@ -75,7 +76,7 @@ def llama(folder: Path, seed: int = 7) -> Path:
         "eos_token_id": 1,
     }
     (folder / "config.json").write_text(json.dumps(config))
-    save_file(_llama_weights(seed), folder / "model.safetensors", metadata={"format": "mlx"})
+    save_file(_llama_weights(seed, head_dim), folder / "model.safetensors", metadata={"format": "mlx"})
     _tokenizer().save(str(folder / "tokenizer.json"))
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -101,14 +102,14 @@ def changed(model: Path, folder: Path, **changes: dict[str, Any]) -> Path:
     return folder
 
 
-def _llama_weights(seed: int) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+def _llama_weights(seed: int, head_dim: int) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
     random = np.random.default_rng(seed)
     shapes = {"model.embed_tokens": (VOCAB_SIZE, 64)}
     norms = ["model.norm"]
     for layer in ("model.layers.0", "model.layers.1"):
         norms += [f"{layer}.input_layernorm", f"{layer}.post_attention_layernorm"]
-        shapes |= {f"{layer}.self_attn.{name}_proj": (64, 64) for name in "qo"}
-        shapes |= {f"{layer}.self_attn.{name}_proj": (32, 64) for name in "kv"}
+        shapes |= {f"{layer}.self_attn.q_proj": (4 * head_dim, 64), f"{layer}.self_attn.o_proj": (64, 4 * head_dim)}
+        shapes |= {f"{layer}.self_attn.{name}_proj": (2 * head_dim, 64) for name in "kv"}
         shapes |= {f"{layer}.mlp.{name}_proj": (128, 64) for name in ("gate", "up")}
         shapes[f"{layer}.mlp.down_proj"] = (64, 128)
     weights = {name: random.normal(0, 0.1, shape) for name, shape in shapes.items()}
