@@ -29,12 +29,17 @@ def keep(
     """
     if not prefixes.is_on:
         return False
-    fresh = [each.uid for each in read if each.end_of_prompt and worth_sharing(each.progress[1])]
-    fresh += [each.uid for each in read if each.end_of_segment and each.progress[0] == rows[each.uid].fork]
     ended = [response for response in responses if response.finish_reason is not None]
+    fresh = [each.uid for each in responses if each.finish_reason is None and _has_begun(rows[each.uid])]
+    fresh += [each.uid for each in read if each.end_of_segment and each.progress[0] == rows[each.uid].fork]
     if fresh:
         for caches, tokens in generator.extract_cache(fresh).values():
             prefixes.put(tokens, caches)
     for response in ended:
         prefixes.put(response.all_tokens, response.prompt_cache)
     return bool(fresh or ended)
+
+
+def _has_begun(row: Row) -> bool:
+    """Return whether the first token of a text has come, whose prompt is worth sharing."""
+    return len(row.written) == 1 and worth_sharing(len(row.work.prompt) - row.cached_tokens) > 0
