@@ -91,7 +91,7 @@ class TextEngine:
         yield structs.replace(
             said,
             finish_reason=speech.finish_reason,
-            stop_sequence=splitter.stop_sequence,
+            stop_sequence=splitter.parts.stop_sequence,
             usage=speech.usage(row.cached_tokens),
         )
 
@@ -164,7 +164,7 @@ class _Speech:
                 self.line.hear(token, scores[at - 1], segment)
             if segment:
                 said += self._split(segment)
-            if self._splitter.is_stopped:
+            if self._splitter.parts.is_stopped:
                 return self._end(said, "stop")
         if finish_reason is None:
             return self._joined(said)
@@ -180,12 +180,12 @@ class _Speech:
         for character in segment:
             said.append(self._splitter.feed(character))
             self.line.follow(self._splitter.track)
-            if self._splitter.is_stopped:
+            if self._splitter.parts.is_stopped:
                 break
         return said
 
     def _end(self, said: list[ChatChunk], reason: FinishReason) -> ChatChunk:
-        self.finish_reason = "tool_calls" if reason == "stop" and self._splitter.has_called else reason
+        self.finish_reason = "tool_calls" if reason == "stop" and self._splitter.parts.has_called else reason
         return self._joined(said)
 
     def _joined(self, said: list[ChatChunk]) -> ChatChunk:
@@ -201,7 +201,7 @@ class _Speech:
         """Return what belongs to the `text` that is said now, if it was asked for."""
         if self.line is None:
             return ()
-        is_all = self.finish_reason is not None and not self._splitter.is_stopped
+        is_all = self.finish_reason is not None and not self._splitter.parts.is_stopped
         return self.line.tell(text, is_all=is_all)
 
     def usage(self, cached_tokens: int) -> Usage:

@@ -25,10 +25,10 @@ class Track(NamedTuple):
 class Parts:
     """What one answer consists of so far. After `is_stopped` it takes nothing more."""
 
-    def __init__(self, dialect: Dialect, matcher: StopMatcher, calling: Calling | None) -> None:
+    def __init__(self, dialect: Dialect, stop: tuple[str, ...], calling: Calling | None) -> None:
         self._dialect = dialect
         self._calling = calling
-        self._matcher = matcher
+        self._matcher = StopMatcher(stop)
         self._content, self._reasoning = _Channel(), _Channel()
         self._reasoning.pause()
         self._calls = 0
@@ -46,6 +46,11 @@ class Parts:
         is_single = self._calling is not None and self._calling.is_single
         return self._matcher.is_stopped or (is_single and self.has_called)
 
+    @property
+    def stop_sequence(self) -> str | None:
+        """The stop string that was met."""
+        return self._matcher.matched
+
     def track(self, undecided: int) -> Track:
         """Return how far it is, if the text goes on for so many characters that were not given here yet."""
         return Track(self._said, self._content.dropped, undecided)
@@ -54,6 +59,10 @@ class Parts:
         """Return what is decided of a text that is content as it stands."""
         self._said += len(text)
         return self._matcher.feed(text)
+
+    def rest(self) -> str:
+        """Return what of such a text was held back, because it has ended."""
+        return self._matcher.flush()
 
     def say(self, text: str) -> None:
         """Take content."""

@@ -10,7 +10,7 @@ from mlx_lm.generate import TextStateMachine
 from actors.engines.text_dialect import Calling, Dialect, Thought
 from actors.engines.text_parts import Parts, Track
 from actors.engines.text_prompt import TextWork
-from actors.engines.text_stop import StopMatcher, overlap
+from actors.engines.text_stop import overlap
 from bus.messages.chat import ChatChunk
 
 _State = Literal["start", "thought", "thought over", "call", "content"]
@@ -18,46 +18,30 @@ _BEGINNINGS: dict[Thought, _State] = {"none": "thought over", "possible": "start
 
 
 class Splitter:
-    """Splits one answer. Without `opening` the text continues a prompt, and all of it is content."""
+    """Splits one answer into `parts`. Without `opening` the text continues a prompt, and all of it is content."""
 
     def __init__(
         self, dialect: Dialect, stop: tuple[str, ...], opening: str | None = None, calling: Calling | None = None
     ) -> None:
         self._dialect = dialect
-        self._matcher = StopMatcher(stop)
-        self._parts = Parts(dialect, self._matcher, calling)
+        self.parts = Parts(dialect, stop, calling)
         self._state = None if opening is None else dialect.state(opening, with_calls=calling is not None)
         self._call_text = ""
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether the answer is over, though the model would go on."""
-        return self._parts.is_stopped
-
-    @property
-    def has_called(self) -> bool:
-        """Whether a call was given."""
-        return self._parts.has_called
-
-    @property
-    def stop_sequence(self) -> str | None:
-        """The stop string that was met."""
-        return self._matcher.matched
 
     @property
     def track(self) -> Track:
         """How far the answer is split."""
         if self._state is None:
-            return self._parts.track(0)
+            return self.parts.track(0)
         name, *_, pending = self._state
         # A call may turn out not to be one.
         call = len(self._dialect.call_start + self._call_text) if name == "tool" else 0
-        return self._parts.track(call + len(pending))
+        return self.parts.track(call + len(pending))
 
     def feed(self, text: str) -> ChatChunk:
-        """Return what `text` decides. After `is_stopped` nothing more is."""
+        """Return what `text` decides. Once the parts are stopped, nothing more is."""
         if self._state is None:
-            return ChatChunk(text=self._parts.pass_on(text))
+            return ChatChunk(text=self.parts.pass_on(text))
         self._state, segments = TextStateMachine.split(self._state, text)
         (state, piece), *others = segments
         self._take(state, piece)
@@ -66,25 +50,25 @@ class Splitter:
             self._leave(state, after)
             self._take(after, piece)
             state = after
-        return self._parts.new()
+        return self.parts.new()
 
     def flush(self, *, was_cut: bool) -> ChatChunk:
         """Return what is left, because the text has ended; `was_cut` if the model had more to say."""
         if self._state is None:
-            return ChatChunk(text=self._matcher.flush())
+            return ChatChunk(text=self.parts.rest())
         self._state, rest, state = TextStateMachine.flush(self._state)
         self._take(state, rest)
         if state == "tool":
             # Some parsers read half a call as a whole one. Formats without an end mark have parsers that do not.
             self._end_call("", is_readable=not (was_cut and self._dialect.call_end))
-        self._parts.end()
-        return self._parts.new()
+        self.parts.end()
+        return self.parts.new()
 
     def _take(self, state: str, text: str) -> None:
         if state == "normal":
-            self._parts.say(text)
+            self.parts.say(text)
         elif state == "reasoning":
-            self._parts.think(text)
+            self.parts.think(text)
         elif state == "tool":
             self._call_text += text
 
@@ -92,20 +76,20 @@ class Splitter:
         if state == "tool":
             self._end_call(self._dialect.call_end, is_readable=True)
         elif state == "reasoning":
-            self._parts.pause_reasoning()
+            self.parts.pause_reasoning()
         elif after != "normal":
-            self._parts.decide()
+            self.parts.decide()
         if "reasoning" in (state, after):
-            self._parts.pause_content()
+            self.parts.pause_content()
 
     def _end_call(self, mark: str, *, is_readable: bool) -> None:
         text, self._call_text = self._call_text, ""
-        if not (is_readable and self._parts.call(text)):
-            self._parts.say(f"{self._dialect.call_start}{text}{mark}")
+        if not (is_readable and self.parts.call(text)):
+            self.parts.say(f"{self._dialect.call_start}{text}{mark}")
 
 
 class FormSplitter:
-    """Splits one answer that is kept to a form: perhaps a thought, then calls or content, each to its end.
+    """Splits one answer that is kept to a form into `parts`: perhaps a thought, then calls or content, each to its end.
 
     Marks inside the content, and inside the strings of calls, are part of these.
     """
@@ -115,53 +99,37 @@ class FormSplitter:
     ) -> None:
         self._dialect = dialect
         self._can_call = calling is not None
-        self._matcher = StopMatcher(stop)
-        self._parts = Parts(dialect, self._matcher, calling)
+        self.parts = Parts(dialect, stop, calling)
         self._state = _BEGINNINGS[thought]
         # What is not decided yet, and how much of it was searched for the end of a call.
         self._rest = ""
         self._searched = 0
 
     @property
-    def is_stopped(self) -> bool:
-        """Whether the answer is over, though the model would go on."""
-        return self._parts.is_stopped
-
-    @property
-    def has_called(self) -> bool:
-        """Whether a call was given."""
-        return self._parts.has_called
-
-    @property
-    def stop_sequence(self) -> str | None:
-        """The stop string that was met."""
-        return self._matcher.matched
-
-    @property
     def track(self) -> Track:
         """How far the answer is split."""
         call = len(self._dialect.call_start) if self._state == "call" else 0
-        return self._parts.track(call + len(self._rest))
+        return self.parts.track(call + len(self._rest))
 
     def feed(self, text: str) -> ChatChunk:
-        """Return what `text` decides. After `is_stopped` nothing more is."""
+        """Return what `text` decides. Once the parts are stopped, nothing more is."""
         self._rest += text
         while self._step():
             pass
-        return self._parts.new()
+        return self.parts.new()
 
     def flush(self, *, was_cut: bool) -> ChatChunk:
         """Return what is left, because the text has ended; `was_cut` if the model had more to say."""
         rest, self._rest = self._rest, ""
         state, self._state = self._state, "content"
         if state == "thought":
-            self._parts.think(rest)
+            self.parts.think(rest)
         elif state != "call":
-            self._parts.say(rest)
-        elif (was_cut and self._dialect.call_end) or not self._parts.call(rest):
-            self._parts.say(self._dialect.call_start + rest)
-        self._parts.end()
-        return self._parts.new()
+            self.parts.say(rest)
+        elif (was_cut and self._dialect.call_end) or not self.parts.call(rest):
+            self.parts.say(self._dialect.call_start + rest)
+        self.parts.end()
+        return self.parts.new()
 
     def _step(self) -> bool:
         """Take from the rest what the state lets it, and return whether another state goes on with it."""
@@ -175,7 +143,7 @@ class FormSplitter:
             case "call":
                 return self._take_call()
             case _:
-                self._parts.say(self._rest)
+                self.parts.say(self._rest)
                 self._rest = ""
                 return False
 
@@ -194,11 +162,11 @@ class FormSplitter:
         if not mark:
             border = len(thought) - overlap(thought, self._dialect.think_end)
             thought, rest = thought[:border], thought[border:]
-        self._parts.think(thought)
+        self.parts.think(thought)
         self._rest = rest
         if mark:
-            self._parts.pause_reasoning()
-            self._parts.pause_content()
+            self.parts.pause_reasoning()
+            self.parts.pause_content()
             self._state = "thought over"
         return bool(mark)
 
@@ -208,7 +176,7 @@ class FormSplitter:
         if at < 0:
             self._searched = max(len(self._rest) - len(mark) + 1, 0)
             return False
-        if self._parts.call(self._rest[:at]):
+        if self.parts.call(self._rest[:at]):
             self._state, self._rest = "thought over", self._rest[at + len(mark) :]
         else:
             # The mark is inside a string of the call.

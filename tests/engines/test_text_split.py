@@ -46,12 +46,12 @@ def said(splitter: Splitter | FormSplitter, pieces: list[str], *, was_cut: bool 
     chunks: list[ChatChunk] = []
     for piece in pieces:
         chunks.append(splitter.feed(piece))
-        if splitter.is_stopped:
+        if splitter.parts.is_stopped:
             break
     else:
         chunks.append(splitter.flush(was_cut=was_cut))
     calls = whole_calls(delta for chunk in chunks for delta in chunk.tool_calls)
-    assert splitter.has_called == bool(calls)
+    assert splitter.parts.has_called == bool(calls)
     return (
         "".join(chunk.text for chunk in chunks),
         "".join(chunk.reasoning for chunk in chunks),
@@ -198,7 +198,7 @@ def test_letters_that_are_told_with_their_logprobs_are_the_content(
         line.follow(splitter.track)
         content += new
         told += line.tell(new, is_all=False)
-        if splitter.is_stopped:
+        if splitter.parts.is_stopped:
             break
     else:
         rest = splitter.flush(was_cut=drawn["was_cut"]).text
