@@ -1,0 +1,40 @@
+"""The settings of a model reach its engine."""
+
+from pathlib import Path
+
+from actors.capabilities import ModelFiles, capability
+from actors.config import ActorsConfig, ModelEntry
+from actors.engines.text import TextEngine
+from actors.engines.text_model import TextLimits
+
+FILES = ModelFiles(model=Path("model"), draft=Path("draft"), state=Path("state"))
+
+
+def limits(config: ActorsConfig, **said: int) -> TextLimits:
+    engine = capability(ModelEntry(id="a/b", kind="chat", **said), FILES, config).engine  # type: ignore[arg-type]  # kv_bits
+    assert isinstance(engine, TextEngine)
+    return engine._limits
+
+
+async def test_what_a_model_says_goes_before_what_is_said_for_all() -> None:
+    config = ActorsConfig(
+        default_concurrency=5, prefix_cache_bytes=6, kv_cache_bytes=7, prefix_cache_on_disk=True, warmup=False
+    )
+    kept = Path("state/prefixes/a%2Fb")
+
+    unsaid = limits(config)
+    said = limits(config, concurrency=1, context_length=100, prefix_cache_bytes=0, kv_cache_bytes=2, kv_bits=4)
+
+    assert unsaid == TextLimits(
+        max_batch=5, prefix_bytes=6, kv_bytes=7, prefix_folder=kept, draft=Path("draft"), warmup=False
+    )
+    assert said == TextLimits(
+        max_batch=1,
+        context_length=100,
+        prefix_bytes=0,
+        kv_bytes=2,
+        kv_bits=4,
+        prefix_folder=kept,
+        draft=Path("draft"),
+        warmup=False,
+    )
