@@ -38,8 +38,12 @@ async def test_instance_that_cannot_tell_how_it_stands_ends(server: Server) -> N
     assert group.group_contains(ZeroDivisionError)
 
 
-async def test_heartbeats_while_the_server_is_away_are_survived(server: Server) -> None:
+async def test_instance_is_heard_of_again_when_the_server_is_back(server: Server) -> None:
     async with connected(server.url) as bus:
         await server.kill()
         async with beating(bus, plain_beat("chat-1", "chat")):
-            pass
+            await server.start()
+            async with connected(server.url) as hearer, asyncio.timeout(20):
+                await hearer.presence.until(bool)
+
+    assert [beat.instance for beat in hearer.presence.instances] == ["chat-1"]

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -14,6 +16,7 @@ from bus.streams import stream_last_seq
 from bus.subjects import LIST_HISTORY
 from eventlog.events import JobCancelled, JobCompleted, JobFailed
 from eventlog.job import fold
+from tests.support.nats import until, until_it
 from tests.support.processes import TOY_ONLY, Fusion, fusion_up
 
 JOBS = 56
@@ -47,23 +50,21 @@ async def test_every_accepted_job_ends_exactly_once_whatever_is_killed(tmp_path:
 async def _submit(fusion: Fusion, count: int) -> list[str]:
     """Submit until that many jobs were accepted; one whose answer was lost may be there beside them."""
     accepted: list[str] = []
-    async with aiohttp.ClientSession(fusion.running.http_url) as http, asyncio.timeout(60):
-        while len(accepted) < count:
-            try:
+    async with aiohttp.ClientSession(fusion.running.http_url) as http:
+
+        async def are_accepted() -> bool:
+            with suppress(aiohttp.ClientError):
                 async with http.post("/api/mcp/jobs", json=STORY) as response:
                     if response.ok:
                         accepted.append((await response.json())["job_id"])
-                        continue
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.1)
+            return len(accepted) >= count
+
+        await until_it(are_accepted, 60)
     return accepted
 
 
 async def _kill(fusion: Fusion, victim: str) -> None:
-    async with asyncio.timeout(30):
-        while not _killed(fusion, victim):
-            await asyncio.sleep(0.1)
+    await until(lambda: _killed(fusion, victim), 30)
 
 
 def _killed(fusion: Fusion, victim: str) -> bool:
@@ -77,13 +78,14 @@ def _killed(fusion: Fusion, victim: str) -> bool:
 async def _ends(bus: Bus, accepted: list[str]) -> list[str]:
     """Wait until every accepted job has ended, and return the job of each terminal event in the log."""
     log = EventLog(bus)
+
+    async def has_ended(job_id: str) -> bool:
+        job = fold(item.event for item in await log.read_job(job_id))
+        return job is not None and job.is_final
+
     async with asyncio.timeout(120):
         for job_id in accepted:
-            while True:
-                job = fold(item.event for item in await log.read_job(job_id))
-                if job and job.is_final:
-                    break
-                await asyncio.sleep(0.2)
+            await until_it(partial(has_ended, job_id), 120)
     events = [item.event for job_id in accepted for item in await log.read_job(job_id)]
     return [event.job_id for event in events if isinstance(event, JobCompleted | JobFailed | JobCancelled)]
 

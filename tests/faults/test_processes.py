@@ -8,6 +8,7 @@ from pathlib import Path
 
 import aiohttp
 
+from tests.support.nats import until_it
 from tests.support.processes import TOY_ONLY, Fusion, endless_story, fusion_up, gone
 
 STORY = {
@@ -113,10 +114,12 @@ async def test_a_model_that_cannot_run_is_given_up_and_the_others_serve(tmp_path
 
 async def _states(http: aiohttp.ClientSession) -> dict[str, str]:
     """Return the states of all models, once none is between two states."""
-    async with asyncio.timeout(60):
-        while True:
-            async with http.get("/v1/models") as response:
-                states = {card["id"]: card["state"] for card in (await response.json())["data"]}
-            if not {"loading", "restarting"} & set(states.values()):
-                return states
-            await asyncio.sleep(0.2)
+    states: dict[str, str] = {}
+
+    async def are_settled() -> bool:
+        async with http.get("/v1/models") as response:
+            states.update({card["id"]: card["state"] for card in (await response.json())["data"]})
+        return not {"loading", "restarting"} & set(states.values())
+
+    await until_it(are_settled, 60)
+    return states

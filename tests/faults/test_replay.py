@@ -6,6 +6,7 @@ from pathlib import Path
 
 import aiohttp
 
+from tests.support.nats import until_it
 from tests.support.processes import Fusion, fusion_up
 
 JOB = {
@@ -32,13 +33,15 @@ async def test_a_deleted_history_comes_back_identical(tmp_path: Path) -> None:
 
 
 async def _completed(http: aiohttp.ClientSession, count: int) -> dict[str, object]:
-    async with asyncio.timeout(30):
-        while True:
-            async with http.get("/api/mcp/jobs", params={"status": "completed"}) as response:
-                page: dict[str, object] = await response.json()
-            if page["total"] == count:
-                return page
-            await asyncio.sleep(0.05)
+    page: dict[str, object] = {}
+
+    async def are_there() -> bool:
+        async with http.get("/api/mcp/jobs", params={"status": "completed"}) as response:
+            page.update(await response.json())
+        return page["total"] == count
+
+    await until_it(are_there, 30)
+    return page
 
 
 async def _replay(fusion: Fusion) -> str:

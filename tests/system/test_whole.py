@@ -15,6 +15,7 @@ from bus.client import Bus
 from bus.config import BusConfig
 from bus.events import EventLog
 from eventlog.events import RequestFinished
+from tests.support.nats import until_it
 from tests.support.processes import Fusion, endless_story, fusion_up
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -85,11 +86,12 @@ async def test_a_stream_that_the_client_leaves_is_cancelled_and_frees_its_place(
 
 async def test_a_response_made_in_the_background_is_continued_by_a_stream(client: AsyncOpenAI) -> None:
     first = await client.responses.create(model="fusion-toy", input="What is NATS?", temperature=0, background=True)
-    async with asyncio.timeout(20):
-        while first.status in {"queued", "in_progress"}:
-            await asyncio.sleep(0.05)
-            first = await client.responses.retrieve(first.id)
 
+    async def has_ended() -> bool:
+        return (await client.responses.retrieve(first.id)).status not in {"queued", "in_progress"}
+
+    await until_it(has_ended)
+    first = await client.responses.retrieve(first.id)
     async with client.responses.stream(
         model="fusion-toy", input="What is NATS?", temperature=0, previous_response_id=first.id
     ) as stream:
@@ -129,12 +131,13 @@ async def _embed(client: AsyncOpenAI, text: str) -> list[float]:
 
 
 async def _until_idle(fusion: Fusion) -> None:
-    async with aiohttp.ClientSession(fusion.running.http_url) as http, asyncio.timeout(20):
-        while True:
+    async with aiohttp.ClientSession(fusion.running.http_url) as http:
+
+        async def is_idle() -> bool:
             async with http.get("/v1/queue/stats") as response:
-                if (await response.json())["active_requests"] == 0:
-                    return
-            await asyncio.sleep(0.1)
+                return bool((await response.json())["active_requests"] == 0)
+
+        await until_it(is_idle)
 
 
 async def _run(*words: str) -> str:
