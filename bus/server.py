@@ -32,6 +32,9 @@ OLDEST = (2, 15)
 # then have the port before the server does, or while it is being restarted.
 _PORTS = range(20_000, 32_000)
 
+# No port is given twice: of two that are asked for before the first is bound, both would be free.
+_not_given = iter(random.SystemRandom().sample(_PORTS, len(_PORTS)))
+
 # The server must not read our stdin itself, so it gets none; the guard reads it and acts on its end.
 _GUARD = """
 exec 3<&0
@@ -65,8 +68,11 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback that is free at this moment, out of `_PORTS`. Raises `ServerError`."""
-    for port in random.SystemRandom().sample(_PORTS, 100):
+    """Return a TCP port of the loopback that is free at this moment and was not given before, out of `_PORTS`.
+
+    Raises `ServerError` when there is none left.
+    """
+    for port in _not_given:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

@@ -39,6 +39,12 @@ def script(path: Path, prints: str) -> Path:
     return path
 
 
+def test_ports_asked_for_together_differ() -> None:
+    ports = [free_port() for _ in range(500)]
+
+    assert len(set(ports)) == 500
+
+
 async def test_server_answers_and_is_gone_at_the_end(tmp_path: Path) -> None:
     mine = config(tmp_path)
     async with running(mine, tmp_path / "log") as process, connected(mine.url) as bus:
