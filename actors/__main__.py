@@ -9,7 +9,6 @@ from pathlib import Path
 import structlog
 
 from actors.catalogue import ModelFilesError, draft_folder, model_folder
-from actors.config import ModelEntry
 from actors.configuration import Configuration, configuration
 from actors.engines.blas import prepare_blas
 from actors.supervisor import Child, GaveUpError, supervise_all, supervising
@@ -19,6 +18,7 @@ from bus.errors import LostError
 from bus.events import EventLog
 from bus.heartbeat import beating, plain_beat
 from bus.ids import new_id
+from bus.messages.catalogue import ModelEntry
 from bus.process import configure_logs, end_with_parent, run_until_stopped
 from bus.settings import SettingsError
 from bus.streams import StreamError, ensure_streams

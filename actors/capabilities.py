@@ -6,10 +6,12 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
+from actors.catalogue import ModelFilesError
 from actors.chat import ChatActor
-from actors.config import ActorsConfig, ModelEntry
+from actors.config import ActorsConfig
 from actors.embeddings import EmbeddingsActor
 from actors.engines.engine import ChatEngine, EmbeddingsEngine
+from bus.messages.catalogue import ModelEntry
 from bus.serve import Receive
 from bus.subjects import CHAT, COMPLETE, DETOKENIZE, EMBED, TOKENIZE, Subject
 
@@ -61,6 +63,8 @@ def capability(entry: ModelEntry, files: ModelFiles, config: ActorsConfig) -> Ca
             from actors.engines.embeddings import EmbeddingEngine, EmbeddingLimits  # noqa: PLC0415 - the same
 
             return embeddings_capability(EmbeddingEngine(files.model, EmbeddingLimits(warmup=config.warmup)))
+        case "vision" | "transcription" | "speech" | "image" | "rerank":
+            raise ModelFilesError(f"The model {entry.id} is for {entry.kind}, for which this version has no engine.")
         case _:
             assert_never(entry.kind)
 

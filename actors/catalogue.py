@@ -6,7 +6,7 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
-from actors.config import ModelEntry
+from bus.messages.catalogue import ModelEntry
 
 _TOY = ModelEntry(
     id="fusion-toy",

@@ -1,10 +1,9 @@
-"""The settings of the actors, and the catalogue of models."""
+"""The settings of the actors."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
-
-from bus.messages.models import ModelKind
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -26,36 +25,16 @@ class ActorsConfig(msgspec.Struct, frozen=True, kw_only=True):
     job_run_timeout: Seconds = 3600.0
     job_ack_wait: Seconds = 30.0
     drain_seconds: Annotated[float, msgspec.Meta(ge=0)] = 10.0
-
-
-_FOR_CHAT = ("draft_model", "context_length", "prefix_cache_bytes", "kv_cache_bytes", "kv_bits")
-
-
-class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One model of the catalogue.
-
-    `path` is a folder, a hub id, or `embedded:<name>` for what Fusion brings along; it defaults to the id.
-    `draft_model` is such a path too: a small chat model that speeds up one text at a time.
-    """
-
-    id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
-    kind: ModelKind
-    path: str = ""
-    draft_model: str = ""
-    tier: Annotated[int, msgspec.Meta(ge=0, le=2)] = 1
-    concurrency: Positive | None = None
-    context_length: Positive | None = None
-    prefix_cache_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    kv_cache_bytes: Positive | None = None
-    kv_bits: Literal[4, 8] | None = None
-    description: str = ""
-    tags: tuple[str, ...] = ("local",)
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for what this kind of model does not have."""
-        said = [name for name in _FOR_CHAT if getattr(self, name) not in (None, "")]
-        if said and self.kind != "chat":
-            raise ValueError(f"`{said[0]}` is for chat models")
+    slots: Annotated[int, msgspec.Meta(ge=0, le=64)] = 2
+    max_memory_gb: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    eviction_policy: Literal["lru", "priority", "manual"] = "lru"
+    model_ttl: Annotated[float, msgspec.Meta(ge=0)] = 3600.0
+    min_residency: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+    max_overtaken: Annotated[int, msgspec.Meta(ge=0)] = 32
+    max_overtaken_seconds: Seconds = 60.0
+    unload_seconds: Seconds = 600.0
+    load_seconds: Seconds = 600.0
+    model_folders: tuple[Path, ...] = ()
 
 
 VARIABLES = {
@@ -72,4 +51,8 @@ VARIABLES = {
     "JOB_RUN_TIMEOUT_SECONDS": "job_run_timeout",
     "JOB_ACK_WAIT_SECONDS": "job_ack_wait",
     "DRAIN_SECONDS": "drain_seconds",
+    "MODEL_SLOTS": "slots",
+    "MAX_VRAM_GB": "max_memory_gb",
+    "MODEL_EVICTION_POLICY": "eviction_policy",
+    "MODEL_TTL_SECONDS": "model_ttl",
 }

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from actors.catalogue import default_models, embedded_models
-from actors.config import VARIABLES, ActorsConfig, ModelEntry
+from actors.config import VARIABLES, ActorsConfig
 from bus.config import BUS_VARIABLES, NATS_VARIABLES, BusConfig, NatsConfig
+from bus.messages.catalogue import ModelEntry
 from bus.settings import SettingsError, read_file, settings
 
 EMBEDDED = "FUSION_EMBEDDED_MODELS"

@@ -16,7 +16,7 @@ import psutil
 import structlog
 
 from actors.capabilities import Capability
-from actors.config import ActorsConfig, ModelEntry
+from actors.config import ActorsConfig
 from actors.mailbox import Finished, Limits, Mailbox
 from actors.recorder import Recorder
 from actors.supervisor import Child, supervise_all
@@ -27,6 +27,7 @@ from bus.blobs import Blobs
 from bus.client import Bus
 from bus.heartbeat import beating
 from bus.ids import new_id
+from bus.messages.catalogue import ModelEntry
 from bus.messages.presence import Heartbeat, InstanceState
 from bus.serve import Endpoint, ServiceInfo, serving
 from bus.subjects import escape

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 import structlog
 
-from actors.config import ModelEntry
 from actors.supervisor import Child
 from bus.blobs import Blobs
 from bus.client import Bus
@@ -21,6 +20,7 @@ from bus.decoding import decode
 from bus.errors import ConflictError, RefusedError
 from bus.events import EventLog
 from bus.ids import new_id
+from bus.messages.catalogue import ModelEntry
 from bus.messages.chat import ChatRequest
 from bus.messages.embeddings import EmbedRequest
 from bus.messages.jobs import CancelJob, GetJob, JobReply, SubmitJob

@@ -10,10 +10,10 @@ import time
 from collections.abc import AsyncGenerator
 from typing import assert_never
 
-from actors.config import ModelEntry
 from actors.supervisor import Child
 from bus.client import Bus
 from bus.errors import RefusedError
+from bus.messages.catalogue import ModelEntry
 from bus.messages.models import GetModel, ListModels, ModelCard, ModelList, ModelState
 from bus.messages.presence import Heartbeat
 from bus.presence import Presence
@@ -68,7 +68,7 @@ def _state(beat: Heartbeat | None) -> ModelState:
             return beat.state
         case "starting":
             return "loading"
-        case "down":
+        case "down" | "empty":
             return "restarting"
         case _:
             assert_never(beat.state)

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from actors import host, recorder
 from actors.capabilities import chat_capability
-from actors.config import ActorsConfig, ModelEntry
+from actors.config import ActorsConfig
 from actors.engines.echo import EchoEngine
 from actors.supervisor import supervising
 from bus.blobs import Blobs
 from bus.client import Bus
 from bus.config import BUS_VARIABLES, BusConfig
 from bus.events import EventLog
+from bus.messages.catalogue import ModelEntry
 from bus.process import configure_logs, run_until_stopped
 from bus.settings import settings
 from bus.streams import ensure_streams

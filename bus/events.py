@@ -32,8 +32,7 @@ from eventlog.events import (
     Event,
     JobEvent,
     JobQueued,
-    ModelLost,
-    ModelReady,
+    ModelEvent,
     Recorded,
     RequestFinished,
     ResponseDeleted,
@@ -64,7 +63,7 @@ def subject_of(event: Event) -> str:
             return fill(REQUEST_FINISHED, event.request_id)
         case ResponseStored() | ResponseDeleted():
             return fill(RESPONSE_EVENT, event.response_id, _what(event))
-        case ModelReady() | ModelLost():
+        case _ if isinstance(event, ModelEvent):
             return fill(MODEL_EVENT, event.model, _what(event))
         case _:
             return fill(JOB_EVENT, event.job_id, _what(event))

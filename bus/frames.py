@@ -37,11 +37,17 @@ class Prefill(Struct, frozen=True, kw_only=True):
 
 
 class Status(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a request stands before its answer: `position` 0 runs, 1 is next. `prefill` comes while it is read."""
+    """How a request stands before its answer: `position` 0 runs, 1 is next. `prefill` comes while it is read.
+
+    `loading` is for how many seconds its model has been loading. `model` is the id of the model that runs it, which
+    may have been asked by an alias.
+    """
 
     instance: str
     position: int = 0
     prefill: Prefill | None = None
+    loading: float | None = None
+    model: str = ""
 
 
 class Frame(Struct, Generic[DataT], frozen=True, kw_only=True, omit_defaults=True):

@@ -16,8 +16,21 @@ from bus.messages.history import (
     Rebuilt,
 )
 from bus.messages.jobs import CancelJob, GetJob, JobReply, SubmitJob
-from bus.messages.models import GetModel, ListModels, ModelCard, ModelList
+from bus.messages.models import (
+    CatalogueReloaded,
+    GetModel,
+    ListModels,
+    LoadModel,
+    ModelCard,
+    ModelList,
+    ModelProgress,
+    ModelRemoved,
+    ReloadCatalogue,
+    RemoveModel,
+    UnloadModel,
+)
 from bus.messages.responses import DeleteResponse, GetResponse, PutResponse, ResponseReply
+from bus.messages.slots import LoadSlot, SlotLoaded
 from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
 
 RequestT = TypeVar("RequestT")
@@ -104,6 +117,13 @@ GET_HISTORY = Subject("fusion.history.get", JobQuery, JobHistory)
 REBUILD_HISTORY = Subject("fusion.history.rebuild", RebuildHistory, Rebuilt)
 LIST_MODELS = Subject("fusion.models.list", ListModels, ModelList)
 GET_MODEL = Subject("fusion.models.get", GetModel, ModelCard)
+LOAD_MODEL = Subject("fusion.models.load", LoadModel, ModelProgress, streamed=True)
+UNLOAD_MODEL = Subject("fusion.models.unload", UnloadModel, ModelProgress, streamed=True)
+RELOAD_CATALOGUE = Subject("fusion.models.reload", ReloadCatalogue, CatalogueReloaded)
+REMOVE_MODEL = Subject("fusion.models.remove", RemoveModel, ModelRemoved)
+
+# Heavy slots: one token, the instance.
+LOAD_SLOT = Subject("fusion.slots.load.*", LoadSlot, SlotLoaded, streamed=True)
 
 REQUESTS = (
     CHAT,
@@ -122,11 +142,18 @@ REQUESTS = (
     REBUILD_HISTORY,
     LIST_MODELS,
     GET_MODEL,
+    LOAD_MODEL,
+    UNLOAD_MODEL,
+    RELOAD_CATALOGUE,
+    REMOVE_MODEL,
+    LOAD_SLOT,
 )
 
 # Core NATS, no reply. Patterns for `fill` and for subscribing.
 HEARTBEAT = "fusion.heartbeat.*"  # instance; carries a Heartbeat
 CANCEL = "fusion.control.*.cancel.*"  # instance, request id; no payload
+DRAIN = "fusion.control.*.drain"  # instance; carries a Drain
+RELEASED = "fusion.control.*.released.*"  # instance that gave the lease, lease; no payload
 
 # JetStream (bus/streams.py).
 EVENTS = "fusion.event.>"

@@ -139,8 +139,23 @@ class ResponseDeleted(msgspec.Struct, frozen=True, kw_only=True, tag_field="type
     v: int = 1
 
 
+class ModelLoading(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="model.loading"):
+    """A slot was given the model, which is expected to take `estimated_bytes`; `why` says for whom."""
+
+    id: str
+    at: datetime
+    model: str
+    instance: str
+    why: str
+    estimated_bytes: int
+    v: int = 1
+
+
 class ModelReady(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="model.ready"):
-    """An instance has loaded and warmed up its model, in `seconds`."""
+    """An instance has loaded and warmed up its model, in `seconds`.
+
+    `size_bytes` is that of the weights, `memory_bytes` what the process takes.
+    """
 
     id: str
     at: datetime
@@ -148,6 +163,42 @@ class ModelReady(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
     instance: str
     seconds: float
     size_bytes: int
+    memory_bytes: int = 0
+    v: int = 1
+
+
+class ModelRefused(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="model.refused"):
+    """A model was not loaded, or could not be; `why` says the reason."""
+
+    id: str
+    at: datetime
+    model: str
+    why: str
+    instance: str = ""
+    v: int = 1
+
+
+class ModelDraining(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="model.draining"):
+    """An instance takes no more and ends when what runs on it is done; `why` says the reason."""
+
+    id: str
+    at: datetime
+    model: str
+    instance: str
+    why: str
+    v: int = 1
+
+
+class ModelUnloaded(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="model.unloaded"):
+    """An instance that was draining has ended, `seconds` later, and gave `freed_bytes` back."""
+
+    id: str
+    at: datetime
+    model: str
+    instance: str
+    why: str
+    seconds: float
+    freed_bytes: int
     v: int = 1
 
 
@@ -171,7 +222,8 @@ class Unknown(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="
 
 JobEvent = JobQueued | JobStarted | JobRetryScheduled | JobCancelRequested | JobCompleted | JobFailed | JobCancelled
 ResponseEvent = ResponseStored | ResponseDeleted
-Event = JobEvent | ResponseEvent | RequestFinished | ModelReady | ModelLost
+ModelEvent = ModelLoading | ModelReady | ModelRefused | ModelDraining | ModelUnloaded | ModelLost
+Event = JobEvent | ResponseEvent | RequestFinished | ModelEvent
 
 
 class Recorded(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-InstanceState = Literal["starting", "ready", "stuck", "draining", "down", "failed"]
+InstanceState = Literal["empty", "starting", "ready", "stuck", "draining", "down", "failed"]
 
 
 class Load(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -21,7 +21,8 @@ class Load(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An instance is alive; `state` is `ready` only while its engine makes progress.
 
-    `role` is the kind of actor (chat, embeddings, core, historian, edge …). The supervisor says `down` once of an
+    `role` is the kind of actor (chat, embeddings, core, historian, edge …). `slot` is the number of the heavy slot that
+    it is; one without a model is `empty`. The supervisor says `down` once of an
     instance whose process has ended, as does a process that ends itself, and `failed` of one that it has given up.
     Bytes are of memory.
     """
@@ -32,6 +33,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     pid: int
     at: float
     model: str | None = None
+    slot: int | None = None
     load: Load = Load()
     rss_bytes: int = 0
     detail: dict[str, str] = {}

@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from actors import models
-from actors.config import ModelEntry
 from actors.recorder import Recorder
 from bus.client import Bus
 from bus.errors import LostError, RefusedError
 from bus.events import EventLog
 from bus.heartbeat import say
+from bus.messages.catalogue import ModelEntry
 from bus.messages.models import GetModel, ListModels
 from bus.messages.presence import Heartbeat
 from bus.streams import ensure_streams, stream_last_seq

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from actors.capabilities import ModelFiles, capability
-from actors.config import ActorsConfig, ModelEntry
+from actors.config import ActorsConfig
 from actors.engines.text import TextEngine
 from actors.engines.text_model import TextLimits
+from bus.messages.catalogue import ModelEntry
 
 FILES = ModelFiles(model=Path("model"), draft=Path("draft"), state=Path("state"))
 

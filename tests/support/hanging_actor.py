@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator
 
 from actors.capabilities import chat_capability
-from actors.config import ActorsConfig, ModelEntry
+from actors.config import ActorsConfig
 from actors.engines.echo import EchoEngine, EchoWork
 from actors.engines.engine import ModelFacts
 from actors.engines.thread import EngineThread
@@ -16,6 +16,7 @@ from bus.blobs import Blobs
 from bus.client import Bus
 from bus.config import BUS_VARIABLES, BusConfig
 from bus.events import EventLog
+from bus.messages.catalogue import ModelEntry
 from bus.messages.chat import ChatChunk, ChatRequest
 from bus.process import configure_logs, end_with_parent, run_until_stopped
 from bus.settings import settings

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from actors import jobs
-from actors.config import ModelEntry
 from actors.worker import Worker, WorkerConfig
 from bus.blobs import Blobs
 from bus.client import Bus
 from bus.errors import LostError, RefusedError
 from bus.events import EventLog
+from bus.messages.catalogue import ModelEntry
 from bus.messages.chat import ChatChunk, ChatRequest, Usage
 from bus.messages.jobs import CancelJob, GetJob, JobReply
 from bus.serve import Caller, Endpoint, serving

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from actors import jobs, responses
-from actors.config import ModelEntry
 from actors.worker import Worker, WorkerConfig
 from bus.client import Bus
 from bus.errors import LostError, RefusedError
+from bus.messages.catalogue import ModelEntry
 from bus.messages.responses import GetResponse
 from bus.streams import ensure_streams
 from bus.subjects import GET_RESPONSE

@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from actors.config import VARIABLES as ACTORS_VARIABLES
-from actors.config import ActorsConfig, ModelEntry
+from actors.config import ActorsConfig
 from actors.configuration import EMBEDDED, configuration
 from bus.config import BUS_VARIABLES, NATS_VARIABLES, BusConfig, NatsConfig
+from bus.messages.catalogue import ModelEntry
 from bus.process import PARENT_PIPE
 from bus.settings import read_file, settings
 from cli.__main__ import COMMANDS

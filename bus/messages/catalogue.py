@@ -1,0 +1,50 @@
+"""What the catalogue says of a model."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from bus.messages.models import ModelKind, ModelPriority, Quantisation
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+ModelId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?$")]
+
+_FOR_CHAT = ("draft_model", "adapter", "context_length", "prefix_cache_bytes", "kv_cache_bytes", "kv_bits")
+
+
+class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One model of the catalogue.
+
+    `path` is a folder, a hub id, or `embedded:<name>` for what Fusion brings along; it defaults to the id.
+    `draft_model` is such a path too: a small chat model that speeds up one text at a time. `adapter` is a folder with
+    a LoRA adapter. Models of tier 2 are heavy: they share the slots, and what follows `tier` is said of them alone.
+    `ttl` is after how many idle seconds one is unloaded; 0 keeps it. `memory_bytes` takes the place of the estimate.
+    """
+
+    id: ModelId
+    kind: ModelKind
+    path: str = ""
+    aliases: tuple[ModelId, ...] = ()
+    draft_model: str = ""
+    adapter: str = ""
+    quantisation: Quantisation = "none"
+    tier: Annotated[int, msgspec.Meta(ge=0, le=2)] = 1
+    pinned: bool = False
+    preload: bool = False
+    priority: ModelPriority = "normal"
+    ttl: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    memory_bytes: Positive | None = None
+    concurrency: Positive | None = None
+    context_length: Positive | None = None
+    prefix_cache_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    kv_cache_bytes: Positive | None = None
+    kv_bits: Literal[4, 8] | None = None
+    description: str = ""
+    tags: tuple[str, ...] = ("local",)
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for what this kind of model does not have."""
+        said = [name for name in _FOR_CHAT if getattr(self, name) not in (None, "")]
+        if said and self.kind != "chat":
+            raise ValueError(f"`{said[0]}` is for chat models")
