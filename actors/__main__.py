@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from actors.catalogue import ModelFilesError, draft_folder, model_folder
+from actors.catalogue import ModelFilesError, adapter_folder, draft_folder, model_folder
 from actors.configuration import Configuration, configuration
 from actors.engines.blas import prepare_blas
 from actors.supervisor import Child, GaveUpError, supervise_all, supervising
@@ -38,10 +38,10 @@ def main() -> None:
         log.error("process.failed", error=str(error))
         sys.exit(1)
     except BaseExceptionGroup as group:
-        given_up, other = group.split(GaveUpError)
-        if given_up is None or other is not None:
+        foreseen, other = group.split((GaveUpError, ModelFilesError))
+        if foreseen is None or other is not None:
             raise
-        log.error("process.given_up", error=str(given_up.exceptions))
+        log.error("process.given_up", error=str(foreseen.exceptions))
         sys.exit(1)
 
 
@@ -92,8 +92,10 @@ async def _model(bus: Bus, config: Configuration, entry: ModelEntry, instance: s
     from actors.capabilities import ModelFiles, capability  # noqa: PLC0415 - the same
 
     recording = recorder.Recorder(EventLog(bus))
-    folder, draft = await asyncio.to_thread(lambda: (model_folder(entry), draft_folder(entry)))
-    files = ModelFiles(model=folder, draft=draft, state=config.bus.state)
+    model, draft, adapter = await asyncio.to_thread(
+        lambda: (model_folder(entry), draft_folder(entry), adapter_folder(entry))
+    )
+    files = ModelFiles(model=model, draft=draft, adapter=adapter, state=config.bus.state)
     part = capability(entry, files, config.actors)
     hosted = host.Host(bus, entry, part, config.actors, instance)
     async with supervising(recorder.child(recording)):
