@@ -15,6 +15,8 @@ DataT = TypeVar("DataT")
 END = "Fusion-End"  # done | failed
 COUNT = "Fusion-Count"  # how many frames came before
 REQUEST_ID = "Fusion-Request-Id"
+# For how many seconds a heavy model stays loaded after the request; a negative number is for ever.
+KEEP_ALIVE = "Fusion-Keep-Alive"
 ERROR = "Nats-Service-Error"  # the message; NATS ADR-32
 ERROR_CODE = "Nats-Service-Error-Code"
 STATUS = "Status"  # set by nats-server: 503 when nobody is subscribed
