@@ -48,8 +48,8 @@ _ANY_SEED = -1
 
 
 # Go's durations, as in "1h30m".
-_DURATION = re.compile(r"[-+]?(\d{1,9}(\.\d{0,9})?(ns|us|µs|μs|ms|s|m|h))+|[-+]?0")
-_PART = re.compile(r"(\d+\.?\d*)(\D+)")
+_DURATION = re.compile(r"[-+]?([0-9]{1,9}(\.[0-9]{0,9})?(ns|us|µs|μs|ms|s|m|h))+|[-+]?0")
+_PART = re.compile(r"([0-9.]+)([^0-9.]+)")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 
 
