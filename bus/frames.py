@@ -15,8 +15,9 @@ DataT = TypeVar("DataT")
 END = "Fusion-End"  # done | failed
 COUNT = "Fusion-Count"  # how many frames came before
 REQUEST_ID = "Fusion-Request-Id"
-# For how many seconds a heavy model stays loaded after the request; a negative number is for ever.
-KEEP_ALIVE = "Fusion-Keep-Alive"
+FIRST = "Fusion-First"  # how many frames somebody else has sent of this answer; unsaid, none
+LEASE = "Fusion-Lease"  # a subject: publish there, with no payload, when the request is over
+KEEP_ALIVE = "Fusion-Keep-Alive"  # seconds that a heavy model stays loaded afterwards; negative: for ever
 ERROR = "Nats-Service-Error"  # the message; NATS ADR-32
 ERROR_CODE = "Nats-Service-Error-Code"
 STATUS = "Status"  # set by nats-server: 503 when nobody is subscribed
