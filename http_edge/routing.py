@@ -47,10 +47,13 @@ def keep_loaded(request: web.Request, seconds: float | None) -> None:
 async def ask_model(
     request: web.Request, subject: Subject[RequestT, ReplyT], model: str, kind: ModelKind, message: RequestT
 ) -> ReplyT:
-    """Return the single reply of `model` on `subject`. Raises as `Bus.ask` does, with the reasons of `asking`."""
+    """Return the single reply of `model` on `subject`. Raises as `Bus.ask` does, with the reasons of `asking`.
+
+    It waits as long as for the first piece of an answer: the model may have to be loaded.
+    """
     bus = request.app[BUS]
     async with _telling_why(bus, model, kind):
-        return await bus.ask(subject(model), message)
+        return await bus.ask(subject(model), message, patience=bus.config.first_timeout)
 
 
 def not_serving(card: ModelCard, kind: ModelKind) -> BusError:

@@ -37,7 +37,8 @@ ModelType = ModelKind | Literal["lm", "multimodal", "image-generation", "whisper
 # What the models actor calls a field that it refuses, and what it is called here.
 _NAMES = {"model": "model_id", "path": "model_path", "kind": "model_type"}
 
-_GB = 1e9
+# As `MAX_VRAM_GB` counts.
+_GB = 2**30
 
 ContextLength = Annotated[int, Meta(ge=1)]
 IdleSeconds = Annotated[float, Meta(ge=0)]
@@ -94,7 +95,7 @@ class Metadata(Struct, frozen=True, kw_only=True):
 
 
 class Loaded(Struct, frozen=True, kw_only=True):
-    """The model answers. Gigabytes are 10^9 bytes; null is not measured."""
+    """The model answers. Null is not measured."""
 
     model_id: str
     status: Literal["loaded"] = "loaded"

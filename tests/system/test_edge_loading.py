@@ -24,7 +24,7 @@ HEAVY = ModelCard(
     created=1,
     family="qwen",
     context_length=8192,
-    memory_bytes=4_200_000_000,
+    memory_bytes=int(4.2 * 2**30),
     tags=("local", "chat"),
 )
 LOAD = "/v1/models/load"
