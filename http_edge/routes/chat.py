@@ -183,10 +183,9 @@ class ChatFrames:
 
     def head(self) -> bytes:
         """Return the frame that tells the role, the first time that it is asked for."""
-        if self._has_begun:
-            return b""
+        head = b"" if self._has_begun else self._delta(b'{"role":"assistant","content":""}')
         self._has_begun = True
-        return self._delta(b'{"role":"assistant","content":""}')
+        return head
 
     def __call__(self, chunk: ChatChunk) -> bytes:
         """Return the frames that tell `chunk`."""
