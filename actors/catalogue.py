@@ -6,6 +6,7 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
+from actors.conversion import ConversionError, cache_folder, quantised
 from bus.messages.catalogue import ModelEntry
 
 _TOY = ModelEntry(
@@ -50,11 +51,15 @@ def default_models() -> tuple[ModelEntry, ...]:
 
 
 def model_folder(entry: ModelEntry) -> Path:
-    """Return the folder of the model's files, fetching them from the hub (with a progress bar) if need be.
+    """Return the folder of the model's files: from the hub, with a progress bar, and in fewer bits, if need be.
 
     Raises `ModelFilesError`.
     """
-    return _folder(entry, entry.path or entry.id)
+    folder = _folder(entry, entry.path or entry.id)
+    try:
+        return quantised(folder, entry.kind, entry.quantisation)
+    except ConversionError as error:
+        raise ModelFilesError(f"The model {entry.id}: {error}.") from error
 
 
 def draft_folder(entry: ModelEntry) -> Path | None:
@@ -71,7 +76,7 @@ def _folder(entry: ModelEntry, path: str) -> Path:
     if not folder.is_dir():
         if path.startswith(("/", ".", "~", "embedded:")):
             raise ModelFilesError(f"The model {entry.id}: there is no folder {path}.")
-        folder = _from_hub(entry.id, path)
+        folder = from_hub(entry.id, path)
     return _converted(entry, folder)
 
 
@@ -94,12 +99,16 @@ def _converted(entry: ModelEntry, folder: Path) -> Path:
     if not mlx_rag.is_mlx_rag(folder):
         return folder
     has_tokenizer = (folder / "tokenizer.json").is_file()
-    tokenizer = folder if has_tokenizer else _from_hub(entry.id, mlx_rag.TOKENIZER_REPOSITORY)
+    tokenizer = folder if has_tokenizer else from_hub(entry.id, mlx_rag.TOKENIZER_REPOSITORY)
     digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    return mlx_rag.convert(folder, tokenizer, Path.home() / ".cache" / "fusion" / "models" / f"mlx-rag-{digest}")
+    return mlx_rag.convert(folder, tokenizer, cache_folder() / f"mlx-rag-{digest}")
 
 
-def _from_hub(model: str, repository: str) -> Path:
+def from_hub(model: str, repository: str) -> Path:
+    """Return the folder of `repository`, after fetching what is not here yet: weights, settings, and never code.
+
+    Raises `ModelFilesError`.
+    """
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - 0.2 s that local models need not wait for
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
 

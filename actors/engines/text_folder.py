@@ -19,7 +19,7 @@ def read_model(path: Path) -> tuple[Module, TokenizerWrapper, dict[str, Any]]:
     """
     if not (path / "config.json").is_file():
         raise RefusedError("model_not_found", f"There is no model {path.name}.", param="model")
-    _refuse_code(path)
+    refuse_code(path)
     model, tokenizer, config = mlx_lm.load(str(path), lazy=True, return_config=True)
     if not mx.metal.is_available():
         # On a CPU only float32 is fast: bfloat16 takes 20 times as long.
@@ -33,7 +33,8 @@ def read_json(file: Path) -> dict[str, Any]:
     return msgspec.json.decode(file.read_bytes(), type=dict[str, Any]) if file.is_file() else {}
 
 
-def _refuse_code(path: Path) -> None:
+def refuse_code(path: Path) -> None:
+    """Raise `RefusedError` if the model in `path` comes with code of its own."""
     named = [
         f"{key} in {name}"
         for name in ("config.json", "tokenizer_config.json")

@@ -1,0 +1,178 @@
+"""Models in fewer bits a weight: when they are wanted, and where they are kept.
+
+The conversion itself is actors/engines/quantisation.py, run as a process of its own: its memory comes back, its mlx is
+not that of the engine, and it can be killed.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import psutil
+import structlog
+
+from bus.messages.models import ModelKind, Quantisation
+from bus.process import PARENT_PIPE
+
+log = structlog.get_logger()
+
+CONVERTIBLE: tuple[ModelKind, ...] = ("chat", "embeddings")
+_ORIGIN = "fusion.json"
+_BITS: dict[Quantisation, int] = {"4bit": 4, "8bit": 8}
+_GB = 10**9
+
+
+class ConversionError(Exception):
+    """A model cannot be converted; the message says why."""
+
+
+class _Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Which folder one of the cache was made from, as it stands in it."""
+
+    source: str
+
+
+class _TextConfig(msgspec.Struct, frozen=True):
+    quantization_config: dict[str, object] | None = None
+
+
+class _Config(msgspec.Struct, frozen=True):
+    """Where the formats that mlx-lm reads say that they are quantised."""
+
+    quantization: dict[str, object] | None = None
+    quantization_config: dict[str, object] | None = None
+    text_config: _TextConfig = _TextConfig()
+
+
+def cache_folder() -> Path:
+    """Return where conversions are kept."""
+    return Path.home() / ".cache" / "fusion" / "models"
+
+
+def quantisation_for(memory_bytes: int) -> Literal["4bit", "8bit", "none"]:
+    """Return what "auto" means on a machine with so much memory.
+
+    4 bits below 32 GB, 8 bits from there, and the weights as they are from 64 GB on. GB are 10⁹ bytes, so that a
+    machine sold with 32 GiB, of which the firmware keeps some, counts as one.
+    """
+    if memory_bytes < 32 * _GB:
+        return "4bit"
+    return "8bit" if memory_bytes < 64 * _GB else "none"
+
+
+def quantised(folder: Path, kind: ModelKind, wanted: Quantisation, cache: Path | None = None) -> Path:
+    """Return the folder of the model in `folder` as `wanted`: itself, if nothing has to be done, or a conversion.
+
+    What is quantised already stays as it is. A conversion is made once and kept in `cache`. Raises
+    `ConversionError`.
+    """
+    chosen = quantisation_for(psutil.virtual_memory().total) if wanted == "auto" else wanted
+    if chosen == "none" or _is_quantised(folder):
+        return folder
+    if kind not in CONVERTIBLE:
+        raise ConversionError(f"models for {kind} cannot be quantised, only those for {' and '.join(CONVERTIBLE)}")
+    target = (cache or cache_folder()) / f"{_name(folder)}-{chosen}-{_digest(folder, chosen)}"
+    if not target.is_dir():
+        _convert(folder, kind, _BITS[chosen], target)
+    return target
+
+
+def made_once(source: Path, target: Path, write: Callable[[Path], None]) -> Path:
+    """Return the folder `target`, which `write` makes, somewhere beside it, from `source` unless it is there already.
+
+    It appears whole or not at all, and is made once however many ask for it at a time. What a killed process has left
+    is removed by the next.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f"{target.name}.part")
+    with (target.parent / f".{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if target.is_dir():
+            return target
+        shutil.rmtree(draft, ignore_errors=True)
+        try:
+            write(draft)
+            (draft / _ORIGIN).write_bytes(msgspec.json.encode(_Origin(source=str(source.resolve()))))
+            draft.rename(target)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return target
+
+
+def conversions_of(source: Path, cache: Path | None = None) -> list[Path]:
+    """Return the folders of `cache` that were made from `source`, from what lies below it, or from such a folder."""
+    source = source.resolve()
+    made = sorted((cache or cache_folder()).glob(f"*/{_ORIGIN}"))
+    found = [file.parent for file in made if _origin(file).is_relative_to(source)]
+    return [*found, *(second for first in found for second in conversions_of(first, cache))]
+
+
+def weights_bytes(folder: Path) -> int:
+    """Return the size of the weights in `folder`."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def _origin(file: Path) -> Path:
+    return Path(msgspec.json.decode(file.read_bytes(), type=_Origin).source)
+
+
+def _is_quantised(folder: Path) -> bool:
+    try:
+        config = msgspec.json.decode((folder / "config.json").read_bytes(), type=_Config)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConversionError(f"its config.json cannot be read: {error}") from error
+    said = (config.quantization, config.quantization_config, config.text_config.quantization_config)
+    return any(said) or (folder / "hf_quant_config.json").exists()
+
+
+def _name(folder: Path) -> str:
+    """Return the name of the folder, or of the repository whose snapshot it is in the cache of the hub."""
+    if folder.parent.name == "snapshots":
+        return folder.parent.parent.name.removeprefix("models--")
+    return folder.resolve().name
+
+
+def _digest(folder: Path, chosen: str) -> str:
+    """Return what changes with the folder, its files and the options."""
+    digest = hashlib.sha256(f"{folder.resolve()} {chosen}".encode())
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+        found = file.stat()
+        digest.update(f"{file.name} {found.st_size} {found.st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _convert(folder: Path, kind: ModelKind, bits: int, target: Path) -> None:
+    begun = time.monotonic()
+    # It ends when our end of its stdin closes, however we die.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "actors.engines.quantisation", kind, str(bits), str(folder), str(target)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {PARENT_PIPE: "1"},
+    )
+    with process:
+        assert process.stderr is not None  # noqa: S101 - it is a pipe
+        said = process.stderr.read()
+    if process.returncode < 0:
+        raise ConversionError(f"it cannot be quantised: the process was killed by signal {-process.returncode}")
+    if process.returncode > 0:
+        raise ConversionError(f"it cannot be quantised: {said.strip().rpartition(chr(10))[2]}")
+    log.info(
+        "model.converted",
+        folder=str(folder),
+        target=str(target),
+        bits=bits,
+        seconds=round(time.monotonic() - begun, 3),
+        size_bytes_before=weights_bytes(folder),
+        size_bytes=weights_bytes(target),
+    )
