@@ -1,5 +1,6 @@
 """The catalogue: which models there are, and where their files lie."""
 
+import gc
 import hashlib
 import importlib.util
 import sys
@@ -110,11 +111,21 @@ def from_hub(model: str, repository: str) -> Path:
     Raises `ModelFilesError`.
     """
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - 0.2 s that local models need not wait for
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub.errors import (  # type: ignore[attr-defined] # noqa: PLC0415 - the same
+        HFValidationError,
+        HTTPError,  # of its HTTP client, which is another one in other versions
+        XetDownloadError,
+    )
 
     patterns = ["*.json", "*.safetensors", "*.npz", "*.txt", "*.model", "*.jinja", "1_Pooling/*"]
     try:
-        return Path(snapshot_download(repository, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        folder = Path(snapshot_download(repository, allow_patterns=patterns))
+    except (HFValidationError, HTTPError, XetDownloadError, OSError) as error:
+        reason = next(line for line in str(error).splitlines() if line and "Client Error" not in line)
         raise ModelFilesError(f"The model {model} cannot be fetched from the hub as {repository}: {reason}") from error
+    if not folder.is_dir():
+        raise ModelFilesError(
+            f"The model {model} cannot be fetched: {repository} has no files of a model that mlx reads."
+        )
+    gc.collect()  # Only now its progress bars close; later they would write over what is printed next.
+    return folder

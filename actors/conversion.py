@@ -108,10 +108,13 @@ def made_once(source: Path, target: Path, write: Callable[[Path], None]) -> Path
 
 
 def conversions_of(source: Path, cache: Path | None = None) -> list[Path]:
-    """Return the folders of `cache` that were made from `source`, from what lies below it, or from such a folder."""
+    """Return the folders of `cache` that were made from `source`, or from one of those.
+
+    `source` may also be a repository in the cache of the hub, with all its snapshots.
+    """
     source = source.resolve()
-    made = sorted((cache or cache_folder()).glob(f"*/{_ORIGIN}"))
-    found = [file.parent for file in made if _origin(file).is_relative_to(source)]
+    made = [file for file in sorted((cache or cache_folder()).glob(f"*/{_ORIGIN}")) if not file.parent.is_symlink()]
+    found = [file.parent for file in made if _origin(file) == source or _origin(file).parent == source / "snapshots"]
     return [*found, *(second for first in found for second in conversions_of(first, cache))]
 
 

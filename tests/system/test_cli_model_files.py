@@ -1,0 +1,112 @@
+"""`fusion models pull`, `convert` and `rm`, as a user runs them, with a hub on this machine."""
+
+import asyncio
+import signal
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from actors.conversion import cache_folder, weights_bytes
+from tests.support import tiny_models
+from tests.support.cli import Printed, fusion, home, on_terminal, start
+from tests.support.hub import TINY, Hub, hub_running
+from tests.support.nats import until
+from tests.support.stack import catalogue, connected_bus
+
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+# Larger than the pieces of 10 MiB in which it is fetched.
+LARGE = bytes(24_000_000)
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncGenerator[Hub]:
+    model = tiny_models.llama(tmp_path / "model")
+    files = {name: (model / name).read_bytes() for name in MODEL_FILES}
+    async with hub_running(files | {"modeling.py": b"code", "pytorch_model.bin": b"pickled"}) as hub:
+        yield hub
+
+
+@pytest.fixture
+def at_home(hub: Hub, tmp_path: Path) -> dict[str, str]:
+    """The variables of a user who has fetched nothing yet."""
+    return home(tmp_path / "home") | {"HF_ENDPOINT": hub.url}
+
+
+async def test_pull_fetches_weights_and_settings_once_and_no_code(hub: Hub, at_home: dict[str, str]) -> None:
+    first = await fusion("models", "pull", TINY, environment=at_home)
+    asked = sorted(path for path, _ in hub.asked)
+    again = await fusion("models", "pull", TINY, environment=at_home)
+
+    assert (first.status, again.status) == (0, 0)
+    assert first.out == again.out
+    folder = Path(first.out.strip())
+    assert sorted(path.name for path in folder.iterdir()) == sorted(MODEL_FILES)
+    assert all((folder / name).read_bytes() == hub.files[name] for name in MODEL_FILES)
+    assert asked == sorted(MODEL_FILES)
+    assert len(hub.asked) == len(MODEL_FILES)
+    assert first.err.startswith("4 files, 452 kB, after ")
+    assert first.err.isprintable() or first.err.count("\n") == 1
+
+
+async def test_pull_goes_on_where_the_connection_broke(hub: Hub, at_home: dict[str, str]) -> None:
+    hub.files["large.safetensors"] = LARGE
+    hub.slow, hub.breaks = "large.safetensors", 1
+
+    pulled = await fusion("models", "pull", TINY, environment=at_home)
+
+    assert pulled.status == 0
+    assert [range_ for path, range_ in hub.asked if path == hub.slow] == [None, f"bytes={10 * 2**20}-"]
+    assert (Path(pulled.out.strip()) / hub.slow).read_bytes() == LARGE
+
+
+async def test_pull_after_a_kill_fetches_only_the_files_that_are_missing(hub: Hub, at_home: dict[str, str]) -> None:
+    hub.slow = "model.safetensors"
+    hub.go_on.clear()
+    process = await start("models", "pull", TINY, environment=at_home)
+    blobs = Path(at_home["HF_HOME"]) / "hub" / "models--someone--tiny" / "snapshots"
+    await until(lambda: len(list(blobs.glob("*/*"))) == len(MODEL_FILES) - 1)
+    process.send_signal(signal.SIGKILL)
+    await process.communicate()
+    hub.go_on.set()
+    hub.asked.clear()
+
+    pulled = await fusion("models", "pull", TINY, environment=at_home)
+
+    assert pulled.status == 0
+    assert [path for path, _ in hub.asked] == ["model.safetensors"]
+
+
+async def test_pull_shows_bars_on_a_terminal(hub: Hub, at_home: dict[str, str]) -> None:
+    sent = await on_terminal("models", "pull", TINY, environment=at_home)
+
+    assert "Fetching 4 files: 100%" in sent
+    assert sent.splitlines()[-1].startswith("4 files, 452 kB")
+
+
+@pytest.mark.parametrize(
+    ("repository", "told"),
+    [
+        ("someone/else", "Repository Not Found"),
+        ("not a name", "Repo id must use alphanumeric chars"),
+    ],
+)
+async def test_pull_of_what_the_hub_does_not_have_says_so(
+    at_home: dict[str, str], repository: str, told: str
+) -> None:
+    pulled = await fusion("models", "pull", repository, environment=at_home)
+
+    assert (pulled.status, pulled.out) == (1, "")
+    assert pulled.err.startswith(f"fusion: The model {repository} cannot be fetched from the hub")
+    assert told in pulled.err
+    assert pulled.err.count("\n") == 1
+
+
+async def test_pull_without_network_says_so(tmp_path: Path) -> None:
+    nobody = home(tmp_path) | {"HF_ENDPOINT": "http://127.0.0.1:9"}
+
+    pulled = await fusion("models", "pull", TINY, environment=nobody)
+
+    assert pulled.status == 1
+    assert f"The model {TINY} cannot be fetched from the hub as {TINY}: Got: ConnectError" in pulled.err
+    assert "Traceback" not in pulled.err
