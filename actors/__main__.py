@@ -1,16 +1,18 @@
-"""Runs the actors of one process: `python -m actors historian`, `core` or `model --model ID`."""
+"""Runs the actors of one process: `python -m actors historian`, `core`, `model --model ID` or `slot --slot N`."""
 
 import argparse
 import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from actors.catalogue import ModelFilesError, draft_folder, model_folder
 from actors.configuration import Configuration, configuration
 from actors.engines.blas import prepare_blas
+from actors.process import DRAINED, DrainedError
 from actors.supervisor import Child, GaveUpError, supervise_all, supervising
 from bus.blobs import Blobs
 from bus.client import Bus
@@ -19,9 +21,14 @@ from bus.events import EventLog
 from bus.heartbeat import beating, plain_beat
 from bus.ids import new_id
 from bus.messages.catalogue import ModelEntry
+from bus.messages.models import GetModel, ModelCard
 from bus.process import configure_logs, end_with_parent, run_until_stopped
 from bus.settings import SettingsError
 from bus.streams import StreamError, ensure_streams
+from bus.subjects import GET_MODEL
+
+if TYPE_CHECKING:
+    from actors.host import Host
 
 log = structlog.get_logger()
 
@@ -37,6 +44,8 @@ def main() -> None:
     except (SettingsError, ModelFilesError, LostError, StreamError) as error:
         log.error("process.failed", error=str(error))
         sys.exit(1)
+    except DrainedError:
+        sys.exit(DRAINED)
     except BaseExceptionGroup as group:
         given_up, other = group.split(GaveUpError)
         if given_up is None or other is not None:
@@ -47,8 +56,9 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m actors", description=__doc__)
-    parser.add_argument("role", choices=("historian", "core", "model"))
+    parser.add_argument("role", choices=("historian", "core", "model", "slot"))
     parser.add_argument("--model", help="the id of a model in the catalogue")
+    parser.add_argument("--slot", type=int, default=1, help="the number of the heavy slot")
     parser.add_argument("--instance", help="the name of this instance; made up when not given")
     parser.add_argument("--config", type=Path, help="the configuration file")
     args = parser.parse_args()
@@ -57,45 +67,76 @@ def _arguments() -> argparse.Namespace:
 
 
 async def _run(args: argparse.Namespace, config: Configuration) -> None:
-    if args.role == "model":
+    if args.role in {"model", "slot"}:
         prepare_blas()  # before anything imports mlx
     async with Bus.connect(args.role, config.bus) as bus:
         await ensure_streams(bus.nc, config.actors.job_ttl_days)
         if args.role == "model":
             await _model(bus, config, config.entry(args.model or ""), args.instance)
+        elif args.role == "slot":
+            await _slot(bus, config, args.slot, args.instance)
         else:
             children = _historian if args.role == "historian" else _core
             async with beating(bus, plain_beat(args.instance, args.role)):
-                await supervise_all(*children(bus, config, args.instance))
+                await supervise_all(*children(bus, config, args))
 
 
-def _historian(bus: Bus, config: Configuration, instance: str) -> tuple[Child, ...]:
+def _historian(bus: Bus, config: Configuration, args: argparse.Namespace) -> tuple[Child, ...]:
     from actors import historian  # noqa: PLC0415 - only its own process needs DuckDB
 
     path = config.bus.state / "history.duckdb"
-    return (historian.child(bus, path, config.actors.job_ttl_days, instance),)
+    return (historian.child(bus, path, config.actors.job_ttl_days, args.instance),)
 
 
-def _core(bus: Bus, config: Configuration, instance: str) -> tuple[Child, ...]:
+def _core(bus: Bus, config: Configuration, args: argparse.Namespace) -> tuple[Child, ...]:
     from actors import jobs, models, responses  # noqa: PLC0415 - only its own process needs them
 
-    blobs = Blobs(config.bus.blobs)
+    def read() -> tuple[ModelEntry, ...]:
+        return configuration(args.config, os.environ).models
+
+    async def find(model: str) -> ModelCard:
+        return await bus.ask(GET_MODEL(), GetModel(model=model))
+
     return (
-        jobs.child(bus, blobs, config.models, config.actors.job_ttl_days, instance),
-        responses.child(bus, instance),
-        models.child(bus, config.models, instance),
+        jobs.child(bus, Blobs(config.bus.blobs), find, config.actors.job_ttl_days, args.instance),
+        responses.child(bus, args.instance),
+        models.child(bus, read, config.bus.state, config.actors, args.instance),
     )
 
 
 async def _model(bus: Bus, config: Configuration, entry: ModelEntry, instance: str) -> None:
-    from actors import host, recorder  # noqa: PLC0415 - only its own process needs them
-    from actors.capabilities import ModelFiles, capability  # noqa: PLC0415 - the same
+    hosted = await _host(bus, config, entry, instance)
+    await _serve(bus, config, hosted)
 
-    recording = recorder.Recorder(EventLog(bus))
+
+async def _slot(bus: Bus, config: Configuration, number: int, instance: str) -> None:
+    from actors import slot  # noqa: PLC0415 - only its own process needs it
+
+    one = slot.Slot(
+        bus,
+        instance,
+        number,
+        host_of=lambda entry: _host(bus, config, entry, instance, slot=number),
+        serve=lambda hosted: _serve(bus, config, hosted),
+    )
+    await one.run()
+    raise DrainedError
+
+
+async def _host(bus: Bus, config: Configuration, entry: ModelEntry, instance: str, slot: int | None = None) -> "Host":
+    from actors import host  # noqa: PLC0415 - the same
+    from actors.capabilities import ModelFiles, capability  # noqa: PLC0415 - only the process of a model needs it
+
     folder, draft = await asyncio.to_thread(lambda: (model_folder(entry), draft_folder(entry)))
     files = ModelFiles(model=folder, draft=draft, state=config.bus.state)
     part = capability(entry, files, config.actors)
-    hosted = host.Host(bus, entry, part, config.actors, instance)
+    return host.Host(bus, entry, part, config.actors, instance, slot=slot)
+
+
+async def _serve(bus: Bus, config: Configuration, hosted: "Host") -> None:
+    from actors import recorder  # noqa: PLC0415 - only the process of a model needs it
+
+    recording = recorder.Recorder(EventLog(bus))
     async with supervising(recorder.child(recording)):
         # Not restarted in here: nobody knows in which state a crash leaves mlx, so it ends the process.
         await hosted.run(recording, Blobs(config.bus.blobs))

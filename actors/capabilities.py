@@ -12,8 +12,15 @@ from actors.config import ActorsConfig
 from actors.embeddings import EmbeddingsActor
 from actors.engines.engine import ChatEngine, EmbeddingsEngine
 from bus.messages.catalogue import ModelEntry
+from bus.messages.models import ModelKind
 from bus.serve import Receive
 from bus.subjects import CHAT, COMPLETE, DETOKENIZE, EMBED, TOKENIZE, Subject
+
+# What is asked of each kind of model; of those that are not here, nothing yet.
+SUBJECTS: dict[ModelKind, tuple[Subject[Any, Any], ...]] = {
+    "chat": (CHAT, COMPLETE, TOKENIZE, DETOKENIZE),
+    "embeddings": (EMBED,),
+}
 
 
 class Capability(Struct, frozen=True):

@@ -199,8 +199,8 @@ def child(bus: Bus, path: Path, keep_days: int, instance: str) -> Child:
             Endpoint(REBUILD_HISTORY(), historian.rebuild),
         )
         try:
-            async with serving(bus, info, *endpoints) as group:
-                group.create_task(historian.forget())
+            async with serving(bus, info, *endpoints) as served:
+                served.group.create_task(historian.forget())
                 await historian.project()
         finally:
             await historian.stop()

@@ -17,9 +17,10 @@ import structlog
 
 from actors.capabilities import Capability
 from actors.config import ActorsConfig
+from actors.engines.memory import allocated_bytes
 from actors.mailbox import Finished, Limits, Mailbox
 from actors.recorder import Recorder
-from actors.supervisor import Child, supervise_all
+from actors.supervisor import supervise_all
 from actors.watchdog import end_stuck
 from actors.worker import Worker, WorkerConfig
 from actors.worker import child as worker_child
@@ -29,8 +30,9 @@ from bus.heartbeat import beating
 from bus.ids import new_id
 from bus.messages.catalogue import ModelEntry
 from bus.messages.presence import Heartbeat, InstanceState
-from bus.serve import Endpoint, ServiceInfo, serving
-from bus.subjects import escape
+from bus.messages.slots import Drain
+from bus.serve import Endpoint, Receive, ServiceInfo, Serving, serving
+from bus.subjects import Subject, escape
 from eventlog.events import ModelReady, RequestFinished
 
 log = structlog.get_logger()
@@ -43,13 +45,25 @@ class Host:
     """One model in this process."""
 
     def __init__(
-        self, bus: Bus, entry: ModelEntry, capability: Capability, config: ActorsConfig, instance: str
+        self,
+        bus: Bus,
+        entry: ModelEntry,
+        capability: Capability,
+        config: ActorsConfig,
+        instance: str,
+        *,
+        slot: int | None = None,
     ) -> None:
         self._bus = bus
         self._entry = entry
         self._capability = capability
         self._config = config
         self._instance = instance
+        self._slot = slot
+        self._order: Drain | None = None
+        self._ordered = asyncio.Event()
+        self._served: Serving | None = None
+        self.ready = asyncio.Event()
         self._recorder: Recorder | None = None
         self._state: InstanceState = "starting"
         self._detail: dict[str, str] = {}
@@ -61,23 +75,56 @@ class Host:
             max_queue=config.max_queue_size,
             queue_timeout=config.queue_timeout,
         )
-        self._mailbox: Mailbox[Any, Any, Any] = Mailbox(capability.actor, limits, self._finished, instance)
+        self._mailbox: Mailbox[Any, Any, Any] = Mailbox(capability.actor, limits, self._finished, instance, entry.id)
 
     async def run(self, recorder: Recorder, blobs: Blobs) -> None:
-        """Load, then answer until cancelled; then let what is running finish, within the drain time."""
+        """Load, then answer until told to drain, or cancelled; then let what is running finish, within its time."""
         self._recorder = recorder
-        endpoints = [Endpoint(subject(self._entry.id), self._mailbox.receive) for subject in self._capability.subjects]
-        endpoints += [Endpoint(subject(self._entry.id), answer) for subject, answer in self._capability.beside]
         async with (
             beating(self._bus, self._look),
             self._loaded(),
-            serving(self._bus, self._info(), *endpoints, drain=self._config.drain_seconds),
+            serving(self._bus, self._info(), *self._endpoints(), drain=self._config.drain_seconds) as served,
         ):
+            self._served = served
             self._state = "ready"
-            try:
-                await supervise_all(self._worker(blobs))
-            finally:
-                self._state = "draining"
+            self.ready.set()
+            worker = self._worker(blobs)
+            async with asyncio.TaskGroup() as group:
+                jobs = group.create_task(supervise_all(worker_child(worker, self._mailbox.room, self._entry.id)))
+                try:
+                    await self._ordered.wait()
+                finally:
+                    self._state = "draining"
+                    if self._order is not None:
+                        worker.drain = served.drain = self._order.seconds
+                    jobs.cancel()
+
+    @property
+    def memory_bytes(self) -> int:
+        """What this process takes: where weights lie in memory that the system does not count as its own, mlx knows."""
+        return max(self._process.memory_info().rss, allocated_bytes())
+
+    def drain(self, order: Drain) -> None:
+        """Take no more, finish, and end. Nobody may be told any more to ask this instance."""
+        self._order = order
+        self._ordered.set()
+
+    def _endpoints(self) -> list[Endpoint[Any, Any]]:
+        """Return what a model answers on: of a warm one its subjects and those of its aliases, of a slot its own."""
+        answers: list[tuple[Subject[Any, Any], Receive[Any, Any]]] = [
+            *((subject, self._mailbox.receive) for subject in self._capability.subjects),
+            *self._capability.beside,
+        ]
+        names = (self._entry.id, *self._entry.aliases)
+        return [
+            Endpoint(address, receive)
+            for subject, receive in answers
+            for address in (
+                [subject(name) for name in names]
+                if self._slot is None
+                else [subject.at(self._entry.id, self._instance)]
+            )
+        ]
 
     @asynccontextmanager
     async def _loaded(self) -> AsyncGenerator[None]:
@@ -103,6 +150,7 @@ class Host:
                 instance=self._instance,
                 seconds=seconds,
                 size_bytes=facts.size_bytes,
+                memory_bytes=self.memory_bytes,
             )
         )
         try:
@@ -110,7 +158,7 @@ class Host:
         finally:
             await self._capability.engine.unload()
 
-    def _worker(self, blobs: Blobs) -> Child:
+    def _worker(self, blobs: Blobs) -> Worker:
         config = WorkerConfig(
             # Half of the places, so that jobs never shut out those who wait for an answer.
             concurrency=max(1, (self._entry.concurrency or self._config.default_concurrency) // 2),
@@ -119,8 +167,9 @@ class Host:
             drain=self._config.drain_seconds,
             ack_wait=self._config.job_ack_wait,
         )
-        worker = Worker(self._bus, blobs, self._entry.id, self._instance, config)
-        return worker_child(worker, self._mailbox.room, self._entry.id)
+        # The jobs of a slot go past the door: they hold the slot themselves, and may run on while it is draining.
+        reach = None if self._slot is None else lambda subject: subject.at(self._entry.id, self._instance)
+        return Worker(self._bus, blobs, self._entry.id, self._instance, config, reach=reach)
 
     def _info(self) -> ServiceInfo:
         return ServiceInfo(
@@ -144,8 +193,11 @@ class Host:
             pid=os.getpid(),
             at=time.time(),
             model=self._entry.id,
+            slot=self._slot,
             load=self._mailbox.load,
+            working=self._served.running if self._served else 0,
             rss_bytes=self._process.memory_info().rss,
+            mlx_bytes=allocated_bytes(),
             detail=self._detail,
         )
         if self._state == "ready" and self._silence > self._config.step_timeout:

@@ -20,10 +20,10 @@ from bus.decoding import decode
 from bus.errors import ConflictError, RefusedError
 from bus.events import EventLog
 from bus.ids import new_id
-from bus.messages.catalogue import ModelEntry
 from bus.messages.chat import ChatRequest
 from bus.messages.embeddings import EmbedRequest
 from bus.messages.jobs import CancelJob, GetJob, JobReply, SubmitJob
+from bus.messages.models import ModelCard
 from bus.serve import Caller, Endpoint, ServiceInfo, serving
 from bus.streams import purge_job
 from bus.subjects import CANCEL_JOB, GET_JOB, SUBMIT_JOB
@@ -48,23 +48,23 @@ class Jobs:
         self,
         events: EventLog,
         blobs: Blobs,
-        models: tuple[ModelEntry, ...],
+        find: Callable[[str], Awaitable[ModelCard]],
         dequeue: Callable[[str], Awaitable[None]],
     ) -> None:
         self._events = events
         self._blobs = blobs
-        self._kinds = {entry.id: entry.kind for entry in models}
+        self._find = find
         self._dequeue = dequeue
 
     async def submit(self, request: SubmitJob, _: Caller) -> AsyncGenerator[JobReply]:
         """Record that the job is queued, which also enqueues it, and answer when that is stored."""
-        self._check(request)
+        model = await self._check(request)
         job_id = request.job_id or new_id("job")
         queued = JobQueued(
             id=new_id(),
             at=datetime.now(UTC),
             job_id=job_id,
-            model=request.model,
+            model=model,
             operation=request.operation,
             priority=request.priority,
             input_blob=await self._blobs.put(bytes(request.input)),
@@ -77,7 +77,7 @@ class Jobs:
             log.info("job.known", job_id=job_id)
             yield await self._reply(job_id)
             return
-        log.info("job.queued", job_id=job_id, model=request.model, operation=request.operation)
+        log.info("job.queued", job_id=job_id, model=model, operation=request.operation)
         yield _reply(fold([queued]))
 
     async def get(self, request: GetJob, _: Caller) -> AsyncGenerator[JobReply]:
@@ -107,12 +107,14 @@ class Jobs:
                 continue  # A worker was faster: look again.
         yield await self._reply(request.job_id)
 
-    def _check(self, request: SubmitJob) -> None:
-        kind = self._kinds.get(request.model)
-        if kind is None:
-            raise RefusedError("model_not_found", f"The model '{request.model}' does not exist.", param="model_id")
-        if kind != _KINDS[request.operation]:
-            message = f"The model '{request.model}' is for {kind} and cannot do '{request.operation}'."
+    async def _check(self, request: SubmitJob) -> str:
+        """Return the id of the model that is asked. Raises `RefusedError`, or `LostError` when nobody knows it."""
+        try:
+            card = await self._find(request.model)
+        except RefusedError as error:
+            raise RefusedError(error.code, error.failure.message, param="model_id") from error
+        if card.kind != _KINDS[request.operation]:
+            message = f"The model '{request.model}' is for {card.kind} and cannot do '{request.operation}'."
             raise RefusedError("invalid_request", message, param="operation")
         if len(msgspec.json.encode(request.metadata)) > _METADATA_BYTES:
             raise RefusedError("too_large", "The metadata is larger than 16 KiB.", param="metadata")
@@ -121,6 +123,7 @@ class Jobs:
         except RefusedError as error:
             param = f"input.{error.failure.param}" if error.failure.param else "input"
             raise RefusedError(error.code, error.failure.message, param=param) from error
+        return card.id
 
     async def _check_same(self, queued: JobQueued) -> None:
         job, _ = await self._job(queued.job_id)
@@ -165,11 +168,11 @@ def _stamp() -> Stamp:
     return Stamp(new_id(), datetime.now(UTC))
 
 
-def child(bus: Bus, blobs: Blobs, models: tuple[ModelEntry, ...], keep_days: int, instance: str) -> Child:
-    """Return what the supervisor needs to run this actor."""
+def child(bus: Bus, blobs: Blobs, find: Callable[[str], Awaitable[ModelCard]], keep_days: int, instance: str) -> Child:
+    """Return what the supervisor needs to run this actor. `find` returns a model of the catalogue, or refuses."""
 
     async def run() -> None:
-        jobs = Jobs(EventLog(bus), blobs, models, lambda job_id: purge_job(bus.nc, job_id))
+        jobs = Jobs(EventLog(bus), blobs, find, lambda job_id: purge_job(bus.nc, job_id))
         info = ServiceInfo(
             name="fusion-jobs",
             instance=instance,

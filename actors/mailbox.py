@@ -62,11 +62,13 @@ class Mailbox(Generic[RequestT, WorkT, ReplyT]):
         limits: Limits,
         on_finished: Callable[[Finished[ReplyT]], None],
         instance: str,
+        model: str = "",
     ) -> None:
         self._actor = actor
         self._limits = limits
         self._on_finished = on_finished
         self._instance = instance
+        self._model = model
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._running = 0
         self._served = 0
@@ -108,10 +110,10 @@ class Mailbox(Generic[RequestT, WorkT, ReplyT]):
             work = await self._actor.prepare(request)
             ticket = self._enter()
             try:
-                yield Status(instance=self._instance, position=len(self._waiting))
+                yield Status(instance=self._instance, position=len(self._waiting), model=self._model)
                 if not ticket.done():
                     await self._wait(ticket)
-                    yield Status(instance=self._instance)
+                    yield Status(instance=self._instance, model=self._model)
                 clock.start()
                 async with aclosing(self._actor.receive(work)) as replies:
                     async for item in replies:

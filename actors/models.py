@@ -1,90 +1,200 @@
-"""The models actor: tells which models there are and how they stand.
+"""The models actor: tells which models there are and how they stand, and takes the order to load or unload one.
 
-Listens on  fusion.models.list, fusion.models.get
-Owns        the catalogue
+Listens on  fusion.models.{list,get,load,unload,reload,remove}
+Owns        the registry; with the keeper and the door beside it, who has a heavy slot
 Never       loads a model itself
 """
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
-from typing import assert_never
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from pathlib import Path
 
-from actors.supervisor import Child
+import psutil
+from msgspec import structs
+
+from actors import recorder
+from actors.config import ActorsConfig
+from actors.door import Door
+from actors.keeper import Keeper
+from actors.model_cards import card_of, with_slot
+from actors.registry import Registry
+from actors.slot_steps import Rules
+from actors.slots import Scheduler
+from actors.supervisor import Child, supervising
 from bus.client import Bus
 from bus.errors import RefusedError
-from bus.messages.catalogue import ModelEntry
-from bus.messages.models import GetModel, ListModels, ModelCard, ModelList, ModelState
-from bus.messages.presence import Heartbeat
+from bus.events import EventLog
+from bus.messages.catalogue import HEAVY, ModelEntry
+from bus.messages.models import (
+    CatalogueReloaded,
+    GetModel,
+    ListModels,
+    LoadModel,
+    ModelCard,
+    ModelList,
+    ModelProgress,
+    ModelRemoved,
+    ModelState,
+    ReloadCatalogue,
+    RemoveModel,
+    UnloadModel,
+)
 from bus.presence import Presence
 from bus.serve import Caller, Endpoint, ServiceInfo, serving
-from bus.subjects import GET_MODEL, LIST_MODELS
+from bus.settings import SettingsError
+from bus.subjects import GET_MODEL, LIST_MODELS, LOAD_MODEL, RELOAD_CATALOGUE, REMOVE_MODEL, UNLOAD_MODEL
+
+# The part of the machine's memory that models may take when nothing is said: what macOS gives to a GPU at most.
+_SHARE = 0.75
+
+# How often those who have ordered something hear how it stands, in seconds.
+_PERIOD = 1.0
 
 
 class Models:
     """Answers for the catalogue."""
 
-    def __init__(self, models: tuple[ModelEntry, ...], presence: Presence, created: int) -> None:
-        self._entries = {entry.id: entry for entry in models}
+    def __init__(self, registry: Registry, keeper: Keeper, presence: Presence, config: ActorsConfig) -> None:
+        self._registry = registry
+        self._keeper = keeper
         self._presence = presence
-        self._created = created
+        self._config = config
+        self._created = int(time.time())
 
     async def list(self, _request: ListModels, _: Caller) -> AsyncGenerator[ModelList]:
         """Answer with all models, in the order of the catalogue."""
-        yield ModelList(models=tuple(map(self._card, self._entries.values())))
+        yield ModelList(models=tuple(map(self._card, self._registry.entries)))
 
     async def get(self, request: GetModel, _: Caller) -> AsyncGenerator[ModelCard]:
         """Answer with one model."""
-        entry = self._entries.get(request.model)
+        yield self._card(self._find(request.model))
+
+    async def load(self, request: LoadModel, _: Caller) -> AsyncGenerator[ModelProgress]:
+        """Have a model loaded, and tell how it goes. Goes on when nobody listens any more."""
+        entry = self._registry.find(request.model) if request.model else None
         if entry is None:
-            raise RefusedError("model_not_found", f"The model '{request.model}' does not exist.", param="model")
-        yield self._card(entry)
+            entry = self._added(request)
+        begun = time.monotonic()
+        turn = self._keeper.ensure(entry, request.ttl) if entry.tier == HEAVY else None
+        while not (turn.done() if turn else self._card(entry).state == "ready"):
+            card = self._card(entry)
+            seconds = time.monotonic() - begun
+            if turn is None and seconds > self._config.load_seconds:
+                raise RefusedError("internal_error", f"The model '{entry.id}' is {card.state}.", param="model")
+            yield ModelProgress(model=entry.id, state=self._waiting_state(card), seconds=seconds)
+            await (asyncio.wait((turn,), timeout=_PERIOD) if turn else asyncio.sleep(_PERIOD))
+        if turn:
+            turn.result()
+        seconds = time.monotonic() - begun
+        yield ModelProgress(model=entry.id, state="ready", seconds=seconds, done=True, card=self._card(entry))
+
+    async def unload(self, request: UnloadModel, _: Caller) -> AsyncGenerator[ModelProgress]:
+        """Have a heavy model unloaded, and tell how it goes. Goes on when nobody listens any more."""
+        entry = self._find(request.model)
+        if entry.tier != HEAVY:
+            message = f"The model '{entry.id}' is of tier {entry.tier}, which stays loaded."
+            raise RefusedError("conflict", message, param="model")
+        begun, freed = time.monotonic(), 0
+        slot = self._keeper.slot_of(entry.id)
+        self._keeper.unload(entry.id, "asked to")
+        while slot is not None and self._keeper.has(slot.name):
+            freed = max(freed, slot.used_bytes)
+            yield ModelProgress(model=entry.id, state="draining", seconds=time.monotonic() - begun)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PERIOD):
+                    await self._presence.changed()
+        seconds = time.monotonic() - begun
+        yield ModelProgress(model=entry.id, state="unloaded", seconds=seconds, done=True, freed_bytes=freed)
+
+    async def reload(self, _request: ReloadCatalogue, _: Caller) -> AsyncGenerator[CatalogueReloaded]:
+        """Read the configured models again. What runs goes on; what is new holds when a model is loaded next."""
+        try:
+            yield self._registry.reload()
+        except SettingsError as error:
+            raise RefusedError("invalid_request", str(error), param="models") from error
+
+    async def remove(self, request: RemoveModel, _: Caller) -> AsyncGenerator[ModelRemoved]:
+        """Take a model that was added out of the catalogue."""
+        entry = self._find(request.model)
+        if not self._registry.is_added(entry.id):
+            message = f"The model '{entry.id}' stands in the configuration, and is removed there."
+            raise RefusedError("conflict", message, param="model")
+        if self._keeper.slot_of(entry.id) is not None:
+            raise RefusedError("conflict", f"The model '{entry.id}' is loaded; unload it first.", param="model")
+        self._registry.remove(entry.id)
+        yield ModelRemoved(model=entry.id)
+
+    def _find(self, name: str) -> ModelEntry:
+        entry = self._registry.find(name)
+        if entry is None:
+            raise RefusedError("model_not_found", f"The model '{name}' does not exist.", param="model")
+        return entry
+
+    def _added(self, request: LoadModel) -> ModelEntry:
+        raise RefusedError("model_not_found", f"The model '{request.model}' does not exist.", param="model")
+
+    def _waiting_state(self, card: ModelCard) -> ModelState:
+        return "waiting" if card.state in {"unloaded", "failed"} else card.state
 
     def _card(self, entry: ModelEntry) -> ModelCard:
-        beats = [beat for beat in self._presence.instances if beat.model == entry.id]
-        best = next((beat for beat in beats if beat.state == "ready"), beats[0] if beats else None)
-        detail = best.detail if best else {}
-        return ModelCard(
-            id=entry.id,
-            kind=entry.kind,
-            tier=entry.tier,
-            state=_state(best),
-            created=self._created,
-            family=detail.get("family"),
-            context_length=_number(detail.get("context_length")),
-            dimensions=_number(detail.get("dimensions")),
-            size_bytes=_number(detail.get("size_bytes")),
-            dtype=detail.get("dtype"),
-            tags=entry.tags,
-            description=entry.description,
-        )
+        card = card_of(entry, self._presence.instances, self._created)
+        slot = self._keeper.slot_of(entry.id)
+        if slot is not None:
+            return with_slot(card, slot, self._config.model_ttl if entry.ttl is None else entry.ttl)
+        if self._keeper.is_wanted(entry.id):
+            return structs.replace(card, state="waiting")
+        error = self._keeper.errors.get(entry.id)
+        return structs.replace(card, state="failed", error=error) if error else card
 
 
-def _state(beat: Heartbeat | None) -> ModelState:
-    if beat is None:
-        return "restarting"
-    match beat.state:
-        case "ready" | "stuck" | "draining" | "failed":
-            return beat.state
-        case "starting":
-            return "loading"
-        case "down" | "empty":
-            return "restarting"
-        case _:
-            assert_never(beat.state)
+def budget_bytes(config: ActorsConfig) -> int:
+    """Return how much memory the models may take together."""
+    if config.max_memory_gb is not None:
+        return int(config.max_memory_gb * 2**30)
+    return int(psutil.virtual_memory().total * _SHARE)
 
 
-def _number(text: str | None) -> int | None:
-    return int(text) if text else None
-
-
-def child(bus: Bus, models: tuple[ModelEntry, ...], instance: str) -> Child:
-    """Return what the supervisor needs to run this actor."""
+def child(
+    bus: Bus, read: Callable[[], tuple[ModelEntry, ...]], state: Path, config: ActorsConfig, instance: str
+) -> Child:
+    """Return what the supervisor needs to run this actor. `read` returns the configured models."""
 
     async def run() -> None:
-        owner = Models(models, bus.presence, created=int(time.time()))
-        info = ServiceInfo(name="fusion-models", instance=instance, description="The catalogue of models")
-        async with serving(bus, info, Endpoint(LIST_MODELS(), owner.list), Endpoint(GET_MODEL(), owner.get)):
-            await asyncio.Event().wait()
+        registry = Registry(read, state / "models.json")
+        rules = Rules(
+            budget_bytes=budget_bytes(config),
+            policy=config.eviction_policy,
+            min_residency=config.min_residency,
+            max_overtaken=config.max_overtaken,
+            max_overtaken_seconds=config.max_overtaken_seconds,
+            max_waiting=config.max_queue_size,
+        )
+        scheduler = Scheduler(rules, coming=config.slots)
+        keeper = Keeper(bus, scheduler, registry, config, instance=instance, need=lambda entry: entry.memory_bytes or 0)
+        owner = Models(registry, keeper, bus.presence, config)
+        door = Door(bus, keeper, registry, instance, config.queue_timeout)
+        recording = recorder.Recorder(EventLog(bus))
+        info = ServiceInfo(name="fusion-models", instance=instance, description="The models, and the heavy slots")
+        endpoints = (
+            Endpoint(LIST_MODELS(), owner.list),
+            Endpoint(GET_MODEL(), owner.get),
+            Endpoint(LOAD_MODEL(), owner.load),
+            Endpoint(UNLOAD_MODEL(), owner.unload),
+            Endpoint(RELOAD_CATALOGUE(), owner.reload),
+            Endpoint(REMOVE_MODEL(), owner.remove),
+        )
+        async with (
+            supervising(recorder.child(recording)),
+            asyncio.TaskGroup() as group,
+            serving(bus, info, *endpoints) as served,
+        ):
+            tasks = [group.create_task(keeper.run(recording)), group.create_task(door.run(served))]
+            try:
+                await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
 
     return Child("models", run)

@@ -18,12 +18,23 @@ from bus.ids import new_id
 log = structlog.get_logger()
 
 
+# The exit status of a process that has ended because it was told to drain: another is to take its place.
+DRAINED = 75
+
+
+class DrainedError(Exception):
+    """The process was told to drain, and has."""
+
+
 class ProcessEndedError(Exception):
     """The process ended without being asked to."""
 
 
 class Program(Struct, frozen=True, kw_only=True):
-    """What to spawn. `argv` is given the instance's name; `on_end` hears of ends that nobody asked for.
+    """What to spawn. `argv` is given the instance's name.
+
+    `on_end` hears of ends other than by `run_process` being cancelled: which instance, why, and whether it had been
+    told to drain.
 
     `drain` is how long SIGTERM may take, in seconds, before SIGKILL.
     """
@@ -33,12 +44,15 @@ class Program(Struct, frozen=True, kw_only=True):
     environment: dict[str, str]
     log_path: Path
     on_spawn: Callable[[str, int], None]
-    on_end: Callable[[str, str], Awaitable[None]]
+    on_end: Callable[[str, str, bool], Awaitable[None]]
     drain: float = 15.0
 
 
 async def run_process(program: Program) -> None:
-    """Run one life of `program`. Raises `ProcessEndedError`; when cancelled, drains the process first."""
+    """Run one life of `program`, until it has drained. Raises `ProcessEndedError` when it ends in another way.
+
+    When cancelled, drains the process first.
+    """
     instance = f"{program.name.replace('/', '-').replace('.', '_')}-{new_id()[-8:].lower()}"
     with program.log_path.open("ab") as log_file:
         process = await asyncio.create_subprocess_exec(
@@ -56,7 +70,9 @@ async def run_process(program: Program) -> None:
         await _stop(process, program)
         raise
     why = _why(status)
-    await program.on_end(instance, why)
+    await program.on_end(instance, why, status == DRAINED)
+    if status == DRAINED:
+        return
     raise ProcessEndedError(f"{program.name}: {why}; see {program.log_path}")
 
 

@@ -1,5 +1,8 @@
 """What a job's operation means: the request it makes, and the result it leaves."""
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 import numpy as np
 
@@ -8,11 +11,14 @@ from bus.client import Bus
 from bus.decoding import decode
 from bus.errors import RefusedError
 from bus.frames import Status
-from bus.messages.chat import ChatRequest, TokenLogprob, ToolCall, Usage
-from bus.messages.embeddings import EmbedRequest
+from bus.messages.chat import ChatChunk, ChatRequest, TokenLogprob, ToolCall, Usage
+from bus.messages.embeddings import EmbedChunk, EmbedRequest
 from bus.pieces import in_one_piece
-from bus.subjects import CHAT, EMBED
+from bus.subjects import CHAT, EMBED, Address, Subject
 from eventlog.events import FailureReason
+
+# From a subject to where a model answers on it.
+Reach = Callable[[Subject[Any, Any]], Address[Any, Any]]
 
 _chat_decoder = msgspec.json.Decoder(ChatRequest)
 _embed_decoder = msgspec.json.Decoder(EmbedRequest)
@@ -59,17 +65,17 @@ class _EmbedResult(msgspec.Struct, kw_only=True):
     usage: dict[str, int]
 
 
-async def run_operation(bus: Bus, operation: str, model: str, payload: bytes, job_id: str) -> Result:
-    """Return what `operation` gives on `model`. Raises `BusError`, as `Bus.stream` does."""
+async def run_operation(bus: Bus, operation: str, reach: Reach, payload: bytes, job_id: str) -> Result:
+    """Return what `operation` gives on the model that `reach` leads to. Raises `BusError`, as `Bus.stream` does."""
     if operation == "chat":
-        return await _chat(bus, model, decode(_chat_decoder, payload), job_id)
+        return await _chat(bus, reach(CHAT), decode(_chat_decoder, payload), job_id)
     if operation == "embed":
-        return await _embed(bus, model, decode(_embed_decoder, payload), job_id)
+        return await _embed(bus, reach(EMBED), decode(_embed_decoder, payload), job_id)
     raise RefusedError("invalid_request", f"This version cannot do '{operation}'.", param="operation")
 
 
-async def _chat(bus: Bus, model: str, request: ChatRequest, job_id: str) -> Result:
-    async with bus.stream(CHAT(model), request, request_id=job_id) as answer:
+async def _chat(bus: Bus, address: Address[ChatRequest, ChatChunk], request: ChatRequest, job_id: str) -> Result:
+    async with bus.stream(address, request, request_id=job_id) as answer:
         said = await in_one_piece(answer)
     usage = said.usage or Usage(prompt_tokens=0, completion_tokens=0)
     read, written = usage.prompt_tokens, usage.completion_tokens
@@ -89,10 +95,10 @@ async def _chat(bus: Bus, model: str, request: ChatRequest, job_id: str) -> Resu
     return Result(body=msgspec.json.encode(result), prompt_tokens=read, completion_tokens=written)
 
 
-async def _embed(bus: Bus, model: str, request: EmbedRequest, job_id: str) -> Result:
+async def _embed(bus: Bus, address: Address[EmbedRequest, EmbedChunk], request: EmbedRequest, job_id: str) -> Result:
     vectors: list[list[float]] = []
     read = 0
-    async with bus.stream(EMBED(model), request, request_id=job_id) as answer:
+    async with bus.stream(address, request, request_id=job_id) as answer:
         async for item in answer:
             if not isinstance(item, Status):
                 vectors += [np.frombuffer(vector, "<f4").tolist() for vector in item.vectors]

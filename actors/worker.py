@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 from structlog.contextvars import bound_contextvars
 
 from actors.supervisor import Child
-from actors.work import Outcome, run_operation
+from actors.work import Outcome, Reach, run_operation
 from bus.blobs import Blobs
 from bus.client import Bus
 from bus.errors import BusError, ConflictError, LostError, RefusedError
@@ -60,16 +60,33 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Worker:
-    """Runs the jobs of one model."""
+    """Runs the jobs of one model, which `reach` leads to. `drain` may be changed until the worker stops."""
 
-    def __init__(self, bus: Bus, blobs: Blobs, model: str, instance: str, config: WorkerConfig) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        blobs: Blobs,
+        model: str,
+        instance: str,
+        config: WorkerConfig,
+        *,
+        reach: Reach | None = None,
+    ) -> None:
         self._bus = bus
         self._events = EventLog(bus)
         self._blobs = blobs
         self._model = model
         self._instance = instance
         self._config = config
+        self._reach = reach or (lambda subject: subject(model))
+        self.drain = config.drain
+        self._running: set[asyncio.Task[None]] = set()
         self._awake = asyncio.Event()
+
+    @property
+    def running(self) -> int:
+        """How many jobs run."""
+        return len(self._running)
 
     async def run(self, room: Callable[[], Awaitable[None]]) -> None:
         """Take and run jobs for ever, each when `room` returns. When cancelled, running jobs go back to the queue."""
@@ -80,7 +97,6 @@ class Worker:
             )
         subscription = await self._bus.nc.subscribe(wake_of(self._model), cb=self._on_wake)
         places = asyncio.Semaphore(self._config.concurrency)
-        running: set[asyncio.Task[None]] = set()
         try:
             async with asyncio.TaskGroup() as group:
                 try:
@@ -88,13 +104,13 @@ class Worker:
                         await places.acquire()
                         await room()
                         task = group.create_task(self._run(await self._next()))
-                        running.add(task)
-                        task.add_done_callback(running.discard)
+                        self._running.add(task)
+                        task.add_done_callback(self._running.discard)
                         task.add_done_callback(lambda _: places.release())
                 finally:
                     await subscription.unsubscribe()
-                    if running:
-                        await asyncio.wait(running, timeout=self._config.drain)
+                    if self._running:
+                        await asyncio.wait(self._running, timeout=self.drain)
         finally:
             log.debug("worker.stopped", model=self._model)
 
@@ -202,7 +218,7 @@ class Worker:
         timeout = self._config.run_timeout
         try:
             async with asyncio.timeout(timeout):
-                result = await run_operation(self._bus, job.operation, job.model, payload, job.job_id)
+                result = await run_operation(self._bus, job.operation, self._reach, payload, job.job_id)
         except TimeoutError:
             return Outcome(reason="timeout", error=f"The job ran longer than {timeout:g} s.")
         except BusError as error:

@@ -51,9 +51,9 @@ class Answer(AsyncIterator["ReplyT | Status"], Generic[ReplyT]):
 
     def put(self, item: Msg | BusError) -> None:
         """Take the next message, or the news that none will come."""
-        if isinstance(item, Msg) and item.reply and not self.cancel_subject:
+        if isinstance(item, Msg) and item.reply and item.reply != self.cancel_subject:
             # Not first when it is read: a reader that leaves before has to end the work as well, and one that is
-            # late has to hear that the instance is gone.
+            # late has to hear that the instance is gone. Another one may have taken the request on.
             self.cancel_subject = item.reply
             self.instance = instance_of(item.reply)
         self._waiting.append(item)

@@ -31,20 +31,29 @@ class Presence:
             self._heard.pop(beat.instance, None)
         else:
             self._heard[beat.instance] = (now, beat)
+        self._tell()
+        return beat
+
+    def _tell(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
-        return beat
 
     async def until(self, is_so: Callable[[tuple[Heartbeat, ...]], bool]) -> None:
         """Return when `is_so` of the instances that are there; looks again at every heartbeat."""
         while not is_so(self.instances):
             await self._news.wait()
 
+    async def changed(self) -> None:
+        """Return when a heartbeat has come, or somebody was found to be silent."""
+        await self._news.wait()
+
     def forget_silent(self, now: float) -> list[str]:
         """Drop, and return, the instances that were not heard of for too long."""
         silent = [name for name, (at, _) in self._heard.items() if now - at > self._silence]
         for name in silent:
             del self._heard[name]
+        if silent:
+            self._tell()
         return silent
 
     @property

@@ -14,7 +14,6 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.errors import MaxPayloadError
 from nats.micro import add_service
 from nats.micro.request import Request
 from nats.micro.service import EndpointStats, Service
@@ -22,11 +21,12 @@ from structlog.contextvars import bound_contextvars
 
 from bus.client import Bus, settled
 from bus.decoding import decode
-from bus.errors import BusError, Failure, RefusedError
-from bus.frames import COUNT, END, ERROR, ERROR_CODE, REQUEST_ID, STATUS, Frame, Status
+from bus.errors import BusError, Failure
+from bus.frames import KEEP_ALIVE, REQUEST_ID, STATUS, Frame, Status
 from bus.ids import new_id
 from bus.subjects import CANCEL, Address, fill, unescape
 from bus.telemetry import extracted
+from bus.writer import HandOn, Writer
 
 log = structlog.get_logger()
 
@@ -37,10 +37,14 @@ ReplyT = TypeVar("ReplyT")
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks, and for what: `request_id` follows the request, `operation` is its subject's second token."""
+    """Who asks, and for what: `request_id` follows the request, `operation` is its subject's second token.
+
+    `keep_alive` is for how many seconds a heavy model shall stay loaded afterwards; negative: for ever.
+    """
 
     request_id: str
     operation: str = ""
+    keep_alive: float | None = None
 
 
 class Receive(Protocol[RequestT_contra, ReplyT_co]):
@@ -50,7 +54,7 @@ class Receive(Protocol[RequestT_contra, ReplyT_co]):
     else served here `restarting`, and the exception goes on to the supervisor.
     """
 
-    def __call__(self, request: RequestT_contra, caller: Caller, /) -> AsyncGenerator["ReplyT_co | Status"]:
+    def __call__(self, request: RequestT_contra, caller: Caller, /) -> AsyncGenerator["ReplyT_co | Status | HandOn"]:
         """Yield the answer."""
         ...
 
@@ -76,62 +80,78 @@ class ServiceInfo(msgspec.Struct, frozen=True, kw_only=True):
 @asynccontextmanager
 async def serving(
     bus: Bus, info: ServiceInfo, *endpoints: Endpoint[Any, Any], drain: float = 0.0
-) -> AsyncGenerator[asyncio.TaskGroup]:
+) -> AsyncGenerator["Serving"]:
     """Answer on `endpoints` until the block ends; requests still running `drain` seconds later are cancelled.
 
     A crash of one request ends the block with an ExceptionGroup.
     """
     async with asyncio.TaskGroup() as group:
-        server = _Server(bus, info, group)
-        controls = await bus.nc.subscribe(fill(CANCEL, info.instance, "x")[:-1] + "*", cb=server.cancel)
+        served = Serving(bus, info, group, drain)
+        controls = await bus.nc.subscribe(fill(CANCEL, info.instance, "x")[:-1] + "*", cb=served.cancel)
         service = await add_service(
             bus.nc,
             name=info.name,
             version=info.version,
             description=info.description,
             metadata={**info.metadata, "instance": info.instance},
-            stats_handler=server.stats,
+            stats_handler=served.stats,
         )
         try:
-            for endpoint in endpoints:
-                await server.listen(service, endpoint)
-            await settled(bus.nc)
-            yield group
+            served.service = service
+            await served.listen(*endpoints)
+            yield served
         finally:
             with suppress(NatsError, TimeoutError):
                 await _hang_up(bus.nc, service)
             with suppress(NatsError, TimeoutError):
                 await service.stop()
-            await server.drain(drain)
+            await served.finish()
             with suppress(NatsError):
                 await controls.unsubscribe()
 
 
-class _Server:
-    def __init__(self, bus: Bus, info: ServiceInfo, group: asyncio.TaskGroup) -> None:
+class Serving:
+    """What is being answered. `drain` may be changed until the block ends; tasks in `group` end it when they fail."""
+
+    service: Service
+
+    def __init__(self, bus: Bus, info: ServiceInfo, group: asyncio.TaskGroup, drain: float) -> None:
+        self.group = group
+        self.drain = drain
         self._bus = bus
         self._info = info
-        self._group = group
         self._running: dict[str, asyncio.Task[None]] = {}
         self._crashed = False
         self._encode = msgspec.json.Encoder().encode
 
-    async def listen(self, service: Service, endpoint: Endpoint[Any, Any]) -> None:
+    @property
+    def running(self) -> int:
+        """How many requests are being answered, those included that wait in a mailbox."""
+        return len(self._running)
+
+    async def listen(self, *endpoints: Endpoint[Any, Any]) -> None:
+        """Answer on `endpoints` too; returns when the server knows."""
+        for endpoint in endpoints:
+            await self._listen(endpoint)
+        await settled(self._bus.nc)
+
+    async def _listen(self, endpoint: Endpoint[Any, Any]) -> None:
         address = endpoint.address
         decoder = msgspec.json.Decoder(address.request)
         operation = address.name.split(".")[1]
 
         async def on_request(request: Request) -> None:
             msg = request._msg  # noqa: SLF001 - nats-py offers the reply subject nowhere else
-            request_id = (msg.headers or {}).get(REQUEST_ID) or new_id("req")
-            caller = Caller(request_id=request_id, operation=operation)
+            headers = msg.headers or {}
+            request_id = headers.get(REQUEST_ID) or new_id("req")
+            caller = Caller(request_id=request_id, operation=operation, keep_alive=_seconds(headers.get(KEEP_ALIVE)))
             key = new_id()
-            writer = _Writer(self._bus, msg.reply, fill(CANCEL, self._info.instance, key))
+            writer = Writer(self._bus, msg, fill(CANCEL, self._info.instance, key))
             with suppress(NatsError):
                 await self._start(key, self._run(msg, endpoint, decoder, caller, writer), caller, writer)
 
         name = address.name.removeprefix("fusion.").split(".")
-        await service.add_endpoint(
+        await self.service.add_endpoint(
             name="-".join(name[:2] if name[0] in _OWNERS else name[:1]),
             subject=address.name,
             queue_group=name[0],
@@ -150,31 +170,34 @@ class _Server:
         for task in named:
             _end(task, why)
 
-    async def drain(self, seconds: float) -> None:
+    async def finish(self) -> None:
         """Wait for what is running, then cancel it."""
         if self._running and not self._crashed:
-            await asyncio.wait(self._running.values(), timeout=seconds)
+            await asyncio.wait(self._running.values(), timeout=self.drain)
         for task in self._running.values():
             _end(task, "stopping")
 
     def stats(self, _: EndpointStats) -> Mapping[str, int]:
+        """Return what `nats micro stats` shows."""
         return self._info.stats() if self._info.stats else {"running": len(self._running)}
 
-    async def _start(self, key: str, run: Coroutine[Any, Any, None], caller: Caller, writer: "_Writer") -> None:
+    async def _start(self, key: str, run: Coroutine[Any, Any, None], caller: Caller, writer: "Writer") -> None:
         try:
-            task = self._group.create_task(run, name=caller.request_id)
+            task = self.group.create_task(run, name=caller.request_id)
         except RuntimeError:  # The group is ending after a crash.
             run.close()
             await writer.fail(_RESTARTING)
+            await writer.release()
             return
         self._running[key] = task
         task.add_done_callback(lambda _: self._running.pop(key, None))
         await asyncio.sleep(0)
         if task.cancelled():  # Before its first step, in which it could have told so itself.
             await writer.fail(_RESTARTING)
+            await writer.release()
 
     async def _run(
-        self, msg: Msg, endpoint: Endpoint[Any, Any], decoder: Any, caller: Caller, writer: "_Writer"
+        self, msg: Msg, endpoint: Endpoint[Any, Any], decoder: Any, caller: Caller, writer: "Writer"
     ) -> None:
         with extracted(msg.headers), bound_contextvars(request_id=caller.request_id), suppress(NatsError):
             try:
@@ -191,20 +214,35 @@ class _Server:
                 self._crashed = True
                 await writer.fail(_CRASHED)
                 raise
+            finally:
+                await writer.release()
 
-    async def _answer(self, endpoint: Endpoint[Any, Any], request: object, caller: Caller, writer: "_Writer") -> None:
+    async def _answer(self, endpoint: Endpoint[Any, Any], request: object, caller: Caller, writer: "Writer") -> None:
         async with aclosing(endpoint.receive(request, caller)) as items:
             if not endpoint.address.streamed:
                 async for item in items:
-                    await writer.reply(self._encode(item))
-                if not writer.count:
+                    if isinstance(item, HandOn):
+                        await writer.hand_on(item)
+                    else:
+                        await writer.reply(self._encode(item))
+                if not (writer.count or writer.is_handed_on):
                     await writer.done()
                 return
             async for item in items:
+                if isinstance(item, HandOn):
+                    await writer.hand_on(item)
+                    continue
                 status = isinstance(item, Status)
                 frame = Frame(seq=writer.count, status=item if status else None, data=None if status else item)
                 await writer.frame(self._encode(frame))
-            await writer.done()
+            if not writer.is_handed_on:
+                await writer.done()
+
+
+def _seconds(text: str | None) -> float | None:
+    with suppress(ValueError):
+        return float(text) if text else None
+    return None
 
 
 def _end(task: asyncio.Task[None], why: str) -> None:
@@ -224,44 +262,6 @@ async def _hang_up(nc: Client, service: Service) -> None:
     await nc.flush(2)
     for subscription in subscriptions:
         await subscription._pending_queue.join()  # noqa: SLF001 - as in nats-py's own drain
-
-
-class _Writer:
-    """Writes one answer to the asker's inbox."""
-
-    def __init__(self, bus: Bus, reply: str, cancel_subject: str) -> None:
-        self._publish = bus.nc.publish
-        self._reply = reply
-        self._cancel_subject = cancel_subject
-        self.count = 0
-
-    async def reply(self, payload: bytes) -> None:
-        if self._reply:
-            await self._sized(payload, "")
-        self.count += 1
-
-    async def frame(self, payload: bytes) -> None:
-        await self._sized(payload, self._cancel_subject)
-        self.count += 1
-
-    async def done(self) -> None:
-        await self._end({END: "done", COUNT: str(self.count)}, b"")
-
-    async def fail(self, failure: Failure) -> None:
-        # A header is one line of text; the payload has the message whole.
-        line = " ".join(failure.message.split()).encode("ascii", "replace").decode()
-        headers = {END: "failed", COUNT: str(self.count), ERROR: line, ERROR_CODE: failure.code}
-        await self._end(headers, msgspec.json.encode(failure))
-
-    async def _sized(self, payload: bytes, reply: str) -> None:
-        try:
-            await self._publish(self._reply, payload, reply=reply)
-        except MaxPayloadError as error:
-            raise RefusedError("too_large", f"The answer is {len(payload)} bytes, too large to send.") from error
-
-    async def _end(self, headers: dict[str, str], payload: bytes) -> None:
-        if self._reply:
-            await self._publish(self._reply, payload, headers=headers)
 
 
 # Their second token is the question, not a model.

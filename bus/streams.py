@@ -12,6 +12,7 @@ from nats.errors import Error as NatsError
 
 from bus.client import whole
 from bus.errors import LostError
+from bus.subjects import queue_of
 
 Json = dict[str, Any]
 
@@ -100,6 +101,12 @@ async def stream_last_seq(nc: Client, name: str) -> int:
 async def purge_job(nc: Client, job_id: str) -> None:
     """Take a job off the work queue, if it is still there."""
     await api(nc, "STREAM.PURGE.JOBS", {"filter": f"fusion.queue.*.*.{job_id}"})
+
+
+async def is_queued(nc: Client, model: str) -> bool:
+    """Say whether the work queue has a job of `model`. Raises `LostError`."""
+    answer = await api(nc, "STREAM.MSG.GET.JOBS", {"last_by_subj": queue_of(model)})
+    return "message" in answer
 
 
 async def ensure_streams(nc: Client, keep_days: int) -> None:

@@ -78,6 +78,11 @@ class Subject(Struct, Generic[RequestT, ReplyT], frozen=True):
         filled = fill(self.pattern, *tokens)
         return Address(filled, self.request, self.reply, self.streamed)
 
+    def at(self, model: str, instance: str) -> Address[RequestT, ReplyT]:
+        """Return the address of one instance of `model`."""
+        filled = f"{fill(self.pattern, model)}.{escape(instance)}"
+        return Address(filled, self.request, self.reply, self.streamed)
+
 
 def fill(pattern: str, *tokens: str) -> str:
     """Return `pattern` with its `*` replaced by `tokens`, escaped, in order."""
@@ -91,6 +96,14 @@ def instance_of(cancel_subject: str) -> str:
     """Return the instance that a subject made from CANCEL tells of; an empty text for another subject."""
     tokens = cancel_subject.split(".")
     return unescape(tokens[2]) if len(tokens) == CANCEL.count(".") + 1 else ""
+
+
+WAKE = "fusion.wake.*.*.*"  # priority, model, job id: a job was queued
+
+
+def queue_of(model: str) -> str:
+    """Return the pattern under which the queued jobs of `model` lie in the stream JOBS."""
+    return f"fusion.queue.*.{escape(model)}.*"
 
 
 def wake_of(model: str) -> str:

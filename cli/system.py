@@ -23,6 +23,7 @@ from bus.errors import BusError
 from bus.events import EventLog
 from bus.heartbeat import PERIOD, say
 from bus.ids import new_id
+from bus.messages.catalogue import HEAVY
 from bus.messages.presence import Heartbeat
 from bus.process import PARENT_PIPE
 from bus.server import ServerConfig, free_port, locked, server_run
@@ -89,7 +90,7 @@ class System:
             await ensure_streams(bus.nc, self._config.actors.job_ttl_days)
             await stack.enter_async_context(_periodically(self._tell_failed))
             await stack.enter_async_context(supervising(*self._light()))
-            await stack.enter_async_context(supervising(*self._models()))
+            await stack.enter_async_context(supervising(*self._models(), *self._slots()))
             await stack.enter_async_context(supervising(self._edge(port)))
             async with asyncio.timeout(READY_TIMEOUT):
                 await bus.presence.until(self._all_ready)
@@ -120,17 +121,28 @@ class System:
         return tuple(
             self._child(f"model/{entry.id}", ["actors", "model", "--model", entry.id], model=entry.id)
             for entry in self._config.models
+            if entry.tier < HEAVY
+        )
+
+    def _slots(self) -> tuple[Child, ...]:
+        numbers = range(1, self._config.actors.slots + 1)
+        return tuple(
+            self._child(f"slot-{number}", ["actors", "slot", "--slot", str(number)], is_slot=True) for number in numbers
         )
 
     def _edge(self, port: int) -> Child:
         return self._child("edge", ["http_edge", "--port", str(port)])
 
-    def _child(self, name: str, module: list[str], model: str | None = None) -> Child:
+    def _child(self, name: str, module: list[str], model: str | None = None, *, is_slot: bool = False) -> Child:
         self._names.append(name)
         config = ["--config", str(self._options.config_path)] if self._options.config_path else []
 
-        async def on_end(instance: str, why: str) -> None:
-            await self._tell_ended(instance, model, why)
+        async def on_end(instance: str, why: str, is_drained: bool) -> None:
+            await self._tell_ended(instance, model or self._model_of(instance), None if is_drained else why)
+
+        async def run() -> None:
+            while True:
+                await run_process(program)
 
         program = Program(
             name=name,
@@ -144,8 +156,8 @@ class System:
         # One model that cannot run must not take the others down.
         return Child(
             name,
-            lambda: run_process(program),
-            essential=model is None,
+            run,
+            essential=model is None and not is_slot,
             on_given_up=lambda: self._given_up.add(name),
         )
 
@@ -172,13 +184,21 @@ class System:
         self._running = msgspec.structs.replace(self._running, processes=pids)
         write_running(self._state, self._running)
 
-    async def _tell_ended(self, instance: str, model: str | None, why: str) -> None:
-        """Say for the dead what it cannot: streams it was writing end at once with an error."""
+    def _model_of(self, instance: str) -> str | None:
+        """Return the model that a slot has last said to have."""
+        assert self._bus is not None  # noqa: S101 - children start after the bus
+        return next((beat.model for beat in self._bus.presence.instances if beat.instance == instance), None)
+
+    async def _tell_ended(self, instance: str, model: str | None, why: str | None) -> None:
+        """Say for the dead what it cannot: streams it was writing end at once with an error.
+
+        `why` is None for an end that was asked for.
+        """
         assert self._bus is not None  # noqa: S101 - children start after the bus
         now = datetime.now(UTC)
         beat = Heartbeat(instance=instance, role="", state="down", pid=0, at=now.timestamp(), model=model)
         await say(self._bus, beat)
-        if model is not None:
+        if model is not None and why is not None:
             lost = ModelLost(id=new_id(), at=now, model=model, instance=instance, why=why)
             try:
                 await EventLog(self._bus).record(lost)
@@ -187,7 +207,7 @@ class System:
 
     async def _tell_failed(self) -> None:
         assert self._bus is not None  # noqa: S101 - children start after the bus
-        for name in self._given_up:
+        for name in filter(lambda name: name.startswith("model/"), self._given_up):
             model = name.removeprefix("model/")
             at = datetime.now(UTC).timestamp()
             await say(
@@ -195,7 +215,7 @@ class System:
             )
 
     def _all_ready(self, beats: tuple[Heartbeat, ...]) -> bool:
-        ready = {beat.instance for beat in beats if beat.state == "ready"}
+        ready = {beat.instance for beat in beats if beat.state in {"ready", "empty"}}
         waiting = [
             name
             for name in self._names

@@ -10,6 +10,9 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 ModelId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?$")]
 
+# Models of this tier share the slots; those below have a process each.
+HEAVY = 2
+
 _FOR_CHAT = ("draft_model", "adapter", "context_length", "prefix_cache_bytes", "kv_cache_bytes", "kv_bits")
 
 

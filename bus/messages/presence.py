@@ -24,7 +24,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `role` is the kind of actor (chat, embeddings, core, historian, edge …). `slot` is the number of the heavy slot that
     it is; one without a model is `empty`. The supervisor says `down` once of an
     instance whose process has ended, as does a process that ends itself, and `failed` of one that it has given up.
-    Bytes are of memory.
+    Bytes are of memory: the process', and what mlx holds. `working` counts the requests being answered, of any kind.
     """
 
     instance: str
@@ -35,5 +35,7 @@ class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str | None = None
     slot: int | None = None
     load: Load = Load()
+    working: int = 0
     rss_bytes: int = 0
+    mlx_bytes: int = 0
     detail: dict[str, str] = {}

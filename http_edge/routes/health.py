@@ -5,13 +5,11 @@ from msgspec import Struct
 
 from bus.client import Bus
 from bus.errors import BusError
+from bus.messages.catalogue import HEAVY
 from bus.messages.models import ListModels, ModelCard, ModelState
 from bus.subjects import LIST_MODELS
 from http_edge.context import BUS
 from http_edge.wire import json_response
-
-# Models of the tiers below are loaded at start and stay.
-_FIRST_COLD_TIER = 2
 
 _OWNERS = ("core", "historian")
 
@@ -120,7 +118,7 @@ async def _missing(bus: Bus) -> list[str]:
 
 
 def _warm(cards: tuple[ModelCard, ...]) -> list[ModelCard]:
-    return [card for card in cards if card.tier < _FIRST_COLD_TIER]
+    return [card for card in cards if card.tier < HEAVY]
 
 
 def _each_health(bus: Bus, cards: tuple[ModelCard, ...]) -> tuple[ModelHealth, ...]:

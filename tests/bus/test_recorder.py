@@ -1,10 +1,12 @@
 """The recorder and the models actor."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from actors import models
+from actors.config import ActorsConfig
 from actors.recorder import Recorder
 from bus.client import Bus
 from bus.errors import LostError, RefusedError
@@ -78,9 +80,9 @@ async def test_more_than_it_holds_is_dropped_without_an_error(server: Server) ->
         assert recorder._queue.qsize() == 10_000
 
 
-async def test_models_stand_as_their_heartbeats_say(server: Server) -> None:
+async def test_models_stand_as_their_heartbeats_say(server: Server, tmp_path: Path) -> None:
     async with connected(server.url) as bus:
-        life = asyncio.ensure_future(models.child(bus, ENTRIES, "models-1").run())
+        life = asyncio.ensure_future(models.child(bus, lambda: ENTRIES, tmp_path, ActorsConfig(), "models-1").run())
         await until_it(lambda: is_served(bus))
         before = await bus.ask(LIST_MODELS(), ListModels())
         await say(bus, beat("1", "starting"))

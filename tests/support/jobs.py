@@ -1,7 +1,7 @@
 """Jobs without a model: the jobs actor, a few-line chat actor, and workers, in this process."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,19 @@ from bus.blobs import Blobs
 from bus.client import Bus
 from bus.errors import LostError, RefusedError
 from bus.events import EventLog
-from bus.messages.catalogue import ModelEntry
 from bus.messages.chat import ChatChunk, ChatRequest, Usage
 from bus.messages.jobs import CancelJob, GetJob, JobReply
+from bus.messages.models import ModelCard
 from bus.serve import Caller, Endpoint, serving
 from bus.streams import api, ensure_streams
 from bus.subjects import CANCEL_JOB, CHAT, GET_JOB, SUBMIT_JOB
 from tests.support import make
 from tests.support.nats import Server, connected, service, until_it
 
-MODELS = (
-    ModelEntry(id=make.MODEL, path="embedded:x", kind="chat"),
-    ModelEntry(id="local/embed", path="embedded:x", kind="embeddings"),
-)
+CARDS = {
+    model: ModelCard(id=model, kind=kind, tier=1, state="ready", created=0)
+    for model, kind in ((make.MODEL, "chat"), ("local/embed", "embeddings"))
+}
 ENDS = {"JobCompleted", "JobFailed", "JobCancelled"}
 
 
@@ -96,6 +96,17 @@ class World:
         await until_it(is_so)
 
 
+def finding(cards: dict[str, ModelCard]) -> Callable[[str], Awaitable[ModelCard]]:
+    """Return what finds the models of a catalogue that is `cards`."""
+
+    async def find(model: str) -> ModelCard:
+        if model not in cards:
+            raise RefusedError("model_not_found", f"The model '{model}' does not exist.", param="model")
+        return cards[model]
+
+    return find
+
+
 async def room() -> None:
     """There is always room."""
 
@@ -118,7 +129,7 @@ async def world(server: Server, folder: Path, chat: Chat | None = None) -> Async
     blobs = Blobs(folder / "blobs")
     async with connected(server.url) as bus:
         await ensure_streams(bus.nc, keep_days=7)
-        async with living(jobs.child(bus, blobs, MODELS, 7, "jobs-1").run()):
+        async with living(jobs.child(bus, blobs, finding(CARDS), 7, "jobs-1").run()):
             await until_it(lambda: served(bus))
             if chat is None:
                 yield World(bus, blobs)

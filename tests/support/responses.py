@@ -9,15 +9,15 @@ from actors import jobs, responses
 from actors.worker import Worker, WorkerConfig
 from bus.client import Bus
 from bus.errors import LostError, RefusedError
-from bus.messages.catalogue import ModelEntry
+from bus.messages.models import ModelCard
 from bus.messages.responses import GetResponse
 from bus.streams import ensure_streams
 from bus.subjects import GET_RESPONSE
-from tests.support.jobs import living, room, served
+from tests.support.jobs import finding, living, room, served
 from tests.support.nats import until_it
 from tests.support.stack import CHAT_MODEL, Stack, chat_actor, stack
 
-MODELS = (ModelEntry(id=CHAT_MODEL, path="embedded:x", kind="chat"),)
+CARDS = {CHAT_MODEL: ModelCard(id=CHAT_MODEL, kind="chat", tier=1, state="ready", created=0)}
 
 
 @asynccontextmanager
@@ -29,7 +29,7 @@ async def responding(nats_url: str, folder: Path, engine: Any) -> AsyncGenerator
         async with (
             chat_actor(edge.bus, engine),
             living(
-                jobs.child(edge.bus, edge.blobs, MODELS, 7, "jobs-1").run(),
+                jobs.child(edge.bus, edge.blobs, finding(CARDS), 7, "jobs-1").run(),
                 responses.child(edge.bus, "responses-1").run(),
                 Worker(edge.bus, edge.blobs, CHAT_MODEL, "chat-1", config).run(room),
             ),

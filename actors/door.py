@@ -1,0 +1,128 @@
+"""The door before the heavy models: lets requests in when their model has a slot, and hands them on to it.
+
+Listens on  fusion.<operation>.<heavy model>, fusion.wake.*.*.*
+Owns        nothing: the leases are the keeper's
+Never       reads a request: it goes on to the slot as it came, and the slot answers the asker
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import structlog
+from msgspec import Raw
+from nats.aio.msg import Msg
+
+from actors.capabilities import SUBJECTS
+from actors.keeper import Keeper, Lease
+from actors.registry import Registry
+from bus.client import Bus
+from bus.errors import BusError, RefusedError
+from bus.frames import Status
+from bus.messages.catalogue import HEAVY, ModelEntry
+from bus.serve import Caller, Endpoint, Receive, Serving
+from bus.streams import is_queued
+from bus.subjects import WAKE, Address, Subject, unescape
+from bus.writer import HandOn
+
+log = structlog.get_logger()
+
+# How often those who wait hear how it stands, and how often jobs are looked for that woke nobody, in seconds.
+_PERIOD = 2.0
+_JOBS_PERIOD = 10.0
+
+
+class Door:
+    """Lets requests in to the heavy models, each after at most `queue_timeout` seconds."""
+
+    def __init__(self, bus: Bus, keeper: Keeper, registry: Registry, instance: str, queue_timeout: float) -> None:
+        self._bus = bus
+        self._keeper = keeper
+        self._registry = registry
+        self._instance = instance
+        self._queue_timeout = queue_timeout
+        self._opened: set[str] = set()
+
+    async def run(self, served: Serving) -> None:
+        """Open the door for all heavy models, and have those loaded that jobs wait for, for ever."""
+        wakes = await self._bus.nc.subscribe(WAKE, cb=self._on_wake)
+        try:
+            while True:
+                await self.open(served)
+                await self._look_for_jobs()
+                await asyncio.sleep(_JOBS_PERIOD)
+        finally:
+            await wakes.unsubscribe()
+
+    async def open(self, served: Serving) -> None:
+        """Listen for all heavy models there are by now, by their ids and aliases."""
+        for entry in self._heavy():
+            for subject in SUBJECTS.get(entry.kind, ()):
+                for name in (entry.id, *entry.aliases):
+                    address = subject(name)
+                    if address.name not in self._opened:
+                        self._opened.add(address.name)
+                        raw: Address[Any, Any] = Address(address.name, Raw, address.reply, address.streamed)
+                        await served.listen(Endpoint(raw, self._receive_for(subject, name)))
+
+    def _receive_for(self, subject: Subject[Any, Any], name: str) -> Receive[Any, Any]:
+        async def receive(_: Raw, caller: Caller) -> AsyncGenerator[Status | HandOn]:
+            entry = self._registry.find(name)
+            if entry is None:
+                raise RefusedError("model_not_found", f"The model '{name}' does not exist.", param="model")
+            lease = self._keeper.ask(entry, caller.keep_alive)
+            is_handed_on = False
+            try:
+                async for status in self._waiting(entry, lease):
+                    if subject.streamed:
+                        yield status
+                place = subject.at(entry.id, lease.turn.result())
+                yield HandOn(subject=place.name, lease=self._keeper.address_for_release(lease.id))
+                is_handed_on = True
+            finally:
+                if not is_handed_on:
+                    self._keeper.release(lease.id)
+
+        return receive
+
+    async def _waiting(self, entry: ModelEntry, lease: Lease) -> AsyncGenerator[Status]:
+        """Yield how the request stands until its turn comes. Raises `RefusedError` when it waits for too long."""
+        begun, limit = time.monotonic(), self._queue_timeout
+        while not lease.turn.done():
+            waited = time.monotonic() - begun
+            if waited >= limit:
+                message = f"The request waited {limit:g} s for {entry.id} to be loaded."
+                raise RefusedError("queue_timeout", message, retry_after=5)
+            yield self._status(entry, lease)
+            await asyncio.wait((lease.turn,), timeout=min(_PERIOD, limit - waited))
+
+    def _status(self, entry: ModelEntry, lease: Lease) -> Status:
+        slot = self._keeper.slot_of(entry.id)
+        is_loading = slot is not None and slot.state == "loading"
+        return Status(
+            instance=self._instance,
+            position=self._keeper.place_of(entry.id, lease.id),
+            loading=round(time.monotonic() - slot.since, 1) if slot and is_loading else None,
+            model=entry.id,
+        )
+
+    def _heavy(self) -> list[ModelEntry]:
+        return [entry for entry in self._registry.entries if entry.tier == HEAVY]
+
+    async def _look_for_jobs(self) -> None:
+        """Load what jobs wait for that were queued while nobody listened."""
+        for entry in self._heavy():
+            if self._keeper.is_wanted(entry.id):
+                continue
+            try:
+                if await is_queued(self._bus.nc, entry.id):
+                    self._keeper.ensure(entry)
+            except BusError as error:
+                log.warning("jobs.unknown", model=entry.id, error=str(error))
+                return
+
+    async def _on_wake(self, msg: Msg) -> None:
+        entry = self._registry.find(unescape(msg.subject.split(".")[3]))
+        if entry is not None and entry.tier == HEAVY and not self._keeper.is_wanted(entry.id):
+            self._keeper.ensure(entry)
