@@ -42,7 +42,7 @@ def _row(card: ModelCard, beat: Heartbeat) -> tuple[str, ...]:
     return (
         card.id,
         card.state,
-        size(beat.rss_bytes),
+        size(max(beat.rss_bytes, beat.mlx_bytes) or None),
         f"{load.running}/{load.concurrency}",
         f"{load.queued}/{load.max_queue}",
         str(card.leases),
