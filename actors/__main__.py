@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from actors.catalogue import ModelFilesError, draft_folder, model_folder
+from actors.catalogue import ModelFilesError, adapter_folder, draft_folder, model_folder
 from actors.configuration import Configuration, configuration
 from actors.engines.blas import prepare_blas
 from actors.process import DRAINED, DrainedError
@@ -47,10 +47,10 @@ def main() -> None:
     except DrainedError:
         sys.exit(DRAINED)
     except BaseExceptionGroup as group:
-        given_up, other = group.split(GaveUpError)
-        if given_up is None or other is not None:
+        foreseen, other = group.split((GaveUpError, ModelFilesError))
+        if foreseen is None or other is not None:
             raise
-        log.error("process.given_up", error=str(given_up.exceptions))
+        log.error("process.given_up", error=str(foreseen.exceptions))
         sys.exit(1)
 
 
@@ -124,11 +124,13 @@ async def _slot(bus: Bus, config: Configuration, number: int, instance: str) -> 
 
 
 async def _host(bus: Bus, config: Configuration, entry: ModelEntry, instance: str, slot: int | None = None) -> "Host":
-    from actors import host  # noqa: PLC0415 - the same
-    from actors.capabilities import ModelFiles, capability  # noqa: PLC0415 - only the process of a model needs it
+    from actors import host  # noqa: PLC0415 - only the process of a model needs it
+    from actors.capabilities import ModelFiles, capability  # noqa: PLC0415 - the same
 
-    folder, draft = await asyncio.to_thread(lambda: (model_folder(entry), draft_folder(entry)))
-    files = ModelFiles(model=folder, draft=draft, state=config.bus.state)
+    model, draft, adapter = await asyncio.to_thread(
+        lambda: (model_folder(entry), draft_folder(entry), adapter_folder(entry))
+    )
+    files = ModelFiles(model=model, draft=draft, adapter=adapter, state=config.bus.state)
     part = capability(entry, files, config.actors)
     return host.Host(bus, entry, part, config.actors, instance, slot=slot)
 

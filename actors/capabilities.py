@@ -36,10 +36,11 @@ class Capability(Struct, frozen=True):
 
 
 class ModelFiles(Struct, frozen=True, kw_only=True):
-    """The folders of one model: its own files, those of its draft model, and where it may keep something."""
+    """The folders of one model: its own files, those of its draft model and adapter, and where it may keep things."""
 
     model: Path
     draft: Path | None
+    adapter: Path | None = None
     state: Path
 
 
@@ -58,6 +59,8 @@ def capability(entry: ModelEntry, files: ModelFiles, config: ActorsConfig) -> Ca
                 context_length=entry.context_length,
                 warmup=config.warmup,
                 draft=files.draft,
+                adapter=files.adapter,
+                trust_code=entry.trust_code,
                 prefix_bytes=_first_said(entry.prefix_cache_bytes, config.prefix_cache_bytes),
                 prefix_folder=files.state / "prefixes" / quote(entry.id, safe="")
                 if config.prefix_cache_on_disk

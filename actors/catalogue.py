@@ -1,12 +1,12 @@
 """The catalogue: which models there are, and where their files lie."""
 
-import gc
 import hashlib
 import importlib.util
 import sys
 from importlib.resources import files
 from pathlib import Path
 
+from actors import hub_cache
 from actors.conversion import ConversionError, cache_folder, quantised
 from bus.messages.catalogue import ModelEntry
 
@@ -52,15 +52,14 @@ def default_models() -> tuple[ModelEntry, ...]:
 
 
 def model_folder(entry: ModelEntry) -> Path:
-    """Return the folder of the model's files: from the hub, with a progress bar, and in fewer bits, if need be.
+    """Return the folder of the model's files: from the hub, with a progress bar, and quantised, if need be.
 
     Raises `ModelFilesError`.
     """
-    folder = _folder(entry, entry.path or entry.id)
     try:
-        return quantised(folder, entry.kind, entry.quantisation)
+        return quantised(entry, _folder(entry, entry.path or entry.id))
     except ConversionError as error:
-        raise ModelFilesError(f"The model {entry.id}: {error}.") from error
+        raise ModelFilesError(f"The model {entry.id} cannot be quantised: {error}") from error
 
 
 def draft_folder(entry: ModelEntry) -> Path | None:
@@ -68,17 +67,55 @@ def draft_folder(entry: ModelEntry) -> Path | None:
     return _folder(entry, entry.draft_model) if entry.draft_model else None
 
 
+def adapter_folder(entry: ModelEntry) -> Path | None:
+    """Return the folder of the adapter, if there is one. Raises `ModelFilesError` if it is not there."""
+    if not entry.adapter:
+        return None
+    folder = Path(entry.adapter).expanduser()
+    if not folder.is_dir():
+        raise ModelFilesError(f"The adapter of {entry.id}: there is no folder {entry.adapter}.")
+    return folder
+
+
+def local_path(path: str) -> Path | None:
+    """Return the folder that a model's `path` means, as it lies on this machine: None if the hub has to be asked.
+
+    Raises `ModelFilesError` if it can only be a folder, and is none.
+    """
+    return _own_folder(path) or hub_cache.snapshot(path)
+
+
+def conversion(folder: Path) -> Path | None:
+    """Return where the conversion of `folder` lies, or will: None if engines read its layout as it is."""
+    if not (folder / "model.npz").is_file():
+        return None
+    from actors import mlx_rag  # noqa: PLC0415 - only for this layout
+
+    try:
+        if not mlx_rag.is_mlx_rag(folder):
+            return None
+    except (OSError, ValueError) as error:
+        raise ModelFilesError(f"{folder / 'config.json'} cannot be read: {error}") from error
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    return cache_folder() / f"mlx-rag-{digest}"
+
+
 def _folder(entry: ModelEntry, path: str) -> Path:
+    return _converted(entry, _own_folder(path) or _from_hub(entry, path))
+
+
+def _own_folder(path: str) -> Path | None:
+    """Return the folder `path`, or that of the embedded model; None for the id of a repository."""
     if path == "embedded:fusion-toy":
         return Path(str(files("models"))) / "fusion-toy"
     if path == "embedded:minilm":
         return _minilm()
     folder = Path(path).expanduser()
-    if not folder.is_dir():
-        if path.startswith(("/", ".", "~", "embedded:")):
-            raise ModelFilesError(f"The model {entry.id}: there is no folder {path}.")
-        folder = from_hub(entry.id, path)
-    return _converted(entry, folder)
+    if folder.is_dir():
+        return folder
+    if path.startswith(("/", ".", "~", "embedded:")):
+        raise ModelFilesError(f"There is no folder {path}.")
+    return None
 
 
 def _has_minilm() -> bool:
@@ -93,39 +130,19 @@ def _minilm() -> Path:
 
 def _converted(entry: ModelEntry, folder: Path) -> Path:
     """Return `folder`, or its conversion where its layout is one that no engine reads."""
-    if entry.kind != "embeddings" or not (folder / "model.npz").is_file():
+    target = conversion(folder) if entry.kind == "embeddings" else None
+    if target is None:
         return folder
     from actors import mlx_rag  # noqa: PLC0415 - only for this layout
 
-    if not mlx_rag.is_mlx_rag(folder):
-        return folder
     has_tokenizer = (folder / "tokenizer.json").is_file()
-    tokenizer = folder if has_tokenizer else from_hub(entry.id, mlx_rag.TOKENIZER_REPOSITORY)
-    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    return mlx_rag.convert(folder, tokenizer, cache_folder() / f"mlx-rag-{digest}")
+    tokenizer = folder if has_tokenizer else _from_hub(entry, mlx_rag.TOKENIZER_REPOSITORY)
+    return mlx_rag.convert(folder, tokenizer, target)
 
 
-def from_hub(model: str, repository: str) -> Path:
-    """Return the folder of `repository`, after fetching what is not here yet: weights, settings, and never code.
-
-    Raises `ModelFilesError`.
-    """
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 - 0.2 s that local models need not wait for
-    from huggingface_hub.errors import (  # type: ignore[attr-defined] # noqa: PLC0415 - the same
-        HFValidationError,
-        HTTPError,  # of its HTTP client, which is another one in other versions
-        XetDownloadError,
-    )
-
-    patterns = ["*.json", "*.safetensors", "*.npz", "*.txt", "*.model", "*.jinja", "1_Pooling/*"]
+def _from_hub(entry: ModelEntry, repository: str) -> Path:
     try:
-        folder = Path(snapshot_download(repository, allow_patterns=patterns))
-    except (HFValidationError, HTTPError, XetDownloadError, OSError) as error:
-        reason = next(line for line in str(error).splitlines() if line and "Client Error" not in line)
-        raise ModelFilesError(f"The model {model} cannot be fetched from the hub as {repository}: {reason}") from error
-    if not folder.is_dir():
-        raise ModelFilesError(
-            f"The model {model} cannot be fetched: {repository} has no files of a model that mlx reads."
-        )
-    gc.collect()  # Only now its progress bars close; later they would write over what is printed next.
-    return folder
+        return hub_cache.fetched(repository, with_code=entry.trust_code)
+    except hub_cache.HubError as error:
+        message = f"The model {entry.id} cannot be fetched from the hub as {repository}: {error}"
+        raise ModelFilesError(message) from error

@@ -6,6 +6,7 @@ not that of the engine, and it can be killed.
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -19,14 +20,16 @@ import msgspec
 import psutil
 import structlog
 
+from actors import model_quantisation
+from actors.model_config import ModelConfig
+from bus.messages.catalogue import ModelEntry
 from bus.messages.models import ModelKind, Quantisation
 from bus.process import PARENT_PIPE
 
 log = structlog.get_logger()
 
-CONVERTIBLE: tuple[ModelKind, ...] = ("chat", "embeddings")
+_CONVERTIBLE: tuple[ModelKind, ...] = ("chat", "embeddings")
 _ORIGIN = "fusion.json"
-_BITS: dict[Quantisation, int] = {"4bit": 4, "8bit": 8}
 _GB = 10**9
 
 
@@ -38,18 +41,6 @@ class _Origin(msgspec.Struct, frozen=True, kw_only=True):
     """Which folder one of the cache was made from, as it stands in it."""
 
     source: str
-
-
-class _TextConfig(msgspec.Struct, frozen=True):
-    quantization_config: dict[str, object] | None = None
-
-
-class _Config(msgspec.Struct, frozen=True):
-    """Where the formats that mlx-lm reads say that they are quantised."""
-
-    quantization: dict[str, object] | None = None
-    quantization_config: dict[str, object] | None = None
-    text_config: _TextConfig = _TextConfig()
 
 
 def cache_folder() -> Path:
@@ -68,21 +59,30 @@ def quantisation_for(memory_bytes: int) -> Literal["4bit", "8bit", "none"]:
     return "8bit" if memory_bytes < 64 * _GB else "none"
 
 
-def quantised(folder: Path, kind: ModelKind, wanted: Quantisation, cache: Path | None = None) -> Path:
-    """Return the folder of the model in `folder` as `wanted`: itself, if nothing has to be done, or a conversion.
+def quantised(entry: ModelEntry, folder: Path, cache: Path | None = None) -> Path:
+    """Return the folder of the model in `folder` in the `quantisation` of its entry: itself, or a conversion.
 
-    What is quantised already stays as it is. A conversion is made once and kept in `cache`. Raises
-    `ConversionError`.
+    A conversion is made once and kept in `cache`. Raises `ConversionError`.
     """
-    chosen = quantisation_for(psutil.virtual_memory().total) if wanted == "auto" else wanted
-    if chosen == "none" or _is_quantised(folder):
+    target = quantised_folder(entry, folder, cache)
+    if target is None:
         return folder
-    if kind not in CONVERTIBLE:
-        raise ConversionError(f"models for {kind} cannot be quantised, only those for {' and '.join(CONVERTIBLE)}")
-    target = (cache or cache_folder()) / f"{_name(folder)}-{chosen}-{_digest(folder, chosen)}"
+    if entry.kind not in _CONVERTIBLE:
+        raise ConversionError(f"it is for {entry.kind}, and only models for {' and '.join(_CONVERTIBLE)} can be.")
     if not target.is_dir():
-        _convert(folder, kind, _BITS[chosen], target)
+        _convert(entry, folder, target)
     return target
+
+
+def quantised_folder(entry: ModelEntry, folder: Path, cache: Path | None = None) -> Path | None:
+    """Return where the conversion of `folder` lies, or will; None if it stays as it is: so does what is quantised.
+
+    Raises `ConversionError`.
+    """
+    chosen = _chosen(entry)
+    if chosen == "none" or _is_quantised(folder):
+        return None
+    return (cache or cache_folder()) / f"{_name(folder)}-{chosen}-{_digest(folder, chosen)}"
 
 
 def made_once(source: Path, target: Path, write: Callable[[Path], None]) -> Path:
@@ -127,13 +127,17 @@ def _origin(file: Path) -> Path:
     return Path(msgspec.json.decode(file.read_bytes(), type=_Origin).source)
 
 
+def _chosen(entry: ModelEntry) -> Quantisation:
+    wanted = entry.quantisation
+    return quantisation_for(psutil.virtual_memory().total) if wanted == "auto" else wanted
+
+
 def _is_quantised(folder: Path) -> bool:
     try:
-        config = msgspec.json.decode((folder / "config.json").read_bytes(), type=_Config)
-    except (OSError, msgspec.DecodeError) as error:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError) as error:
         raise ConversionError(f"its config.json cannot be read: {error}") from error
-    said = (config.quantization, config.quantization_config, config.text_config.quantization_config)
-    return any(said) or (folder / "hf_quant_config.json").exists()
+    return model_quantisation.quantised(ModelConfig(config)) is not None
 
 
 def _name(folder: Path) -> str:
@@ -152,11 +156,12 @@ def _digest(folder: Path, chosen: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _convert(folder: Path, kind: ModelKind, bits: int, target: Path) -> None:
+def _convert(entry: ModelEntry, folder: Path, target: Path) -> None:
     begun = time.monotonic()
+    words = [entry.kind, _chosen(entry).removesuffix("bit"), str(folder), str(target)]
     # It ends when our end of its stdin closes, however we die.
     process = subprocess.Popen(
-        [sys.executable, "-m", "actors.engines.quantisation", kind, str(bits), str(folder), str(target)],
+        [sys.executable, "-m", "actors.engines.quantisation", *words, *["--trust-code"] * entry.trust_code],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -167,14 +172,13 @@ def _convert(folder: Path, kind: ModelKind, bits: int, target: Path) -> None:
         assert process.stderr is not None  # noqa: S101 - it is a pipe
         said = process.stderr.read()
     if process.returncode < 0:
-        raise ConversionError(f"it cannot be quantised: the process was killed by signal {-process.returncode}")
+        raise ConversionError(f"the process was killed by signal {-process.returncode}")
     if process.returncode > 0:
-        raise ConversionError(f"it cannot be quantised: {said.strip().rpartition(chr(10))[2]}")
+        raise ConversionError(said.strip().splitlines()[-1])
     log.info(
         "model.converted",
-        folder=str(folder),
+        model=entry.id,
         target=str(target),
-        bits=bits,
         seconds=round(time.monotonic() - begun, 3),
         size_bytes_before=weights_bytes(folder),
         size_bytes=weights_bytes(target),

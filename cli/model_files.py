@@ -9,9 +9,10 @@ from typing import get_args
 
 import msgspec
 
-from actors.catalogue import from_hub, model_folder
+from actors import hub_cache
+from actors.catalogue import ModelFilesError, local_path, model_folder
 from actors.configuration import configuration
-from actors.conversion import CONVERTIBLE
+from actors.model_facts import discover
 from bus.messages.catalogue import ModelEntry
 from bus.messages.models import Quantisation
 from bus.process import configure_logs
@@ -29,18 +30,13 @@ def add(what: Subparsers) -> None:
     converting = what.add_parser("convert", help="quantise a model and print the folder; it is kept for the next time")
     converting.add_argument("model", help="a model of the catalogue, a folder or a hub repository")
     converting.add_argument("--quantisation", choices=_BITS, required=True, help="how many bits a weight")
-    converting.add_argument("--kind", choices=CONVERTIBLE, default="chat", help="of what is not in the catalogue")
     converting.add_argument("--config", type=Path, help="the configuration file with the catalogue")
     converting.set_defaults(run=_convert)
 
 
 def _pull(args: argparse.Namespace) -> int:
-    from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415 - 0.2 s that no other command waits for
-
-    if not sys.stderr.isatty():
-        disable_progress_bars()
     begun = time.monotonic()
-    folder = from_hub(args.repository, args.repository)
+    folder = _fetched(args.repository)
     count, total = content(folder)
     print(f"{count} files, {size(total)}, after {time.monotonic() - begun:.1f} s", file=sys.stderr)
     print(folder)
@@ -50,6 +46,20 @@ def _pull(args: argparse.Namespace) -> int:
 def _convert(args: argparse.Namespace) -> int:
     configure_logs("cli", level=os.environ.get("LOG_LEVEL", "warning"))
     models = configuration(args.config, os.environ).models
-    entry = next((entry for entry in models if entry.id == args.model), ModelEntry(id=args.model, kind=args.kind))
+    entry = next((entry for entry in models if entry.id == args.model), None)
+    if entry is None:
+        folder = local_path(args.model) or _fetched(args.model)
+        entry = ModelEntry(id=args.model, path=str(folder), kind=discover(folder).kind)
     print(model_folder(msgspec.structs.replace(entry, quantisation=args.quantisation)))
     return 0
+
+
+def _fetched(repository: str) -> Path:
+    from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415 - as in hub_cache
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    try:
+        return hub_cache.fetched(repository)
+    except hub_cache.HubError as error:
+        raise ModelFilesError(f"{repository} cannot be fetched from the hub: {error}") from error

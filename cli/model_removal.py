@@ -8,8 +8,8 @@ import asyncio
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from actors import hub_cache
 from actors.conversion import conversions_of
 from bus.errors import RefusedError
 from bus.messages.models import RemoveModel
@@ -17,9 +17,6 @@ from bus.subjects import REMOVE_MODEL
 from cli.connect import Subparsers, add_place_options, connected
 from cli.state import NotRunningError
 from cli.table import content, size
-
-if TYPE_CHECKING:
-    from huggingface_hub import CachedRepoInfo
 
 
 def add(what: Subparsers) -> None:
@@ -34,17 +31,17 @@ def add(what: Subparsers) -> None:
 
 def _remove(args: argparse.Namespace) -> int:
     """Delete nothing before that is agreed to, and the catalogue has let go of the model."""
-    repository = _cached(args.model) if args.files else None
-    made = conversions_of(repository.repo_path if repository else Path(args.model)) if args.files else []
+    cached = hub_cache.cached(args.model) if args.files else None
+    made = conversions_of(cached[0] if cached else Path(args.model)) if args.files else []
     sizes = {folder: content(folder)[1] for folder in made}
-    if repository:
-        sizes[repository.repo_path] = repository.size_on_disk
+    if cached:
+        sizes[cached[0]] = cached[1]
     if sizes and not args.yes and not _is_agreed(sizes):
         print("Nothing was removed.", file=sys.stderr)
         return 1
     has_left = asyncio.run(_take_out(args))
-    if repository:
-        _delete(repository)
+    if cached:
+        hub_cache.delete(args.model)
     for folder in made:
         shutil.rmtree(folder)
     if not has_left and not sizes:
@@ -53,25 +50,6 @@ def _remove(args: argparse.Namespace) -> int:
     freed = f"; {size(sum(sizes.values()))} were deleted" if sizes else ""
     print(f"{args.model} is removed{freed}")
     return 0
-
-
-def _cached(repository: str) -> "CachedRepoInfo | None":
-    """Return what the hub's cache has of a repository."""
-    from huggingface_hub import scan_cache_dir  # noqa: PLC0415 - 0.2 s that no other command waits for
-    from huggingface_hub.errors import CacheNotFound  # noqa: PLC0415 - the same
-
-    try:
-        known = scan_cache_dir().repos
-    except CacheNotFound:
-        return None
-    return next((each for each in known if each.repo_type == "model" and each.repo_id == repository), None)
-
-
-def _delete(repository: "CachedRepoInfo") -> None:
-    from huggingface_hub import scan_cache_dir  # noqa: PLC0415 - as above
-
-    revisions = [revision.commit_hash for revision in repository.revisions]
-    scan_cache_dir().delete_revisions(*revisions).execute()
 
 
 def _is_agreed(sizes: dict[Path, int]) -> bool:

@@ -18,6 +18,7 @@ from actors.engines.embeddings_model import VectorModel, default_batch_tokens
 from actors.engines.embeddings_tokens import EmbedWork, InputTokens
 from actors.engines.engine import ModelFacts
 from actors.engines.thread import EngineThread
+from actors.model_files import check_files
 from bus.errors import RefusedError
 from bus.messages.embeddings import EmbedChunk, EmbedRequest
 
@@ -69,10 +70,12 @@ class EmbeddingEngine:
     async def load(self) -> ModelFacts:
         """Load and, unless the limits say no, warm up.
 
-        Raises `RefusedError` for a folder that cannot be served, `ValueError` for weights that do not fit it.
+        Raises `RefusedError` for a folder that cannot be served, `ModelFilesError` for one that should not be read,
+        and `ValueError` for weights that do not fit it.
         The thread has ended then.
         """
         folder = read_folder(self._path)
+        check_files(self._path)
         self._tokens = InputTokens(folder)
         async with AsyncExitStack() as stack:
             self._thread.start()

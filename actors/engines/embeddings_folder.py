@@ -1,6 +1,6 @@
 """Reads a model folder in the layout of sentence-transformers; refuses what would give other vectors.
 
-Touches no mlx and runs no code of the folder. Weights and tokens are read elsewhere.
+Touches no mlx. Weights and tokens are read elsewhere.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,6 @@ class _Config(Struct, frozen=True):
     vocab_size: int
     max_position_embeddings: int | None = None
     pad_token_id: int | None = None
-    auto_map: dict[str, object] | None = None
     quantization: dict[str, object] | None = None
     quantization_config: dict[str, object] | None = None
 
@@ -78,13 +77,12 @@ class _Prompts(Struct, frozen=True):
 def read_folder(path: Path) -> EmbeddingFolder:
     """Return what the model folder `path` declares.
 
-    Raises `RefusedError` if it is no model folder, has a family, module, pooling or default prompt that
-    cannot be honoured, or comes with code of its own, which is never run.
+    Raises `RefusedError` if it is no model folder, or has a family, module, pooling or default prompt that
+    cannot be honoured.
     """
     config = _read(path / "config.json", _Config)
     if config is None:
         raise RefusedError("model_not_found", f"There is no model {path.name}.", param="model")
-    _refuse_code(path, config)
     family = config.model_type.replace("-", "_")
     if family not in _FAMILIES:
         raise _refusal(path, f"is of family {family}, not one of {', '.join(sorted(_FAMILIES))}")
@@ -111,12 +109,6 @@ def _read(path: Path, kind: type[FileT]) -> FileT | None:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except msgspec.DecodeError as error:
         raise _refusal(path.parent, f"has an unreadable {path.name}: {error}") from error
-
-
-def _refuse_code(path: Path, config: _Config) -> None:
-    scripts = sorted(script.name for script in path.rglob("*.py"))
-    if scripts or config.auto_map:
-        raise _refusal(path, f"needs code of its own ({', '.join(scripts) or 'auto_map'}), which is not run")
 
 
 def _refuse_default_prompt(path: Path) -> None:

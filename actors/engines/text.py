@@ -49,7 +49,7 @@ class TextEngine:
         self._parts: _Parts | None = None
 
     async def load(self) -> ModelFacts:
-        """Load and warm up. Raises `RefusedError` for a folder without a model, or with code in it."""
+        """Load and warm up. Raises what `load_model` raises."""
         async with AsyncExitStack() as undo:
             self._thread.start()
             undo.push_async_callback(self._thread.close)
@@ -120,7 +120,8 @@ class TextEngine:
     def _assemble(self, model: TextModel) -> _Parts:
         dialect = Dialect(model.tokenizer)
         folder = self._limits.prefix_folder
-        files = None if folder is None else PrefixFiles(folder, self._path, model.facts.dtype, model.quantisation)
+        weights = (self._path, self._limits.adapter) if self._limits.adapter else (self._path,)
+        files = None if folder is None else PrefixFiles(folder, weights, model.facts.dtype, model.quantisation)
         return _Parts(
             tokenizer=model.tokenizer,
             dialect=dialect,

@@ -1,26 +1,42 @@
-"""Reads the files of a language model, and never runs code that comes with them."""
+"""Reads the files of a language model, and of its adapter."""
 
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx_lm
-import msgspec
 from mlx.nn.layers.base import Module
 from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.utils import load_adapters
 
+from actors.catalogue import ModelFilesError
+from actors.model_files import check_files
 from bus.errors import RefusedError
 
+# What mlx-lm and mlx raise for an adapter of another model, or for half of one.
+_UNFIT = (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 
-def read_model(path: Path) -> tuple[Module, TokenizerWrapper, dict[str, Any]]:
+
+def read_model(
+    path: Path, adapter: Path | None = None, *, trust_code: bool = False
+) -> tuple[Module, TokenizerWrapper, dict[str, Any]]:
     """Return the model in the folder `path`, its tokenizer and its configuration.
 
-    Raises `RefusedError` if there is none, or if it comes with code of its own.
+    The code that may come with it is run only with `trust_code`. Raises `RefusedError` if there is no model, and
+    `ModelFilesError` for files that should not be read and for an adapter that does not fit.
     """
     if not (path / "config.json").is_file():
         raise RefusedError("model_not_found", f"There is no model {path.name}.", param="model")
-    refuse_code(path)
-    model, tokenizer, config = mlx_lm.load(str(path), lazy=True, return_config=True)
+    check_files(path, trust_code=trust_code)
+    model, tokenizer, config = mlx_lm.load(
+        str(path),
+        tokenizer_config={"trust_remote_code": trust_code},
+        lazy=True,
+        return_config=True,
+        trust_remote_code=trust_code,
+    )
+    if adapter is not None:
+        _adapt(model, adapter)
     if not mx.metal.is_available():
         # On a CPU only float32 is fast: bfloat16 takes 20 times as long.
         model.set_dtype(mx.float32)
@@ -28,22 +44,11 @@ def read_model(path: Path) -> tuple[Module, TokenizerWrapper, dict[str, Any]]:
     return model, tokenizer, config
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Return the content of `file`; nothing if it is not there."""
-    return msgspec.json.decode(file.read_bytes(), type=dict[str, Any]) if file.is_file() else {}
-
-
-def refuse_code(path: Path) -> None:
-    """Raise `RefusedError` if the model in `path` comes with code of its own."""
-    named = [
-        f"{key} in {name}"
-        for name in ("config.json", "tokenizer_config.json")
-        for key in ("model_file", "auto_map")
-        if key in read_json(path / name)
-    ]
-    if found := [file.name for file in path.glob("*.py")] + named:
-        raise RefusedError(
-            "invalid_request",
-            f"The model {path.name} comes with code of its own ({found[0]}), which is not run.",
-            param="model",
-        )
+def _adapt(model: Module, adapter: Path) -> None:
+    check_files(adapter)
+    try:
+        load_adapters(model, str(adapter))
+    except _UNFIT as error:
+        raise ModelFilesError(f"The adapter {adapter.name} cannot be used with its model: {error}") from error
+    # The layers that it has added would drop numbers at random, as in training.
+    model.eval()

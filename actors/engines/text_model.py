@@ -15,10 +15,11 @@ from msgspec import Struct
 from actors.engines.blas import prepare_blas
 from actors.engines.engine import ModelFacts
 from actors.engines.text_draft import Draft, load_draft
-from actors.engines.text_folder import read_json, read_model
+from actors.engines.text_folder import read_model
 from actors.engines.text_grammar import grammar_tokenizer
 from actors.engines.text_memory import KvCost, default_kv_bytes, kv_cost
 from actors.engines.text_quantised_kv import Quantisation, quantise_kv
+from actors.model_files import read_json
 from bus.errors import RefusedError
 
 # For the few architectures that name no limit in their configuration.
@@ -28,7 +29,8 @@ _UNSAID_CONTEXT_LENGTH = 8192
 class TextLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much a text engine takes on. `None` leaves it to the engine, or to the model.
 
-    `draft` is the folder of a small model that speeds a single text up.
+    `draft` is the folder of a small model that speeds a single text up, `adapter` that of a LoRA adapter.
+    The code that comes with a model is run only with `trust_code`.
     With `kv_bits` the keys and values of what was read are quantised.
     With a `prefix_folder`, what a prefix cache keeps is there while the model is not loaded.
     While long prompts are read, news of it comes every `progress_interval` seconds.
@@ -44,6 +46,8 @@ class TextLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kv_bytes: int | None = None
     kv_bits: Literal[4, 8] | None = None
     draft: Path | None = None
+    adapter: Path | None = None
+    trust_code: bool = False
     warmup: bool = True
     progress_interval: float = 0.5
 
@@ -80,10 +84,10 @@ class TextModel(NamedTuple):
 def load_model(path: Path, limits: TextLimits) -> TextModel:
     """Load the model in the folder `path`, on the calling thread.
 
-    Raises `RefusedError` if there is none, if it comes with code of its own, if mlx-lm cannot batch its texts, if its
-    keys and values cannot be quantised though they should be, or if its draft model does not fit it.
+    Raises `RefusedError` if there is none, if mlx-lm cannot batch its texts, if its keys and values cannot be quantised
+    though they should be, or if its draft model does not fit it; and `ModelFilesError` as `read_model` does.
     """
-    model, tokenizer, config = read_model(path)
+    model, tokenizer, config = read_model(path, limits.adapter, trust_code=limits.trust_code)
     if not all(hasattr(cache, "merge") for cache in make_prompt_cache(model)):
         message = f"The model {path.name} cannot be served: mlx-lm cannot batch texts of a {config['model_type']}."
         raise RefusedError("invalid_request", message, param="model")

@@ -23,18 +23,23 @@ _SUFFIX = ".safetensors"
 
 
 class PrefixFiles:
-    """The files of one model in `folder`, which holds nothing else: whatever is not theirs is removed."""
+    """The files of one model in `folder`, which holds nothing else: whatever is not theirs is removed.
 
-    def __init__(self, folder: Path, model: Path, dtype: str, quantisation: Quantisation | None = None) -> None:
+    `weights` are the folders of the model and of its adapter.
+    """
+
+    def __init__(
+        self, folder: Path, weights: tuple[Path, ...], dtype: str, quantisation: Quantisation | None = None
+    ) -> None:
         self._folder = folder
-        self._model = model
+        self._weights = weights
         self._dtype = dtype
         self._quantisation = quantisation
         self._identity = ""
 
     def load(self, kept: PrefixCache) -> None:
         """Put into `kept` what this very model has read, as far as there is room. Files that are damaged go."""
-        self._identity = _identity(self._model, self._dtype, self._quantisation)
+        self._identity = _identity(self._weights, self._dtype, self._quantisation)
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for path in sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime_ns):
@@ -79,9 +84,9 @@ class PrefixFiles:
         return half.rename(self._folder / f"{name}-{_digest(half)}{_SUFFIX}")
 
 
-def _identity(model: Path, dtype: str, quantisation: Quantisation | None) -> str:
+def _identity(weights: tuple[Path, ...], dtype: str, quantisation: Quantisation | None) -> str:
     """Return what is the same only for the same weights in the same place, read alike by the same libraries."""
-    files = [model / "config.json", *sorted(model.glob(f"*{_SUFFIX}"))]
+    files = sorted(file for folder in weights for name in ("*config.json", f"*{_SUFFIX}") for file in folder.glob(name))
     facts = [(str(file.absolute()), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
     versions = [version(name) for name in ("mlx", "mlx-lm")]
     return hashlib.sha256(msgspec.json.encode([facts, dtype, quantisation, versions])).hexdigest()[:16]

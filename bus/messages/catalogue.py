@@ -8,7 +8,8 @@ from bus.messages.models import ModelKind, ModelPriority, Quantisation
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
-ModelId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?$")]
+MODEL_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?\Z"
+ModelId = Annotated[str, msgspec.Meta(pattern=MODEL_ID)]
 
 # Models of this tier share the slots; those below have a process each.
 HEAVY = 2
@@ -21,8 +22,9 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     `path` is a folder, a hub id, or `embedded:<name>` for what Fusion brings along; it defaults to the id.
     `draft_model` is such a path too: a small chat model that speeds up one text at a time. `adapter` is a folder with
-    a LoRA adapter. Models of tier 2 are heavy: they share the slots, and what follows `tier` is said of them alone.
-    `ttl` is after how many idle seconds one is unloaded; 0 keeps it. `memory_bytes` takes the place of the estimate.
+    a LoRA adapter. With `trust_code` the code that comes with the model itself may be run.
+    Models of tier 2 are heavy: they share the slots, and what follows `tier` is said of them alone. `ttl` is after
+    how many idle seconds one is unloaded; 0 keeps it. `memory_bytes` takes the place of the estimate.
     """
 
     id: ModelId
@@ -31,6 +33,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[ModelId, ...] = ()
     draft_model: str = ""
     adapter: str = ""
+    trust_code: bool = False
     quantisation: Quantisation = "none"
     tier: Annotated[int, msgspec.Meta(ge=0, le=2)] = 1
     pinned: bool = False
@@ -49,5 +52,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Raise `ValueError` for what this kind of model does not have."""
         said = [name for name in _FOR_CHAT if getattr(self, name) not in (None, "")]
+        if self.trust_code:
+            said.append("trust_code")
         if said and self.kind != "chat":
             raise ValueError(f"`{said[0]}` is for chat models")

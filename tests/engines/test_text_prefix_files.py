@@ -93,7 +93,7 @@ async def test_file_that_is_damaged_is_skipped_and_removed(
 
 
 async def test_files_are_those_of_the_entries_and_keep_their_order(tiny_llama: Path, tmp_path: Path) -> None:
-    kept, files = PrefixCache(2**30), PrefixFiles(tmp_path, tiny_llama, "float32")
+    kept, files = PrefixCache(2**30), PrefixFiles(tmp_path, (tiny_llama,), "float32")
     files.load(kept)
     for first, kind in enumerate((KVCache, RotatingKVCache, KVCache)):
         kept.put([first, *range(1, 100)], filled(100, kind))

@@ -110,26 +110,6 @@ async def test_generation_config_gives_the_defaults(tiny_llama: Path, tmp_path: 
     await engine.unload()
 
 
-@pytest.mark.parametrize("changes", [{"config": {"model_file": "m.py"}}, {"tokenizer_config": {"auto_map": {}}}])
-async def test_folder_that_names_code_is_refused(
-    tiny_llama: Path, tmp_path: Path, changes: dict[str, dict[str, object]]
-) -> None:
-    folder = tiny_models.changed(tiny_llama, tmp_path / "code", **changes)
-
-    with pytest.raises(RefusedError) as refused:
-        await TextEngine(folder, TextLimits()).load()
-
-    assert refused.value.code == "invalid_request"
-
-
-async def test_folder_with_python_files_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
-    folder = tiny_models.changed(tiny_llama, tmp_path / "code")
-    (folder / "modeling.py").touch()
-
-    with pytest.raises(RefusedError):
-        await TextEngine(folder, TextLimits()).load()
-
-
 async def test_missing_folder_is_not_looked_for_elsewhere(tmp_path: Path) -> None:
     with pytest.raises(RefusedError) as refused:
         await TextEngine(tmp_path / "absent", TextLimits()).load()

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from actors.conversion import made_once, quantised
+from bus.messages.catalogue import ModelEntry
 from tests.support import tiny_models
 from tests.support.nats import until
 from tests.support.processes import REPOSITORY, gone
@@ -30,8 +31,10 @@ _QUANTISED = """
 import sys
 from pathlib import Path
 from actors.conversion import quantised
+from bus.messages.catalogue import ModelEntry
 
-quantised(Path(sys.argv[1]), "chat", "4bit", Path(sys.argv[2]))
+entry = ModelEntry(id="m", kind="chat", quantisation="4bit")
+quantised(entry, Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
@@ -57,8 +60,9 @@ async def test_a_conversion_ends_with_the_process_that_wants_it(tmp_path: Path) 
 
     assert len(conversion) == 1
     assert await gone(conversion, 20) == []
-    made = await asyncio.to_thread(quantised, model, "chat", "4bit", cache)
-    other = await asyncio.to_thread(quantised, model, "chat", "4bit", tmp_path / "other")
+    entry = ModelEntry(id="m", kind="chat", quantisation="4bit")
+    made = await asyncio.to_thread(quantised, entry, model, cache)
+    other = await asyncio.to_thread(quantised, entry, model, tmp_path / "other")
     assert (made / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
 
 

@@ -86,13 +86,16 @@ def refusal(engine: TextEngine, request: ChatRequest) -> tuple[str, str | None]:
 class Reference:
     """mlx-lm's own generation, one text after the other."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, adapter: Path | None = None) -> None:
         self._path = path
+        self._adapter = adapter
         self._thread = EngineThread("reference")
 
     async def load(self) -> None:
         self._thread.start()
-        self._model, self._tokenizer = await self._thread.call(mlx_lm.load, str(self._path))
+        self._model, self._tokenizer = await self._thread.call(
+            mlx_lm.load, str(self._path), None, None, self._adapter and str(self._adapter)
+        )
 
     async def greedy(self, prompt: str | tuple[int, ...], max_tokens: int) -> str:
         return await self._thread.call(self._generate, prompt, max_tokens)

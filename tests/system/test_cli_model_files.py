@@ -92,7 +92,7 @@ async def test_pull_of_what_the_hub_does_not_have_says_so(at_home: dict[str, str
     pulled = await fusion("models", "pull", repository, environment=at_home)
 
     assert (pulled.status, pulled.out) == (1, "")
-    assert pulled.err.startswith(f"fusion: The model {repository} cannot be fetched from the hub")
+    assert pulled.err.startswith(f"fusion: {repository} cannot be fetched from the hub: ")
     assert told in pulled.err
     assert pulled.err.count("\n") == 1
 
@@ -103,8 +103,8 @@ async def test_pull_without_network_says_so(tmp_path: Path) -> None:
     pulled = await fusion("models", "pull", TINY, environment=nobody)
 
     assert pulled.status == 1
-    assert f"The model {TINY} cannot be fetched from the hub as {TINY}: Got: ConnectError" in pulled.err
-    assert "Traceback" not in pulled.err
+    assert pulled.err.startswith(f"fusion: {TINY} cannot be fetched from the hub: Got: ConnectError")
+    assert pulled.err.count("\n") == 1
 
 
 async def test_convert_prints_the_folder_of_the_same_conversion_each_time(tmp_path: Path) -> None:
@@ -121,13 +121,23 @@ async def test_convert_prints_the_folder_of_the_same_conversion_each_time(tmp_pa
     assert 0 < weights_bytes(made) < weights_bytes(model) / 2
 
 
-async def test_convert_tells_what_cannot_be_converted(tmp_path: Path) -> None:
-    words = ("models", "convert", str(tmp_path), "--quantisation", "8bit")
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (None, "has no config.json, so it is no folder of a model"),
+        ('{"model_type": "whisper"}', "cannot be quantised: it is for transcription"),
+    ],
+)
+async def test_convert_tells_what_cannot_be_converted(tmp_path: Path, config: str | None, told: str) -> None:
+    if config:
+        (tmp_path / "config.json").write_text(config)
+        tiny_models.llama(tmp_path / "tiny").joinpath("model.safetensors").rename(tmp_path / "model.safetensors")
 
-    converted = await fusion(*words, environment=home(tmp_path))
+    converted = await fusion("models", "convert", str(tmp_path), "--quantisation", "8bit", environment=home(tmp_path))
 
     assert (converted.status, converted.out) == (1, "")
-    assert converted.err.startswith(f"fusion: The model {tmp_path}: its config.json cannot be read")
+    assert converted.err.startswith("fusion: ")
+    assert told in converted.err
 
 
 async def test_rm_deletes_a_repository_and_its_conversions_once_that_is_agreed_to(

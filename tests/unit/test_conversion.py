@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from actors.conversion import ConversionError, conversions_of, made_once, quantisation_for, quantised
+from bus.messages.catalogue import ModelEntry
+from bus.messages.models import ModelKind
 from tests.support.tiny_bert import write_json
 
 
@@ -20,25 +22,28 @@ def test_auto_goes_by_the_memory_of_the_machine(gigabytes: float, chosen: str) -
     "config",
     [
         {"quantization": {"bits": 4, "group_size": 64}},
-        {"quantization_config": {"quant_method": "awq"}},
+        {"quantization_config": {"quant_method": "awq", "bits": 4}},
         {"text_config": {"quantization_config": {"quant_method": "fp8"}}},
     ],
 )
 def test_what_is_quantised_already_stays_as_it_is(config: dict[str, object], tmp_path: Path) -> None:
     write_json(tmp_path / "model" / "config.json", {"model_type": "llama", **config})
 
-    assert quantised(tmp_path / "model", "chat", "4bit", tmp_path / "cache") == tmp_path / "model"
+    assert quantised(entry("chat"), tmp_path / "model", tmp_path / "cache") == tmp_path / "model"
 
 
 @pytest.mark.parametrize(
     ("config", "told"),
-    [('{"model_type": "whisper"}', "models for transcription cannot be quantised"), ("{", "config.json cannot be")],
+    [
+        ('{"model_type": "whisper"}', "it is for transcription, and only models for chat and embeddings can be"),
+        ("{", "its config.json cannot be read"),
+    ],
 )
 def test_what_cannot_be_quantised_is_refused_and_leaves_nothing(config: str, told: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(config)
 
     with pytest.raises(ConversionError, match=told):
-        quantised(tmp_path, "transcription", "8bit", tmp_path / "cache")
+        quantised(entry("transcription"), tmp_path, tmp_path / "cache")
 
     assert not (tmp_path / "cache").exists()
 
@@ -76,3 +81,7 @@ def test_conversions_are_found_by_what_they_were_made_from(tmp_path: Path) -> No
     made_once(tmp_path / "models--a--b2", cache / "other", Path.mkdir)
 
     assert conversions_of(repository, cache) == [first, second]
+
+
+def entry(kind: ModelKind) -> ModelEntry:
+    return ModelEntry(id="m", kind=kind, quantisation="4bit")

@@ -109,22 +109,6 @@ def test_unlimited_folder_is_refused(tmp_path: Path) -> None:
         read_folder(tmp_path)
 
 
-def test_code_in_the_folder_is_refused(tmp_path: Path) -> None:
-    write_tiny_bert(tmp_path)
-    (tmp_path / "modeling_tiny.py").write_text("")
-
-    with pytest.raises(RefusedError, match=r"modeling_tiny\.py"):
-        read_folder(tmp_path)
-
-
-def test_auto_map_is_refused(tmp_path: Path) -> None:
-    write_tiny_bert(tmp_path)
-    change(tmp_path / "config.json", auto_map={"AutoModel": "somebody/else--modeling.Model"})
-
-    with pytest.raises(RefusedError, match="auto_map"):
-        read_folder(tmp_path)
-
-
 def test_family_without_one_vector_per_text_is_refused(tmp_path: Path) -> None:
     write_tiny_bert(tmp_path)
     change(tmp_path / "config.json", model_type="lfm2")

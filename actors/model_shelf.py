@@ -1,0 +1,76 @@
+"""What models lie on this machine, in the catalogue or not. Asks no network."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+
+from actors import hub_cache
+from actors.catalogue import ModelFilesError, conversion, local_path
+from actors.conversion import ConversionError, quantised_folder
+from actors.model_facts import discover
+from actors.model_files import check_files, folder_below
+from bus.errors import RefusedError
+from bus.messages.catalogue import ModelEntry
+
+log = structlog.get_logger()
+
+
+def local_folder(entry: ModelEntry) -> Path | None:
+    """Return the folder from which an engine would load `entry`, or None if something has to be fetched first.
+
+    Of a model that is quantised when it is loaded for the first time, that is until then the larger original.
+    Raises `ModelFilesError` if its path can only be a folder, and there is none, or if it cannot be read.
+    """
+    folder = local_path(entry.path or entry.id)
+    converted = conversion(folder) if folder and entry.kind == "embeddings" else None
+    folder = folder if converted is None else converted
+    if folder is None or not folder.is_dir():
+        return None
+    try:
+        quantised = quantised_folder(entry, folder)
+    except ConversionError as error:
+        raise ModelFilesError(str(error)) from error
+    return quantised if quantised and quantised.is_dir() else folder
+
+
+def available(folders: tuple[Path, ...]) -> list[tuple[str, Path]]:
+    """Return the models below `folders` and in the hub's cache that can be loaded, by id, each once.
+
+    In a folder a model is `name` or `organisation/name`. What cannot be loaded is left out, and the log says why.
+    """
+    found: dict[str, Path] = {}
+    for model, folder in _candidates(folders):
+        if model in found:
+            continue
+        try:
+            check_files(folder)
+            discover(folder)
+        except ModelFilesError as error:
+            log.warning("model.left_out", model=model, error=str(error))
+        else:
+            found[model] = folder
+    return list(found.items())
+
+
+def _candidates(folders: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
+    for above in folders:
+        for pattern in ("*", "*/*"):
+            for folder in sorted(above.expanduser().glob(pattern)):
+                if _is_model(folder):
+                    yield from _allowed(str(folder.relative_to(above.expanduser())), above)
+    for repository in hub_cache.repositories():
+        folder_or_none = hub_cache.snapshot(repository)
+        if folder_or_none and _is_model(folder_or_none):
+            yield repository, folder_or_none
+
+
+def _allowed(name: str, above: Path) -> Iterator[tuple[str, Path]]:
+    try:
+        yield name, folder_below(name, (above,))
+    except RefusedError as error:
+        log.warning("model.left_out", model=name, error=str(error))
+
+
+def _is_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", "model_index.json"))
