@@ -107,6 +107,7 @@ def _core(bus: Bus, config: Configuration, args: argparse.Namespace) -> tuple[Ch
 async def _model(bus: Bus, config: Configuration, entry: ModelEntry, instance: str) -> None:
     hosted = await _host(bus, config, entry, instance)
     await _serve(bus, config, hosted)
+    raise DrainedError
 
 
 async def _slot(bus: Bus, config: Configuration, number: int, instance: str) -> None:

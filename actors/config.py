@@ -34,6 +34,7 @@ class ActorsConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_overtaken_seconds: Seconds = 60.0
     unload_seconds: Seconds = 600.0
     load_seconds: Seconds = 600.0
+    recycle_growth_gb: Annotated[float, msgspec.Meta(gt=0)] = 4.0
     model_folders: tuple[Path, ...] = ()
 
 

@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 from actors.capabilities import SUBJECTS
 from actors.keeper import Keeper, Lease
 from actors.registry import Registry
+from actors.surveyor import Surveyor
 from bus.client import Bus
 from bus.errors import BusError, RefusedError
 from bus.frames import Status
@@ -36,41 +37,53 @@ _JOBS_PERIOD = 10.0
 class Door:
     """Lets requests in to the heavy models, each after at most `queue_timeout` seconds."""
 
-    def __init__(self, bus: Bus, keeper: Keeper, registry: Registry, instance: str, queue_timeout: float) -> None:
+    def __init__(
+        self, bus: Bus, keeper: Keeper, registry: Registry, surveyor: Surveyor, instance: str, queue_timeout: float
+    ) -> None:
         self._bus = bus
         self._keeper = keeper
         self._registry = registry
+        self._surveyor = surveyor
         self._instance = instance
         self._queue_timeout = queue_timeout
         self._opened: set[str] = set()
+        self._served: Serving | None = None
 
     async def run(self, served: Serving) -> None:
         """Open the door for all heavy models, and have those loaded that jobs wait for, for ever."""
+        self._served = served
+        await self.open()
+        for entry in self._heavy():
+            if entry.preload:
+                self._keeper.ensure(entry)
         wakes = await self._bus.nc.subscribe(WAKE, cb=self._on_wake)
         try:
             while True:
-                await self.open(served)
+                await self.open()
                 await self._look_for_jobs()
                 await asyncio.sleep(_JOBS_PERIOD)
         finally:
             await wakes.unsubscribe()
 
-    async def open(self, served: Serving) -> None:
+    async def open(self) -> None:
         """Listen for all heavy models there are by now, by their ids and aliases."""
+        assert self._served is not None  # noqa: S101 - it runs before anyone changes the catalogue
         for entry in self._heavy():
+            await self._surveyor.look(entry)
             for subject in SUBJECTS.get(entry.kind, ()):
                 for name in (entry.id, *entry.aliases):
                     address = subject(name)
                     if address.name not in self._opened:
                         self._opened.add(address.name)
                         raw: Address[Any, Any] = Address(address.name, Raw, address.reply, address.streamed)
-                        await served.listen(Endpoint(raw, self._receive_for(subject, name)))
+                        await self._served.listen(Endpoint(raw, self._receive_for(subject, name)))
 
     def _receive_for(self, subject: Subject[Any, Any], name: str) -> Receive[Any, Any]:
         async def receive(_: Raw, caller: Caller) -> AsyncGenerator[Status | HandOn]:
             entry = self._registry.find(name)
             if entry is None:
                 raise RefusedError("model_not_found", f"The model '{name}' does not exist.", param="model")
+            await self._surveyor.look(entry)
             lease = self._keeper.ask(entry, caller.keep_alive)
             is_handed_on = False
             try:

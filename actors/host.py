@@ -12,8 +12,10 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import psutil
 import structlog
+from nats.aio.msg import Msg
 
 from actors.capabilities import Capability
 from actors.config import ActorsConfig
@@ -32,7 +34,7 @@ from bus.messages.catalogue import ModelEntry
 from bus.messages.presence import Heartbeat, InstanceState
 from bus.messages.slots import Drain
 from bus.serve import Endpoint, Receive, ServiceInfo, Serving, serving
-from bus.subjects import Subject, escape
+from bus.subjects import DRAIN, Subject, escape, fill
 from eventlog.events import ModelReady, RequestFinished
 
 log = structlog.get_logger()
@@ -80,6 +82,8 @@ class Host:
     async def run(self, recorder: Recorder, blobs: Blobs) -> None:
         """Load, then answer until told to drain, or cancelled; then let what is running finish, within its time."""
         self._recorder = recorder
+        if self._slot is None:  # A slot hears of orders itself.
+            await self._bus.nc.subscribe(fill(DRAIN, self._instance), cb=self._on_drain)
         async with (
             beating(self._bus, self._look),
             self._loaded(),
@@ -108,6 +112,9 @@ class Host:
         """Take no more, finish, and end. Nobody may be told any more to ask this instance."""
         self._order = order
         self._ordered.set()
+
+    async def _on_drain(self, msg: Msg) -> None:
+        self.drain(msgspec.json.decode(msg.data, type=Drain))
 
     def _endpoints(self) -> list[Endpoint[Any, Any]]:
         """Return what a model answers on: of a warm one its subjects and those of its aliases, of a slot its own."""

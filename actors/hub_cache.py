@@ -43,7 +43,10 @@ def fetched(repository: str, *, with_code: bool = False) -> Path:
 
 
 def snapshot(repository: str) -> Path | None:
-    """Return the folder with the files of `repository` if all are on this machine. Asks nobody."""
+    """Return the folder with the files of `repository` as they lie on this machine, if they do. Asks nobody.
+
+    Of one that was fetched by another program, some may be missing.
+    """
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - see above
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
 

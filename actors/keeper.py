@@ -26,6 +26,7 @@ from bus.errors import BusError, Failure, LostError, RefusedError, error_of
 from bus.ids import new_id
 from bus.messages import slots
 from bus.messages.catalogue import ModelEntry
+from bus.messages.presence import Heartbeat
 from bus.messages.slots import LoadSlot, SlotLoaded
 from bus.subjects import DRAIN, LOAD_SLOT, RELEASED, fill, unescape
 from eventlog.events import ModelDraining, ModelLoading, ModelRefused, ModelUnloaded
@@ -74,6 +75,8 @@ class Keeper:
         self._turns: dict[str, asyncio.Future[str]] = {}
         self._ensured: dict[str, asyncio.Future[str]] = {}
         self._ending: dict[str, _Ending] = {}
+        self._first: dict[str, int] = {}
+        self._recycled: set[str] = set()
 
     async def run(self, recorder: Recorder) -> None:
         """Keep the slots for ever."""
@@ -168,7 +171,7 @@ class Keeper:
                     self._start(self._load(step))
                 case Drain():
                     self._record(ModelDraining, step, instance=step.slot)
-                    used = self._scheduler.slots[step.slot].used_bytes
+                    used = self._scheduler.slots[step.slot].measured_bytes
                     self._ending[step.slot] = _Ending(step, time.monotonic(), used)
                     self._start(self._drain(step.slot, self._config.unload_seconds, step.why))
 
@@ -241,8 +244,10 @@ class Keeper:
     def _look(self) -> None:
         """Take in what the slots say of themselves, and which of them are gone."""
         now, beats = time.monotonic(), self._bus.presence.instances
-        warm = (beat for beat in beats if beat.model is not None and beat.slot is None)
+        warm = [beat for beat in beats if beat.model is not None and beat.slot is None]
         self._scheduler.warm_bytes = sum(max(beat.rss_bytes, beat.mlx_bytes) for beat in warm)
+        for beat in warm:
+            self._recycle_grown(beat)
         there = {beat.instance: beat for beat in beats if beat.slot is not None}
         for name in [name for name in self._scheduler.slots if name not in there]:
             self._gone(name, now)
@@ -256,6 +261,19 @@ class Keeper:
                 self._do(self._scheduler.slot_empty(name, now))
             elif beat.state in {"ready", "stuck"} and (entry := self._registry.find(beat.model or "")):
                 self._do(self._scheduler.slot_adopted(name, self._heavy(entry), used, now))
+
+    def _recycle_grown(self, beat: Heartbeat) -> None:
+        """Have an idle warm model's process take the place of one that has grown too much."""
+        entry = self._registry.find(beat.model or "")
+        if entry is None or beat.state != "ready" or beat.working or beat.instance in self._recycled:
+            return
+        used = max(beat.rss_bytes, beat.mlx_bytes)
+        first = self._first.setdefault(beat.instance, max(used, self._need(entry)))
+        if used > first + self._scheduler.rules.growth_bytes:
+            self._recycled.add(beat.instance)
+            why = f"its memory has grown to {used / 2**30:.3g} GB"
+            log.warning("model.recycled", model=entry.id, instance=beat.instance, why=why)
+            self._start(self._drain(beat.instance, self._config.unload_seconds, why))
 
     def _gone(self, name: str, now: float) -> None:
         ending = self._ending.pop(name, None)

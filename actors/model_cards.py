@@ -5,6 +5,7 @@ from typing import assert_never
 
 from msgspec import structs
 
+from actors.model_facts import Discovered
 from actors.slot_steps import Slot
 from bus.messages.catalogue import HEAVY, ModelEntry
 from bus.messages.models import ModelCard, ModelState
@@ -39,6 +40,23 @@ def card_of(entry: ModelEntry, beats: tuple[Heartbeat, ...], created: int) -> Mo
     )
 
 
+def with_files(card: ModelCard, found: Discovered, need_bytes: int) -> ModelCard:
+    """Return the card with what the model's files tell, where its instances have not told it."""
+    return structs.replace(
+        card,
+        family=card.family or found.family,
+        context_length=card.context_length or found.context_length,
+        dimensions=card.dimensions or (found.dimensions if found.kind == "embeddings" else None),
+        parameters=found.parameters,
+        quantisation=found.quantisation,
+        size_bytes=card.size_bytes or found.size_bytes,
+        estimated_bytes=need_bytes,
+        dtype=card.dtype or found.dtype,
+        modalities=found.modalities,
+        capabilities=found.capabilities,
+    )
+
+
 def with_slot(card: ModelCard, slot: Slot, ttl: float) -> ModelCard:
     """Return the card with what the scheduler knows better than the last heartbeat."""
     states: dict[str, ModelState] = {"loading": "loading", "ready": "ready", "draining": "draining"}
@@ -48,7 +66,7 @@ def with_slot(card: ModelCard, slot: Slot, ttl: float) -> ModelCard:
     return structs.replace(
         card,
         state="stuck" if card.state == "stuck" else states.get(slot.state, card.state),
-        memory_bytes=slot.used_bytes if slot.state == "ready" else card.memory_bytes,
+        memory_bytes=slot.measured_bytes or card.memory_bytes,
         leases=len(slot.leases) + slot.foreign,
         expires_at=time.time() + slot.used_at + keep - time.monotonic() if is_idle and not is_kept else None,
         instance=slot.name,

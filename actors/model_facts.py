@@ -33,7 +33,7 @@ _WORKING_SHARE = 0.1
 
 # On a Mac models are computed as they are, mostly in half precision; elsewhere in float32.
 _WIDENS = sys.platform != "darwin"
-_NUMBER_BYTES = 4 if _WIDENS else 2
+_WIDE, _HALF = 4, 2
 
 # Quantised keys and values come with a scale and a bias, of a number each, for so many.
 _KV_GROUP = 64
@@ -119,11 +119,15 @@ def reserved_kv_bytes(discovered: Discovered, entry: ModelEntry) -> int:
         return entry.kv_cache_bytes
     tokens = min(entry.context_length or _TOKENS, discovered.context_length or _TOKENS)
     texts = min(entry.concurrency or _TEXTS, _TEXTS)
-    number_bytes = entry.kv_bits / 8 + 2 * _NUMBER_BYTES / _KV_GROUP if entry.kv_bits else _NUMBER_BYTES
-    own = discovered.kv.numbers(tokens) * texts * number_bytes if discovered.kv else 0
     draft = _draft(entry)
-    drafted = draft.kv.numbers(tokens) * _NUMBER_BYTES if draft and draft.kv else 0
-    return int(own + drafted)
+    return _text_bytes(discovered, tokens, entry.kv_bits) * texts + (_text_bytes(draft, tokens) if draft else 0)
+
+
+def _text_bytes(discovered: Discovered, tokens: int, kv_bits: int | None = None) -> int:
+    if discovered.kv is None:
+        return 0
+    plain = _WIDE if _WIDENS or discovered.dtype == "float32" else _HALF
+    return int(discovered.kv.numbers(tokens) * (kv_bits / 8 + 2 * plain / _KV_GROUP if kv_bits else plain))
 
 
 def _draft(entry: ModelEntry) -> Discovered | None:
@@ -173,5 +177,5 @@ def _loaded_bytes(kind: ModelKind, weights: Weights) -> int:
     if not _WIDENS:
         return weights.size_bytes
     if kind == "embeddings":  # Their quantised weights are unpacked there.
-        return weights.parameters * _NUMBER_BYTES
-    return weights.size_bytes - weights.float_bytes + weights.floats * _NUMBER_BYTES
+        return weights.parameters * _WIDE
+    return weights.size_bytes - weights.float_bytes + weights.floats * _WIDE

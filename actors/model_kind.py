@@ -30,7 +30,7 @@ def kind_of(folder: Path, config: ModelConfig) -> ModelKind | None:
         (family in _SPEECH or "istftnet" in config, "speech"),
         (is_classifier, "rerank" if _labels(config) == 1 else None),
         (family in _TEXT_ENCODERS + _IMAGE_ENCODERS or is_sentences, "embeddings"),
-        (is_vision, "vision"),
+        (bool(family) and is_vision, "vision"),
         (bool(family), "chat"),
     )
     return next((kind for holds, kind in rules if holds), None)

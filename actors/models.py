@@ -7,7 +7,7 @@ Never       loads a model itself
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,11 +18,13 @@ from actors import recorder
 from actors.config import ActorsConfig
 from actors.door import Door
 from actors.keeper import Keeper
-from actors.model_cards import card_of, with_slot
+from actors.model_cards import card_of, with_files, with_slot
+from actors.model_orders import entry_for
 from actors.registry import Registry
 from actors.slot_steps import Rules
 from actors.slots import Scheduler
 from actors.supervisor import Child, supervising
+from actors.surveyor import Surveyor
 from bus.client import Bus
 from bus.errors import RefusedError
 from bus.events import EventLog
@@ -56,27 +58,45 @@ _PERIOD = 1.0
 class Models:
     """Answers for the catalogue."""
 
-    def __init__(self, registry: Registry, keeper: Keeper, presence: Presence, config: ActorsConfig) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        surveyor: Surveyor,
+        keeper: Keeper,
+        presence: Presence,
+        config: ActorsConfig,
+        on_changed: Callable[[], Awaitable[None]],
+    ) -> None:
         self._registry = registry
+        self._surveyor = surveyor
         self._keeper = keeper
         self._presence = presence
         self._config = config
+        self._on_changed = on_changed
         self._created = int(time.time())
 
-    async def list(self, _request: ListModels, _: Caller) -> AsyncGenerator[ModelList]:
+    async def list(self, request: ListModels, _: Caller) -> AsyncGenerator[ModelList]:
         """Answer with all models, in the order of the catalogue."""
-        yield ModelList(models=tuple(map(self._card, self._registry.entries)))
+        entries = self._registry.entries
+        for entry in entries:
+            await self._surveyor.look(entry)
+        cards = [self._card(entry) for entry in entries]
+        if request.available:
+            here = {name for entry in entries for name in (entry.id, entry.path)}
+            others = [each for each in await self._surveyor.available() if not {each.id, each.path} & here]
+            cards += [structs.replace(self._card(entry), state="available") for entry in others]
+        yield ModelList(models=tuple(cards))
 
     async def get(self, request: GetModel, _: Caller) -> AsyncGenerator[ModelCard]:
         """Answer with one model."""
-        yield self._card(self._find(request.model))
+        entry = self._find(request.model)
+        await self._surveyor.look(entry)
+        yield self._card(entry)
 
     async def load(self, request: LoadModel, _: Caller) -> AsyncGenerator[ModelProgress]:
         """Have a model loaded, and tell how it goes. Goes on when nobody listens any more."""
-        entry = self._registry.find(request.model) if request.model else None
-        if entry is None:
-            entry = self._added(request)
         begun = time.monotonic()
+        entry = await self._ordered(request)
         turn = self._keeper.ensure(entry, request.ttl) if entry.tier == HEAVY else None
         while not (turn.done() if turn else self._card(entry).state == "ready"):
             card = self._card(entry)
@@ -100,7 +120,7 @@ class Models:
         slot = self._keeper.slot_of(entry.id)
         self._keeper.unload(entry.id, "asked to")
         while slot is not None and self._keeper.has(slot.name):
-            freed = max(freed, slot.used_bytes)
+            freed = max(freed, slot.measured_bytes)
             yield ModelProgress(model=entry.id, state="draining", seconds=time.monotonic() - begun)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PERIOD):
@@ -111,9 +131,11 @@ class Models:
     async def reload(self, _request: ReloadCatalogue, _: Caller) -> AsyncGenerator[CatalogueReloaded]:
         """Read the configured models again. What runs goes on; what is new holds when a model is loaded next."""
         try:
-            yield self._registry.reload()
+            changes = self._registry.reload()
         except SettingsError as error:
             raise RefusedError("invalid_request", str(error), param="models") from error
+        await self._on_changed()
+        yield changes
 
     async def remove(self, request: RemoveModel, _: Caller) -> AsyncGenerator[ModelRemoved]:
         """Take a model that was added out of the catalogue."""
@@ -132,14 +154,27 @@ class Models:
             raise RefusedError("model_not_found", f"The model '{name}' does not exist.", param="model")
         return entry
 
-    def _added(self, request: LoadModel) -> ModelEntry:
-        raise RefusedError("model_not_found", f"The model '{request.model}' does not exist.", param="model")
+    async def _ordered(self, request: LoadModel) -> ModelEntry:
+        """Return the model that is ordered, adding it to the catalogue if it is new."""
+        entry = self._registry.find(request.model) if request.model else None
+        if entry is None:
+            entry = await asyncio.to_thread(entry_for, request, self._config.model_folders)
+            known = self._registry.find(entry.id)
+            if known is None:
+                self._registry.add(entry)
+                await self._on_changed()
+            entry = known or entry
+        await self._surveyor.look(entry)
+        return entry
 
     def _waiting_state(self, card: ModelCard) -> ModelState:
         return "waiting" if card.state in {"unloaded", "failed"} else card.state
 
     def _card(self, entry: ModelEntry) -> ModelCard:
         card = card_of(entry, self._presence.instances, self._created)
+        found = self._surveyor.of(entry)
+        if found is not None:
+            card = with_files(card, found, self._surveyor.need_bytes(entry))
         slot = self._keeper.slot_of(entry.id)
         if slot is not None:
             return with_slot(card, slot, self._config.model_ttl if entry.ttl is None else entry.ttl)
@@ -170,11 +205,13 @@ def child(
             max_overtaken=config.max_overtaken,
             max_overtaken_seconds=config.max_overtaken_seconds,
             max_waiting=config.max_queue_size,
+            growth_bytes=int(config.recycle_growth_gb * 2**30),
         )
         scheduler = Scheduler(rules, coming=config.slots)
-        keeper = Keeper(bus, scheduler, registry, config, instance=instance, need=lambda entry: entry.memory_bytes or 0)
-        owner = Models(registry, keeper, bus.presence, config)
-        door = Door(bus, keeper, registry, instance, config.queue_timeout)
+        surveyor = Surveyor(config.model_folders)
+        keeper = Keeper(bus, scheduler, registry, config, instance=instance, need=surveyor.need_bytes)
+        door = Door(bus, keeper, registry, surveyor, instance, config.queue_timeout)
+        owner = Models(registry, surveyor, keeper, bus.presence, config, door.open)
         recording = recorder.Recorder(EventLog(bus))
         info = ServiceInfo(name="fusion-models", instance=instance, description="The models, and the heavy slots")
         endpoints = (

@@ -9,7 +9,10 @@ from bus.messages.models import ModelPriority
 
 
 class Rules(Struct, frozen=True, kw_only=True):
-    """How slots are shared. Times in seconds; `budget_bytes` is for warm and heavy models together."""
+    """How slots are shared. Times in seconds; `budget_bytes` is for warm and heavy models together.
+
+    `growth_bytes` is how much more than expected, and than at first, a model may take before its process is ended.
+    """
 
     budget_bytes: int
     policy: Literal["lru", "priority", "manual"] = "lru"
@@ -17,6 +20,7 @@ class Rules(Struct, frozen=True, kw_only=True):
     max_overtaken: int = 32
     max_overtaken_seconds: float = 60.0
     max_waiting: int = 100
+    growth_bytes: int = 4 * 2**30
 
 
 class Heavy(Struct, frozen=True, kw_only=True):
@@ -66,12 +70,18 @@ Step = Grant | Refuse | Load | Drain
 
 
 class Slot(Struct, kw_only=True):
-    """One slot process. `foreign` is work without a lease: jobs, and what an earlier owner of the slots granted."""
+    """One slot process. `foreign` is work without a lease: jobs, and what an earlier owner of the slots granted.
+
+    `used_bytes` is what it is charged with, the more of what was expected and what was measured; `first_bytes` is that
+    when it became ready. `since` is when it took on its state, or, once ready, its model.
+    """
 
     name: str
     state: Literal["empty", "loading", "ready", "draining"] = "empty"
     model: Heavy | None = None
     used_bytes: int = 0
+    first_bytes: int = 0
+    measured_bytes: int = 0
     leases: set[str] = set()
     foreign: int = 0
     since: float = 0.0

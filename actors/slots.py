@@ -125,7 +125,9 @@ class Scheduler:
     def slot_adopted(self, name: str, model: Heavy, used_bytes: int, at: float) -> list[Step]:
         """A slot process is there that somebody else has had load a model."""
         self._coming = max(0, self._coming - 1)
-        self.slots[name] = Slot(name=name, state="ready", model=model, used_bytes=used_bytes, since=at, used_at=at)
+        self.slots[name] = slot = Slot(name=name, state="ready", model=model, since=at, used_at=at)
+        slot.measured_bytes = used_bytes
+        slot.used_bytes = slot.first_bytes = max(used_bytes, model.need_bytes)
         return self._plan(at)
 
     def slot_ready(self, name: str, used_bytes: int, at: float) -> list[Step]:
@@ -135,7 +137,8 @@ class Scheduler:
             return []
         self._attempts.pop(slot.model.id, None)
         slot.state, slot.since, slot.used_at = "ready", at, at
-        slot.used_bytes = max(slot.used_bytes, used_bytes)
+        slot.measured_bytes = used_bytes
+        slot.used_bytes = slot.first_bytes = max(slot.used_bytes, used_bytes)
         steps = self._plan(at)
         return [*steps, self._drain(slot, slot.end_when_ready)] if slot.end_when_ready else steps
 
@@ -169,15 +172,19 @@ class Scheduler:
     ) -> list[Step]:
         """Take in what a slot says of itself: how many requests and jobs it has, its memory, and whether it ends."""
         slot = self.slots.get(name)
-        if slot is None or slot.state not in {"ready", "draining"}:
+        if slot is None or slot.model is None or slot.state not in {"ready", "draining"}:
             return []
         slot.foreign = max(0, running - len(slot.leases))
         if slot.foreign:
             slot.used_at = at
-        slot.used_bytes = used_bytes
+        slot.measured_bytes = used_bytes
+        slot.used_bytes = max(used_bytes, slot.model.need_bytes)
+        steps: list[Step] = []
         if is_draining:
             slot.state = "draining"  # By somebody else's order.
-        return self._plan(at)
+        elif slot.state == "ready" and used_bytes > slot.first_bytes + self.rules.growth_bytes:
+            steps.append(self._drain(slot, f"its memory has grown to {_gb(used_bytes)}"))
+        return [*steps, *self._plan(at)]
 
     def _plan(self, at: float) -> list[Step]:
         steps = [*self._grant_ready(at)]
@@ -297,4 +304,4 @@ class Scheduler:
 
 
 def _gb(size: int) -> str:
-    return f"{size / 1e9:.3g} GB"
+    return f"{size / 2**30:.3g} GB"

@@ -18,7 +18,7 @@ from nats.errors import Error as NatsError
 
 from bus.config import BusConfig
 from bus.errors import LostError, RefusedError
-from bus.frames import REQUEST_ID, size
+from bus.frames import KEEP_ALIVE, REQUEST_ID, size
 from bus.ids import new_id
 from bus.inbox import Answer, Inbox
 from bus.presence import Presence
@@ -87,17 +87,27 @@ class Bus:
 
     @asynccontextmanager
     async def stream(
-        self, address: Address[RequestT, ReplyT], request: RequestT, *, request_id: str | None = None
+        self,
+        address: Address[RequestT, ReplyT],
+        request: RequestT,
+        *,
+        request_id: str | None = None,
+        keep_alive: float | None = None,
     ) -> AsyncGenerator[Answer[ReplyT]]:
         """Ask `address` and read the pieces as they come. Leaving the block early ends the work at the far side.
+
+        `keep_alive` is for how many seconds a heavy model stays loaded afterwards; negative is for ever.
 
         Raises, here or from the answer: `RefusedError` with the reason of the one asked; `LostError` when nobody
         answers, the answerer dies, a piece is missing, or one of the config's timeouts runs out.
         """
         request_id = request_id or new_id("req")
+        headers = {REQUEST_ID: request_id}
+        if keep_alive is not None:
+            headers[KEEP_ALIVE] = str(keep_alive)
         answer = self.inbox.open(request_id, address.reply, self.config, streamed=address.streamed)
         try:
-            await self._send(address.name, self._encoder.encode(request), answer, request_id)
+            await self._send(address.name, self._encoder.encode(request), answer, headers)
             yield answer
         finally:
             self.inbox.close(answer)
@@ -119,8 +129,8 @@ class Bus:
         """Say `message` to whoever listens."""
         await self.nc.publish(subject, self._encoder.encode(message))
 
-    async def _send(self, subject: str, payload: bytes, answer: Answer[ReplyT], request_id: str) -> None:
-        headers = inject({REQUEST_ID: request_id})
+    async def _send(self, subject: str, payload: bytes, answer: Answer[ReplyT], headers: dict[str, str]) -> None:
+        headers = inject(headers)
         total, limit = size(payload, headers), self.nc.max_payload
         if total > limit:
             raise RefusedError("too_large", f"The request is {total} bytes; the limit is {limit}.")

@@ -33,6 +33,8 @@ class Answer(AsyncIterator["ReplyT | Status"], Generic[ReplyT]):
         self.token = new_id()
         self.cancel_subject = ""
         self.instance = ""
+        # The id of the model that answers, if the first frame tells it; see `admitted`.
+        self.model = ""
         self.unfinished = True
         self._config = config
         self._streamed = streamed
@@ -59,6 +61,14 @@ class Answer(AsyncIterator["ReplyT | Status"], Generic[ReplyT]):
         self._waiting.append(item)
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
+
+    async def admitted(self) -> None:
+        """Wait for what comes first, and leave it to be read: from then on `model` is known."""
+        item = await self._wait()
+        self._waiting.appendleft(item)
+        if isinstance(item, Msg) and not item.headers:
+            status = self._read(self._frames, item.data).status
+            self.model = status.model if status else ""
 
     async def __anext__(self) -> ReplyT | Status:
         if not self.unfinished:

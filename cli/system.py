@@ -24,10 +24,13 @@ from bus.events import EventLog
 from bus.heartbeat import PERIOD, say
 from bus.ids import new_id
 from bus.messages.catalogue import HEAVY
+from bus.messages.models import ReloadCatalogue
 from bus.messages.presence import Heartbeat
 from bus.process import PARENT_PIPE
 from bus.server import ServerConfig, free_port, locked, server_run
 from bus.streams import ensure_streams
+from bus.subjects import RELOAD_CATALOGUE
+from cli.escalation import escalating
 from cli.state import Running, forget_running, write_running
 from eventlog.events import ModelLost
 
@@ -89,6 +92,7 @@ class System:
             self._bus = bus = await stack.enter_async_context(Bus.connect("supervisor", bus_config))
             await ensure_streams(bus.nc, self._config.actors.job_ttl_days)
             await stack.enter_async_context(_periodically(self._tell_failed))
+            await stack.enter_async_context(escalating(bus, self._pid_of))
             await stack.enter_async_context(supervising(*self._light()))
             await stack.enter_async_context(supervising(*self._models(), *self._slots()))
             await stack.enter_async_context(supervising(self._edge(port)))
@@ -138,6 +142,7 @@ class System:
         config = ["--config", str(self._options.config_path)] if self._options.config_path else []
 
         async def on_end(instance: str, why: str, is_drained: bool) -> None:
+            del self._current[name]
             await self._tell_ended(instance, model or self._model_of(instance), None if is_drained else why)
 
         async def run() -> None:
@@ -184,6 +189,9 @@ class System:
         self._running = msgspec.structs.replace(self._running, processes=pids)
         write_running(self._state, self._running)
 
+    def _pid_of(self, instance: str) -> int | None:
+        return next((pid for name, pid in self._current.values() if name == instance), None)
+
     def _model_of(self, instance: str) -> str | None:
         """Return the model that a slot has last said to have."""
         assert self._bus is not None  # noqa: S101 - children start after the bus
@@ -204,6 +212,16 @@ class System:
                 await EventLog(self._bus).record(lost)
             except BusError as error:
                 log.warning("model.lost.unrecorded", error=str(error))
+
+    async def reload(self) -> None:
+        """Have the catalogue read again."""
+        assert self._bus is not None  # noqa: S101 - it is started first
+        try:
+            changes = await self._bus.ask(RELOAD_CATALOGUE(), ReloadCatalogue())
+        except BusError as error:
+            log.error("catalogue.not_reloaded", error=str(error))
+        else:
+            log.warning("catalogue.reloaded", **msgspec.structs.asdict(changes))
 
     async def _tell_failed(self) -> None:
         assert self._bus is not None  # noqa: S101 - children start after the bus

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from actors.catalogue import ModelFilesError, draft_folder, model_folder
 from actors.configuration import EMBEDDED, Configuration, configuration
 from actors.supervisor import GaveUpError
 from bus.errors import LostError
+from bus.messages.catalogue import HEAVY
 from bus.process import configure_logs, run_until_stopped
 from bus.server import ServerError
 from bus.settings import SettingsError, read_file, settings
@@ -105,6 +107,8 @@ def _require_free(host: str, port: int, flag: str) -> None:
 def _fetch(config: Configuration) -> None:
     """Bring the models' files here before anything starts: a download has a progress bar, a child has no terminal."""
     for entry in config.models:
+        if entry.tier == HEAVY and not entry.preload:
+            continue  # When it is asked for.
         model_folder(entry)
         draft_folder(entry)
 
@@ -118,7 +122,17 @@ async def _serve(config: Configuration, options: Options) -> None:
             print(f"Fusion is ready: {running.http_url}  (NATS {running.nats_url}; models {models})", flush=True)
             for name in sorted(system.given_up):
                 print(f"{name} could not be started; see {config.bus.state / 'logs'}", file=sys.stderr)
-            await asyncio.Event().wait()
+            await _reloading(system)
+
+
+async def _reloading(system: System) -> None:
+    """Read the catalogue again at every SIGHUP, for ever."""
+    hung_up = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up.set)
+    while True:
+        await hung_up.wait()
+        hung_up.clear()
+        await system.reload()
 
 
 class Progress:

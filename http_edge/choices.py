@@ -49,21 +49,28 @@ def variants(message: ChatRequest, n: int | None) -> list[ChatRequest]:
 
 async def whole_each(
     request: web.Request, subject: ChatSubject, model: str, messages: Sequence[ChatRequest]
-) -> list[Generated]:
-    """Ask all at once, so that the model can batch them. The first that fails ends the others."""
+) -> tuple[str, list[Generated]]:
+    """Ask all at once, so that the model can batch them. The first that fails ends the others.
+
+    Return the id of the model that ran, and the answers.
+    """
+    ran = model
 
     async def one(message: ChatRequest) -> Generated:
+        nonlocal ran
         async with asking(request, subject, model, "chat", message) as answer:
+            ran = answer.model
             return await whole(answer)
 
     if len(messages) == 1:
-        return [await one(messages[0])]
+        said = await one(messages[0])
+        return ran, [said]
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(each)) for each in messages]
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors
-    return [task.result() for task in tasks]
+    return ran, [task.result() for task in tasks]
 
 
 async def relay_each(
@@ -80,11 +87,18 @@ async def relay_each(
     The usage comes last. The first that fails ends the others.
     """
     turn = asyncio.Lock()
-    # In their order: the openai clients cannot hear of number 1 before number 0.
-    head = b"".join(encode.head() for _, encode in asked)
+    has_begun = False
+
+    def begin(model: str) -> bytes:
+        nonlocal has_begun
+        if has_begun:
+            return b""
+        has_begun = True
+        frames.name(model)
+        # In their order: the openai clients cannot hear of number 1 before number 0.
+        return b"".join(encode.head() for _, encode in asked)
 
     async def one(stream: EventStream, message: ChatRequest, encode: Encoder) -> WireUsage:
-        nonlocal head
         last = ChatChunk()
         async with asking(request, subject, model, "chat", message) as answer:
             async for item in answer:
@@ -93,7 +107,7 @@ async def relay_each(
                         await stream.wait_at(item)
                         continue
                     last = item
-                    told, head = head + encode(item), b""
+                    told = begin(answer.model) + encode(item)
                     if told:
                         await stream.write(told)
         return wire_usage(last)

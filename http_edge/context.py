@@ -1,4 +1,4 @@
-"""What a route finds in the application, and what the middleware leaves in a request."""
+"""What a route finds in the application, and what the middleware and the route leave in a request."""
 
 from aiohttp import web
 
@@ -11,3 +11,6 @@ CONFIG = web.AppKey("config", EdgeConfig)
 BLOBS = web.AppKey("blobs", Blobs)
 
 REQUEST_ID = web.RequestKey("request_id", str)
+
+# For how many seconds a heavy model stays loaded after this request, where its body says so.
+KEEP_ALIVE = web.RequestKey("keep_alive", float)

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 from aiohttp import web
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from bus.errors import LostError
 from bus.frames import Status
 from bus.inbox import Answer
 from bus.messages.embeddings import EmbedChunk, EmbedRequest
 from bus.subjects import EMBED
-from http_edge.routing import asking
+from http_edge.routing import asking, keep_loaded
 
 # A message on the bus is at most 1 MB; LangChain alone sends 1000 texts of 1000 characters at once.
 _PORTION_BYTES = 512 * 1024
@@ -23,22 +23,37 @@ Inputs = tuple[str | tuple[int, ...], ...]
 Encode = Callable[[int, bytes], bytes]
 
 
-async def embedded(
-    request: web.Request, model: str, inputs: Inputs, encode: Encode, *, truncate: bool
-) -> tuple[list[Raw], int]:
-    """Return the vectors of `inputs` in their order, each as `encode` has it, and the tokens read.
+class Embedded(Struct, frozen=True, kw_only=True):
+    """The vectors, each as its route has it, the tokens read, and the id of the model that ran."""
 
-    Raises as `asking` does, and `LostError` if not all have come.
-    """
+    data: list[Raw]
+    tokens: int
+    model: str
+
+
+class How(Struct, frozen=True, kw_only=True):
+    """What is said of all inputs: whether to shorten those over the limit, and `Bus.stream`'s `keep_alive`."""
+
+    truncate: bool
+    keep_alive: float | None
+
+
+async def embedded(request: web.Request, model: str, inputs: Inputs, encode: Encode, how: How) -> Embedded:
+    """Return the vectors of `inputs` in their order. Raises as `asking` does, and `LostError` if not all have come."""
     data: list[Raw] = []
-    tokens = 0
-    for portion in _portions(inputs):
-        message = EmbedRequest(input=portion, truncate=truncate)
+    tokens, ran = 0, model
+    portions = list(_portions(inputs))
+    for number, portion in enumerate(portions, 1):
+        if number == len(portions):
+            # Said before, the model could be unloaded between two portions.
+            keep_loaded(request, how.keep_alive)
+        message = EmbedRequest(input=portion, truncate=how.truncate)
         async with asking(request, EMBED, model, "embeddings", message) as answer:
+            ran = answer.model
             tokens += await _collect(answer, data, encode)
     if len(data) != len(inputs):
         raise LostError("stream_broken", f"{len(data)} vectors came for {len(inputs)} inputs.")
-    return data, tokens
+    return Embedded(data=data, tokens=tokens, model=ran)
 
 
 def floats(vector: bytes) -> tuple[float, ...]:

@@ -171,9 +171,14 @@ class Frames:
     """Makes the frames of one stream; what all of them repeat is encoded once."""
 
     def __init__(self, head: dict[str, Any], *, with_usage: bool) -> None:
-        self._head = b"data: " + msgspec.json.encode(head).removesuffix(b"}")
+        self._told = head
+        self._head = b""
         self._tail = b',"usage":null}\n\n' if with_usage else b"}\n\n"
         self._with_usage = with_usage
+
+    def name(self, model: str) -> None:
+        """Say in the head that `model` answers. Comes before all frames."""
+        self._head = b"data: " + msgspec.json.encode(self._told | {"model": model}).removesuffix(b"}")
 
     def choice(self, choice: bytes) -> bytes:
         """Return the frame with this one choice, which is JSON."""

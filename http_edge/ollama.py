@@ -1,17 +1,19 @@
-"""What Ollama's routes share: errors, and the names of models and of fields."""
+"""What Ollama's routes share: errors, the names of models and of fields, and requests that say nothing."""
 
 import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from typing import Literal
 
 import msgspec
 from aiohttp import web
 
 from bus.errors import RefusedError
-from bus.messages.models import GetModel
-from bus.subjects import GET_MODEL
+from bus.messages.models import GetModel, LoadModel, UnloadModel
+from bus.subjects import GET_MODEL, LOAD_MODEL, UNLOAD_MODEL
 from http_edge.context import BUS
 from http_edge.errors import ErrorBody, Format
+from http_edge.loading import done
 from http_edge.ollama_options import Options
 from http_edge.routing import not_serving
 
@@ -55,11 +57,21 @@ def model_name(said: str) -> str:
     return said.removesuffix(_TAG) or said
 
 
-async def check_loaded(request: web.Request, model: str) -> None:
-    """Raise as `Bus.ask` does, and if `model` is not a chat model or not ready."""
+async def load(request: web.Request, model: str, keep_alive: float | None) -> Literal["load", "unload"]:
+    """Do what a request is for that says nothing: load the chat model, or with a `keep_alive` of 0 unload it.
+
+    Return Ollama's word for it. Raises as `done` does.
+    """
+    if keep_alive == 0:
+        await done(request, UNLOAD_MODEL(), UnloadModel(model=model))
+        return "unload"
     card = await request.app[BUS].ask(GET_MODEL(), GetModel(model=model))
-    if card.kind != "chat" or card.state != "ready":
+    if card.kind != "chat":
         raise not_serving(card, "chat")
+    # For ever is negative here, and 0 there.
+    ttl = None if keep_alive is None else max(keep_alive, 0.0)
+    await done(request, LOAD_MODEL(), LoadModel(model=model, ttl=ttl))
+    return "load"
 
 
 async def check_context(request: web.Request, model: str, options: Options | None) -> None:

@@ -96,9 +96,9 @@ class Lines:
         told = self._tell(said.text, said.reasoning, _wire_calls(said.tool_calls)) | _logprobs(said.logprobs)
         return {**self._head(), **told, "done": True, **self._end(said.finish_reason, said.usage)}
 
-    def loaded(self) -> dict[str, Any]:
-        """Return the answer to a request that says nothing: the model is there."""
-        return {**self._head(), **self._tell("", "", ()), "done": True, "done_reason": "load"}
+    def without_answer(self, reason: str) -> dict[str, Any]:
+        """Return what is told of a request that says nothing: what it was for."""
+        return {**self._head(), **self._tell("", "", ()), "done": True, "done_reason": reason}
 
     def _told_calls(self) -> bytes:
         calls, self._calls = _wire_calls(whole_calls(self._calls)), []

@@ -1,5 +1,6 @@
-"""Ollama's `options`, `format` and `think`: what is said of a generation beside its prompt."""
+"""Ollama's `options`, `format`, `think` and `keep_alive`: what is said of a generation beside its prompt."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Raw, Struct
@@ -9,10 +10,8 @@ from bus.messages.chat import Grammar, JsonObject, JsonSchema
 from http_edge.generation import refuse_unsupported
 
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
+KeepAlive = float | str
 Think = bool | Literal["low", "medium", "high"]
-
-# Why every route leaves out `keep_alive`.
-STAYS_LOADED = "how long the model stays in memory; for now every model of the catalogue stays loaded"
 
 # Accepted and left out, because the answer is the same without it.
 IGNORED = {
@@ -46,6 +45,12 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
 # Ollama's ways to say nothing.
 _NO_LIMIT = (-1, -2)
 _ANY_SEED = -1
+
+
+# Go's durations, as in "1h30m".
+_DURATION = re.compile(r"[-+]?([0-9]{1,9}(\.[0-9]{0,9})?(ns|us|µs|μs|ms|s|m|h))+|[-+]?0")
+_PART = re.compile(r"([0-9.]+)([^0-9.]+)")
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 
 
 class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -106,6 +111,20 @@ def sampling(options: Options) -> dict[str, Any]:
 def thinking(think: Think | None) -> dict[str, Any]:
     """Return `think` for a `ChatRequest`: a switch, or an effort."""
     return {"enable_thinking": think} if isinstance(think, bool) else {"reasoning_effort": think}
+
+
+def seconds(keep_alive: KeepAlive | None) -> float | None:
+    """Return how many seconds the model stays loaded: a number of them, or a duration. Negative is for ever.
+
+    Raises `RefusedError` on another text.
+    """
+    if not isinstance(keep_alive, str):
+        return keep_alive
+    if not _DURATION.fullmatch(keep_alive):
+        message = f"'keep_alive' can be a number of seconds or a duration such as '5m', not {keep_alive[:40]!r}."
+        raise RefusedError("invalid_request", message, param="keep_alive")
+    length = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(keep_alive))
+    return -length if keep_alive.startswith("-") else length
 
 
 def grammar(said: Raw) -> Grammar | None:

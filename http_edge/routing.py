@@ -11,7 +11,7 @@ from bus.errors import BusError, LostError, RefusedError
 from bus.inbox import Answer
 from bus.messages.models import GetModel, ModelCard, ModelKind
 from bus.subjects import GET_MODEL, Subject
-from http_edge.context import BUS, REQUEST_ID
+from http_edge.context import BUS, KEEP_ALIVE, REQUEST_ID
 
 RequestT = TypeVar("RequestT")
 ReplyT = TypeVar("ReplyT")
@@ -21,25 +21,39 @@ ReplyT = TypeVar("ReplyT")
 async def asking(
     request: web.Request, subject: Subject[RequestT, ReplyT], model: str, kind: ModelKind, message: RequestT
 ) -> AsyncGenerator[Answer[ReplyT]]:
-    """Ask `model` on `subject` under the request's id. Raises as `Bus.stream` does.
+    """Ask `model` on `subject` under the request's id, and give the answer when it has begun: its `model` is known.
 
-    A model that nobody serves is refused as unknown, or as one that is not of this `kind`, when it is.
+    Raises as `Bus.stream` does. A model that nobody serves is refused as unknown, or as one that is not of this
+    `kind`, when it is.
     """
     bus = request.app[BUS]
     async with (
         _telling_why(bus, model, kind),
-        bus.stream(subject(model), message, request_id=request[REQUEST_ID]) as answer,
+        bus.stream(
+            subject(model), message, request_id=request[REQUEST_ID], keep_alive=request.get(KEEP_ALIVE)
+        ) as answer,
     ):
+        await answer.admitted()
+        answer.model = answer.model or model
         yield answer
+
+
+def keep_loaded(request: web.Request, seconds: float | None) -> None:
+    """Have the model that `request` asks stay loaded so long afterwards, if it is a heavy one. Negative: for ever."""
+    if seconds is not None:
+        request[KEEP_ALIVE] = seconds
 
 
 async def ask_model(
     request: web.Request, subject: Subject[RequestT, ReplyT], model: str, kind: ModelKind, message: RequestT
 ) -> ReplyT:
-    """Return the single reply of `model` on `subject`. Raises as `Bus.ask` does, with the reasons of `asking`."""
+    """Return the single reply of `model` on `subject`. Raises as `Bus.ask` does, with the reasons of `asking`.
+
+    It waits as long as for the first piece of an answer: the model may have to be loaded.
+    """
     bus = request.app[BUS]
     async with _telling_why(bus, model, kind):
-        return await bus.ask(subject(model), message)
+        return await bus.ask(subject(model), message, patience=bus.config.first_timeout)
 
 
 def not_serving(card: ModelCard, kind: ModelKind) -> BusError:
@@ -48,6 +62,8 @@ def not_serving(card: ModelCard, kind: ModelKind) -> BusError:
         return RefusedError(
             "invalid_request", f"The model {card.id!r} is for {card.kind}, not for {kind}.", param="model"
         )
+    if card.error:
+        return LostError("unavailable", f"The model {card.id!r} is {card.state}: {card.error}", retry_after=1)
     return LostError("unavailable", f"The model {card.id!r} is {card.state}; ask again.", retry_after=1)
 
 

@@ -19,6 +19,9 @@ from http_edge.errors import error_body, format_of
 # Bytes. The transport takes four times as much before a writer has to wait.
 _ROOM = 16 * 1024
 
+# What is said of a request that runs.
+_WORKING = "working"
+
 _HEADERS = {
     "Cache-Control": "no-cache",
     # nginx and its like would otherwise collect the frames.
@@ -36,7 +39,7 @@ class EventStream:
         self._config = request.app[CONFIG]
         self._clock = asyncio.get_running_loop().time
         self._written_at = self._clock()
-        self._note = "working"
+        self._note = _WORKING
 
     async def write(self, frames: bytes) -> None:
         """Send `frames`, and wait while the client is slower than we are."""
@@ -63,14 +66,12 @@ class EventStream:
             raise ConnectionResetError("The client has stopped reading.") from error
 
     async def wait_at(self, status: Status) -> None:
-        """Tell where the request stands: its number in the queue, or how much was read of its prompt.
+        """Tell where the request stands: its number in the queue, since when its model loads, or how far it is read.
 
         Said again until a frame comes.
         """
-        self._note = f"queued {status.position}" if status.position else "working"
-        if status.prefill is not None:
-            self._note = f"prefill {status.prefill.done}/{status.prefill.total}"
-        if status.position or status.prefill is not None:
+        self._note = _note(status)
+        if self._note != _WORKING:
             await self._comment()
         elif not self.response.prepared:
             await self._open()
@@ -101,6 +102,14 @@ class EventStream:
         await self.response.prepare(self._request)
         self._request[STREAM] = self
         self._written_at = self._clock()
+
+
+def _note(status: Status) -> str:
+    if status.prefill is not None:
+        return f"prefill {status.prefill.done}/{status.prefill.total}"
+    if status.loading is not None:
+        return f"loading {int(status.loading)}"
+    return f"queued {status.position}" if status.position else _WORKING
 
 
 # In a request whose status line is out: where the middleware then writes an error.

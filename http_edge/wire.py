@@ -17,6 +17,9 @@ T = TypeVar("T")
 # escaping makes up to 12 bytes of a character.
 ModelName = Annotated[str, Meta(min_length=1, max_length=256)]
 
+# For how many seconds a heavy model stays loaded after the request, as LM Studio has it.
+Ttl = Annotated[float, Meta(gt=0)]
+
 # Texts or their token ids, one or many, as OpenAI's `input` and `prompt` have it.
 Texts = str | tuple[str | int | tuple[int, ...], ...]
 
@@ -44,6 +47,13 @@ async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T]) -> T
     except web.RequestPayloadError as error:
         raise RefusedError("invalid_request", "The body is not encoded as its headers say.") from error
     return decode(decoder, content)
+
+
+async def read_optional_body(request: web.Request, decoder: msgspec.json.Decoder[T]) -> T:
+    """Return the body as `read_body` does, where none at all is `{}`. A web page has to send one, for its reason."""
+    if request.can_read_body or "Origin" in request.headers:
+        return await read_body(request, decoder)
+    return decode(decoder, b"{}")
 
 
 def read_query(request: web.Request, kind: type[T]) -> T:

@@ -12,7 +12,7 @@ from http_edge.generation import refuse_unsupported
 from http_edge.grammar import JsonFormat, TextFormat
 from http_edge.responses.items import Item
 from http_edge.responses.messages import messages
-from http_edge.wire import ModelName
+from http_edge.wire import ModelName, Ttl
 
 # Accepted and left out, because the answer is the same without them.
 IGNORED = {
@@ -129,6 +129,7 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     parallel_tool_calls: bool | None = None
     reasoning: ReasoningConfig | None = None
     text: TextConfig | None = None
+    ttl: Ttl | None = None
 
     truncation: Any = None
     conversation: Any = None
@@ -162,6 +163,8 @@ def refuse_contradictions(body: Body) -> None:
         raise _refused("stream", "'stream' together with 'background' is not supported; ask for the response later.")
     if body.background and body.store is False:
         raise _refused("store", "'background' needs 'store': an answer that is not kept could not be had.")
+    if body.background and body.ttl is not None:
+        raise _refused("ttl", "'ttl' together with 'background' is not supported: the model is loaded for the job.")
     if body.top_logprobs and _LOGPROBS not in (body.include or ()):
         raise _refused("top_logprobs", f"'top_logprobs' is only allowed with '{_LOGPROBS}' in 'include'.")
 

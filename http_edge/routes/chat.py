@@ -25,7 +25,7 @@ from http_edge.generation import (
 )
 from http_edge.grammar import ResponseFormat, grammar, naming_grammar
 from http_edge.logprobs import ChatLogprobs, chat_logprobs, top_logprobs
-from http_edge.routing import asking
+from http_edge.routing import asking, keep_loaded
 from http_edge.tools import (
     BodyCall,
     BodyTool,
@@ -38,7 +38,7 @@ from http_edge.tools import (
     tools,
     wire_calls,
 )
-from http_edge.wire import ModelName, json_response, read_body
+from http_edge.wire import ModelName, Ttl, json_response, read_body
 
 # Accepted and left out, because the answer is the same without them.
 IGNORED = {
@@ -130,6 +130,7 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     guided_grammar: str | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    ttl: Ttl | None = None
 
     functions: Any = None
     function_call: Any = None
@@ -178,11 +179,12 @@ class ChatFrames:
         self._index = index or 0
         # One of several does not know the usage of all.
         self._is_alone = index is None
-        self._first = self._delta(b'{"role":"assistant","content":""}')
+        self._has_begun = False
 
     def head(self) -> bytes:
         """Return the frame that tells the role, the first time that it is asked for."""
-        head, self._first = self._first, b""
+        head = b"" if self._has_begun else self._delta(b'{"role":"assistant","content":""}')
+        self._has_begun = True
         return head
 
     def __call__(self, chunk: ChatChunk) -> bytes:
@@ -209,18 +211,18 @@ async def create(request: web.Request) -> web.StreamResponse:
     """Answer a conversation, at once or as a stream."""
     body = await read_body(request, _body)
     refuse_unsupported(body, NEUTRAL)
+    keep_loaded(request, body.ttl)
     with_usage = wants_usage(body.stream, body.stream_options)
     head = {
         "id": f"chatcmpl-{request[REQUEST_ID].removeprefix('req-')}",
         "object": "chat.completion.chunk" if body.stream else "chat.completion",
         "created": int(time.time()),
-        "model": body.model,
     }
     messages = variants(_chat_request(body), body.n)
     with naming_grammar(body), naming_tools():
         if body.stream:
             return await _stream(request, body, messages, Frames(head, with_usage=with_usage))
-        said = await whole_each(request, CHAT, body.model, messages)
+        model, said = await whole_each(request, CHAT, body.model, messages)
     choices = [
         Choice(
             index=index,
@@ -230,13 +232,15 @@ async def create(request: web.Request) -> web.StreamResponse:
         )
         for index, each in enumerate(said)
     ]
-    return json_response({**head, "choices": choices, "usage": usage_of([each.usage for each in said], body.n)})
+    usage = usage_of([each.usage for each in said], body.n)
+    return json_response({**head, "model": model, "choices": choices, "usage": usage})
 
 
 async def _stream(request: web.Request, body: Body, messages: list[ChatRequest], frames: Frames) -> web.StreamResponse:
     with_logprobs = bool(body.logprobs)
     if len(messages) == 1:
         async with asking(request, CHAT, body.model, "chat", messages[0]) as answer:
+            frames.name(answer.model)
             return await relay(request, answer, ChatFrames(frames, with_logprobs=with_logprobs))
     asked = [
         (each, ChatFrames(frames, with_logprobs=with_logprobs, index=index)) for index, each in enumerate(messages)

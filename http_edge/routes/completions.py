@@ -25,8 +25,8 @@ from http_edge.generation import (
 )
 from http_edge.grammar import ResponseFormat, grammar, naming_grammar
 from http_edge.logprobs import TextLogprobs, text_logprobs
-from http_edge.routing import ask_model, asking
-from http_edge.wire import ModelName, Texts, each_text, json_response, read_body
+from http_edge.routing import ask_model, asking, keep_loaded
+from http_edge.wire import ModelName, Texts, Ttl, each_text, json_response, read_body
 
 # Accepted and left out, because the answer is the same without it.
 IGNORED = {"user": "a label for the provider's own records"}
@@ -70,6 +70,7 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     guided_choice: tuple[str, ...] | None = None
     guided_grammar: str | None = None
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+    ttl: Ttl | None = None
 
     suffix: Any = None
 
@@ -89,6 +90,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     """Continue one or more texts, at once or as a stream."""
     body = await read_body(request, _body)
     refuse_unsupported(body, NEUTRAL)
+    keep_loaded(request, body.ttl)
     _refuse_combined(body)
     with_usage = wants_usage(body.stream, body.stream_options)
     prompts = _prompts(body)
@@ -98,13 +100,12 @@ async def create(request: web.Request) -> web.StreamResponse:
         "id": f"cmpl-{request[REQUEST_ID].removeprefix('req-')}",
         "object": "text_completion",
         "created": int(time.time()),
-        "model": body.model,
     }
     with naming_grammar(body):
         if body.stream:
             frames = Frames(head, with_usage=with_usage)
             return await _stream(request, body, messages, frames, echoes)
-        said = await whole_each(request, COMPLETE, body.model, messages)
+        model, said = await whole_each(request, COMPLETE, body.model, messages)
     choices = tuple(
         Choice(
             text=echo + each.text,
@@ -114,7 +115,8 @@ async def create(request: web.Request) -> web.StreamResponse:
         )
         for index, (echo, each) in enumerate(zip(echoes, said, strict=True))
     )
-    return json_response({**head, "choices": choices, "usage": usage_of([each.usage for each in said], body.n)})
+    usage = usage_of([each.usage for each in said], body.n)
+    return json_response({**head, "model": model, "choices": choices, "usage": usage})
 
 
 async def _stream(
@@ -123,6 +125,7 @@ async def _stream(
     with_logprobs = body.logprobs is not None
     if len(messages) == 1:
         async with asking(request, COMPLETE, body.model, "chat", messages[0]) as answer:
+            frames.name(answer.model)
             return await relay(request, answer, TextFrames(frames, with_logprobs=with_logprobs, echo=echoes[0]))
     asked = [
         (message, TextFrames(frames, with_logprobs=with_logprobs, index=index, echo=echo))
@@ -142,12 +145,12 @@ class TextFrames:
         self._index = index or 0
         # One of several does not know the usage of all.
         self._is_alone = index is None
-        self._first = self._choice(ChatChunk(text=echo)) if echo else b""
+        self._echo = echo
 
     def head(self) -> bytes:
         """Return the frame that echoes, the first time that it is asked for."""
-        head, self._first = self._first, b""
-        return head
+        echo, self._echo = self._echo, ""
+        return self._choice(ChatChunk(text=echo)) if echo else b""
 
     def __call__(self, chunk: ChatChunk) -> bytes:
         """Return the frames that tell `chunk`."""

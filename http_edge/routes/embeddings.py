@@ -6,9 +6,9 @@ import msgspec
 from aiohttp import web
 from msgspec import Raw, Struct
 
-from http_edge.embedding import embedded, floats
+from http_edge.embedding import How, embedded, floats
 from http_edge.generation import refuse_unsupported
-from http_edge.wire import ModelName, Texts, each_text, json_response, read_body
+from http_edge.wire import ModelName, Texts, Ttl, each_text, json_response, read_body
 
 # Accepted and left out, because the answer is the same without it.
 IGNORED = {"user": "a label for the provider's own records"}
@@ -24,6 +24,7 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     input: Texts
     encoding_format: Literal["float", "base64"] | None = None
     truncate: bool | None = None
+    ttl: Ttl | None = None
     dimensions: Any = None
     user: Raw = Raw()
 
@@ -58,9 +59,10 @@ async def create(request: web.Request) -> web.StreamResponse:
     refuse_unsupported(body, NEUTRAL)
     encode = _as_base64 if body.encoding_format == "base64" else _as_numbers
     inputs = each_text(body.input, "input")
-    data, tokens = await embedded(request, body.model, inputs, encode, truncate=bool(body.truncate))
-    usage = Usage(prompt_tokens=tokens, total_tokens=tokens)
-    return json_response(Embeddings(data=data, model=body.model, usage=usage))
+    how = How(truncate=bool(body.truncate), keep_alive=body.ttl)
+    said = await embedded(request, body.model, inputs, encode, how)
+    usage = Usage(prompt_tokens=said.tokens, total_tokens=said.tokens)
+    return json_response(Embeddings(data=said.data, model=said.model, usage=usage))
 
 
 def _as_base64(index: int, vector: bytes) -> bytes:

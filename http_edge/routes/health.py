@@ -72,7 +72,7 @@ async def health(request: web.Request) -> web.StreamResponse:
     """Say how the models stand, in the shape Tier 2 knows."""
     bus = request.app[BUS]
     cards = await _catalogue(bus) or ()
-    first = next((card for card in cards if card.kind == "chat"), None)
+    first = next((card for card in (*_warm(cards), *cards) if card.kind == "chat"), None)
     is_warm = bool(cards) and all(card.state == "ready" for card in _warm(cards))
     has_warmup = all(beat.detail.get("warmup") != "off" for beat in bus.presence.instances)
     report = Health(
@@ -140,6 +140,8 @@ _ENDPOINTS = (
     "POST /v1/responses",
     "POST /v1/embeddings",
     "GET /v1/models",
+    "POST /v1/models/load",
+    "DELETE /v1/models/{id}/unload",
     "POST /v1/jobs",
     "GET /v1/queue/stats",
     "GET /health",

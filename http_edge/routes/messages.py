@@ -148,11 +148,11 @@ async def create(request: web.Request) -> web.StreamResponse:
         "id": f"msg_{request[REQUEST_ID].removeprefix('req-')}",
         "type": "message",
         "role": "assistant",
-        "model": body.model,
     }
     shows_thoughts = getattr(body.thinking, "display", None) != "omitted"
     with _naming_fields():
         async with asking(request, CHAT, body.model, "chat", _chat_request(body)) as answer:
+            head["model"] = answer.model
             if body.stream:
                 return await relay(request, answer, AnswerFrames(head, shows_thoughts=shows_thoughts))
             said = await whole(answer)

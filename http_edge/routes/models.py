@@ -3,14 +3,20 @@
 from aiohttp import web
 from msgspec import Struct
 
-from bus.messages.models import GetModel, ListModels, ModelCard, ModelKind, ModelState
+from bus.messages.models import GetModel, ListModels, ModelCard, ModelKind, ModelPriority, ModelState
 from bus.subjects import GET_MODEL, LIST_MODELS
 from http_edge.context import BUS
-from http_edge.wire import json_response
+from http_edge.wire import json_response, read_query
+
+
+class Listing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether to list what lies on this machine too."""
+
+    available: bool = False
 
 
 class Model(Struct, frozen=True, kw_only=True):
-    """One model. `max_model_len` is vLLM's word for the context length; clients look for either."""
+    """One model; null is not known. `max_model_len` is vLLM's word for the context length; clients look for either."""
 
     id: str
     object: str = "model"
@@ -19,14 +25,27 @@ class Model(Struct, frozen=True, kw_only=True):
     type: ModelKind
     family: str | None
     description: str
+    aliases: tuple[str, ...]
+    tags: tuple[str, ...]
+    modalities: tuple[str, ...]
+    capabilities: tuple[str, ...]
     context_length: int | None
     max_model_len: int | None
     dimensions: int | None
+    parameters: int | None
+    quantization: str | None
+    dtype: str | None
+    size_bytes: int | None
+    estimated_bytes: int | None
+    memory_bytes: int | None
     tier: int
     state: ModelState
-    memory_bytes: int | None
-    dtype: str | None
-    tags: tuple[str, ...]
+    error: str | None
+    pinned: bool
+    priority: ModelPriority
+    ttl_seconds: float | None
+    leases: int
+    expires_at: float | None
 
 
 class Models(Struct, frozen=True, kw_only=True):
@@ -37,8 +56,9 @@ class Models(Struct, frozen=True, kw_only=True):
 
 
 async def list_all(request: web.Request) -> web.StreamResponse:
-    """List the catalogue."""
-    reply = await request.app[BUS].ask(LIST_MODELS(), ListModels())
+    """List the catalogue, and if that is wanted what else lies on this machine."""
+    listing = read_query(request, Listing)
+    reply = await request.app[BUS].ask(LIST_MODELS(), ListModels(available=listing.available))
     return json_response(Models(data=tuple(_model(card) for card in reply.models)))
 
 
@@ -55,14 +75,27 @@ def _model(card: ModelCard) -> Model:
         type=card.kind,
         family=card.family,
         description=card.description,
+        aliases=card.aliases,
+        tags=card.tags,
+        modalities=card.modalities,
+        capabilities=card.capabilities,
         context_length=card.context_length,
         max_model_len=card.context_length,
         dimensions=card.dimensions,
+        parameters=card.parameters,
+        quantization=card.quantisation,
+        dtype=card.dtype,
+        size_bytes=card.size_bytes,
+        estimated_bytes=card.estimated_bytes,
+        memory_bytes=card.memory_bytes,
         tier=card.tier,
         state=card.state,
-        memory_bytes=card.size_bytes,
-        dtype=card.dtype,
-        tags=card.tags,
+        error=card.error,
+        pinned=card.pinned,
+        priority=card.priority,
+        ttl_seconds=card.ttl,
+        leases=card.leases,
+        expires_at=card.expires_at,
     )
 
 

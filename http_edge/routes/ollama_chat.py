@@ -11,14 +11,12 @@ from bus.messages.chat import ChatRequest, Message, Role, ToolCall
 from bus.subjects import CHAT
 from http_edge.generation import refuse_unsupported
 from http_edge.logprobs import top_logprobs
-from http_edge.ollama import check_context, check_loaded, model_name, naming_fields
+from http_edge.ollama import check_context, load, model_name, naming_fields
 from http_edge.ollama_lines import Lines, WireCall, answered
-from http_edge.ollama_options import STAYS_LOADED, Options, Think, TopLogprobs, grammar, sampling, thinking
+from http_edge.ollama_options import KeepAlive, Options, Think, TopLogprobs, grammar, sampling, seconds, thinking
+from http_edge.routing import keep_loaded
 from http_edge.tools import BodyTool, naming_tools, tools
 from http_edge.wire import ModelName, json_response, read_body
-
-# Accepted and left out, because the answer is the same without it.
-IGNORED = {"keep_alive": STAYS_LOADED}
 
 # Not implemented: refused, unless they say what happens anyway.
 NEUTRAL: dict[str, tuple[object, ...]] = {
@@ -59,7 +57,7 @@ class BodyMessage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a client sends: what is implemented, then `NEUTRAL`, then `IGNORED`. Null means not said."""
+    """What a client sends: what is implemented, then `NEUTRAL`. Null means not said."""
 
     model: ModelName
     messages: tuple[BodyMessage, ...] | None = None
@@ -70,11 +68,10 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     think: Think | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
+    keep_alive: KeepAlive | None = None
 
     truncate: Any = None
     shift: Any = None
-
-    keep_alive: Raw = Raw()
 
 
 class AnswerMessage(Struct, frozen=True, kw_only=True):
@@ -87,13 +84,14 @@ class AnswerMessage(Struct, frozen=True, kw_only=True):
 
 
 async def create(request: web.Request) -> web.StreamResponse:
-    """Continue a conversation, as a stream unless told otherwise. Without messages, tell that the model is there."""
+    """Continue a conversation, as a stream unless told otherwise. Without messages, load the model or unload it."""
     body = await read_body(request, _body)
     refuse_unsupported(body, NEUTRAL)
     lines = Lines(model_name(body.model), _tell)
+    keep_alive = seconds(body.keep_alive)
     if not body.messages:
-        await check_loaded(request, lines.model)
-        return json_response(lines.loaded())
+        return json_response(lines.without_answer(await load(request, lines.model, keep_alive)))
+    keep_loaded(request, keep_alive)
     message = _chat_request(body, body.messages)
     await check_context(request, lines.model, body.options)
     with naming_fields(), naming_tools():

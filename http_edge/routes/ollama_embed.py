@@ -6,16 +6,15 @@ import msgspec
 from aiohttp import web
 from msgspec import Raw, Struct
 
-from http_edge.embedding import embedded, floats
+from http_edge.embedding import How, embedded, floats
 from http_edge.generation import refuse_unsupported
 from http_edge.ollama import model_name
 from http_edge.ollama_lines import Stopwatch
-from http_edge.ollama_options import STAYS_LOADED
+from http_edge.ollama_options import KeepAlive, seconds
 from http_edge.wire import ModelName, json_response, read_body
 
 # Accepted and left out, because the answer is the same without it.
 IGNORED = {
-    "keep_alive": STAYS_LOADED,
     "options": "how texts are generated and models loaded; the model's own limit is always the one that counts",
 }
 
@@ -29,9 +28,9 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model: ModelName
     input: str | tuple[str, ...]
     truncate: bool | None = None
+    keep_alive: KeepAlive | None = None
     dimensions: Any = None
     options: Raw = Raw()
-    keep_alive: Raw = Raw()
 
 
 class PromptBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,8 +38,8 @@ class PromptBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     model: ModelName
     prompt: str
+    keep_alive: KeepAlive | None = None
     options: Raw = Raw()
-    keep_alive: Raw = Raw()
 
 
 async def create(request: web.Request) -> web.StreamResponse:
@@ -50,15 +49,16 @@ async def create(request: web.Request) -> web.StreamResponse:
     watch = Stopwatch()
     model = model_name(body.model)
     inputs = (body.input,) if isinstance(body.input, str) else body.input
-    vectors, tokens = await embedded(request, model, inputs, _numbers, truncate=body.truncate is not False)
+    how = How(truncate=body.truncate is not False, keep_alive=seconds(body.keep_alive))
+    said = await embedded(request, model, inputs, _numbers, how)
     durations = watch.durations()
     return json_response(
         {
             "model": model,
-            "embeddings": vectors,
+            "embeddings": said.data,
             "total_duration": durations["total_duration"],
             "load_duration": durations["load_duration"],
-            "prompt_eval_count": tokens,
+            "prompt_eval_count": said.tokens,
         }
     )
 
@@ -66,8 +66,9 @@ async def create(request: web.Request) -> web.StreamResponse:
 async def create_one(request: web.Request) -> web.StreamResponse:
     """Turn one text into a vector."""
     body = await read_body(request, _prompt_body)
-    (vector,), _ = await embedded(request, model_name(body.model), (body.prompt,), _numbers, truncate=True)
-    return json_response({"embedding": vector})
+    how = How(truncate=True, keep_alive=seconds(body.keep_alive))
+    said = await embedded(request, model_name(body.model), (body.prompt,), _numbers, how)
+    return json_response({"embedding": said.data[0]})
 
 
 def _numbers(_: int, vector: bytes) -> bytes:

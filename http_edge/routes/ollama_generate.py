@@ -11,13 +11,11 @@ from bus.messages.chat import ChatRequest, Message
 from bus.subjects import CHAT, COMPLETE
 from http_edge.generation import refuse_unsupported
 from http_edge.logprobs import top_logprobs
-from http_edge.ollama import check_context, check_loaded, model_name, naming_fields
+from http_edge.ollama import check_context, load, model_name, naming_fields
 from http_edge.ollama_lines import Lines, WireCall, answered
-from http_edge.ollama_options import STAYS_LOADED, Options, Think, TopLogprobs, grammar, sampling, thinking
+from http_edge.ollama_options import KeepAlive, Options, Think, TopLogprobs, grammar, sampling, seconds, thinking
+from http_edge.routing import keep_loaded
 from http_edge.wire import ModelName, json_response, read_body
-
-# Accepted and left out, because the answer is the same without it.
-IGNORED = {"keep_alive": STAYS_LOADED}
 
 # Not implemented: refused, unless they say what happens anyway.
 NEUTRAL: dict[str, tuple[object, ...]] = {
@@ -34,7 +32,7 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
 
 
 class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a client sends: what is implemented, then `NEUTRAL`, then `IGNORED`. Null means not said."""
+    """What a client sends: what is implemented, then `NEUTRAL`. Null means not said."""
 
     model: ModelName
     prompt: str | None = None
@@ -46,6 +44,7 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     think: Think | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
+    keep_alive: KeepAlive | None = None
 
     suffix: Any = None
     template: Any = None
@@ -57,17 +56,16 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     truncate: Any = None
     shift: Any = None
 
-    keep_alive: Raw = Raw()
-
 
 async def create(request: web.Request) -> web.StreamResponse:
-    """Answer a prompt, as a stream unless told otherwise. Without a prompt, tell that the model is there."""
+    """Answer a prompt, as a stream unless told otherwise. Without a prompt, load the model or unload it."""
     body = await read_body(request, _body)
     refuse_unsupported(body, NEUTRAL)
     lines = Lines(model_name(body.model), _tell)
+    keep_alive = seconds(body.keep_alive)
     if not body.prompt:
-        await check_loaded(request, lines.model)
-        return json_response(lines.loaded())
+        return json_response(lines.without_answer(await load(request, lines.model, keep_alive)))
+    keep_loaded(request, keep_alive)
     message = _chat_request(body, body.prompt)
     await check_context(request, lines.model, body.options)
     # Only one of the bus's fields is a prompt; here both are.

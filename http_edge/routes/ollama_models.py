@@ -24,12 +24,15 @@ IGNORED = {"verbose": "all of the tokenizer and of the tensors, which are not to
 # Not implemented: refused, unless they say what happens anyway. `name` is the old name of `model`.
 NEUTRAL: dict[str, tuple[object, ...]] = {"name": ("",), "system": ("",), "template": ("",), "options": ({},)}
 
-# Models stay loaded, which Ollama tells by a time far away.
+# When a model is unloaded that stays loaded: Ollama tells it by a time far away.
 _NEVER = datetime(9999, 12, 31, tzinfo=UTC)
 
 _LOADED = frozenset(("ready", "stuck", "draining"))
 
+# Ollama's words, where they are not ours.
 _CAPABILITIES = {"chat": "completion", "embeddings": "embedding"}
+
+_SIZES = ((1e9, "B"), (1e6, "M"), (1e3, "K"))
 
 
 class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,7 +54,12 @@ async def tags(request: web.Request) -> web.StreamResponse:
 async def ps(request: web.Request) -> web.StreamResponse:
     """List what is loaded."""
     models = [
-        {**_summary(card), "expires_at": _NEVER, "context_length": card.context_length or 0}
+        {
+            **_summary(card),
+            "size_vram": card.memory_bytes or 0,
+            "expires_at": _expires(card),
+            "context_length": card.context_length or 0,
+        }
         for card in await _catalogue(request)
         if card.state in _LOADED
     ]
@@ -68,7 +76,7 @@ async def show(request: web.Request) -> web.StreamResponse:
             "modified_at": _created(card),
             "details": _details(card),
             "model_info": _model_info(card),
-            "capabilities": [_CAPABILITIES[card.kind]],
+            "capabilities": [_CAPABILITIES.get(each, each) for each in card.capabilities or (card.kind,)],
         }
     )
 
@@ -97,6 +105,12 @@ def _created(card: ModelCard) -> datetime:
     return datetime.fromtimestamp(card.created, UTC)
 
 
+def _expires(card: ModelCard) -> datetime:
+    if card.expires_at is None:
+        return _NEVER
+    return datetime.fromtimestamp(min(card.expires_at, _NEVER.timestamp()), UTC)
+
+
 def _digest(card: ModelCard) -> str:
     """Return a hash of what is told of the model: it tells models apart, but no weights are read for it."""
     told = (card.id, card.kind, card.family, card.context_length, card.dimensions, card.size_bytes, card.dtype)
@@ -111,9 +125,17 @@ def _details(card: ModelCard) -> dict[str, Any]:
         "format": "mlx",
         "family": card.family or "",
         "families": families,
-        "parameter_size": "",
-        "quantization_level": "",
+        "parameter_size": _size(card.parameters),
+        "quantization_level": card.quantisation or card.dtype or "",
     }
+
+
+def _size(parameters: int | None) -> str:
+    """Return a number of weights as in "7.6B"."""
+    if parameters is None:
+        return ""
+    unit, letter = next((each for each in _SIZES if parameters >= each[0]), (1, ""))
+    return f"{parameters / unit:.1f}".removesuffix(".0") + letter
 
 
 def _model_info(card: ModelCard) -> dict[str, Any]:
@@ -121,6 +143,7 @@ def _model_info(card: ModelCard) -> dict[str, Any]:
     family = card.family or "unknown"
     known = {
         "general.architecture": family,
+        "general.parameter_count": card.parameters,
         f"{family}.context_length": card.context_length,
         f"{family}.embedding_length": card.dimensions,
     }

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from aiohttp import web
 from msgspec import Meta, Raw, Struct
+from msgspec.structs import replace
 
 from bus.errors import RefusedError
 from bus.ids import new_id
@@ -22,7 +23,7 @@ from http_edge.responses.items import Item, items
 from http_edge.responses.stored import Record, earlier, find, keep, read
 from http_edge.responses.stream import relay
 from http_edge.responses.view import Response, begun
-from http_edge.routing import asking
+from http_edge.routing import asking, keep_loaded
 from http_edge.wire import json_response, read_body, read_query
 
 
@@ -62,6 +63,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     """Answer at once, as a stream, or in the background."""
     body = await read_body(request, _body)
     refuse_contradictions(body)
+    keep_loaded(request, body.ttl)
     own = items(body.input)
     message = chat_request(body, (*await earlier(request, body.previous_response_id), *own))
     response = begun(body, f"resp_{new_id()}")
@@ -69,6 +71,7 @@ async def create(request: web.Request) -> web.StreamResponse:
         if body.background:
             return await _submit(request, message, Record(input=own, response=response))
         async with asking(request, CHAT, body.model, "chat", message) as answer:
+            response = replace(response, model=answer.model)
             if body.stream:
                 return await relay(request, answer, response, partial(_keep, request, own))
             said = await whole(answer)

@@ -75,7 +75,7 @@ async def test_wrong_body_is_refused_by_the_name_of_its_field(
     address = COUNT_WORDS("m")
     async with connected(server.url) as bus, serving(bus, service(), Endpoint(address, count)):
         answer = bus.inbox.open("req-1", address.reply, bus.config, streamed=False)
-        await bus._send(address.name, payload, answer, "req-1")
+        await bus._send(address.name, payload, answer, {})
         with pytest.raises(RefusedError) as refused:
             await anext(answer)
 

@@ -17,12 +17,11 @@ from actors.mailbox import Finished, Limits, Mailbox
 from bus.blobs import Blobs
 from bus.client import Bus, settled
 from bus.config import BusConfig
-from bus.errors import RefusedError
 from bus.messages.chat import ChatChunk, ChatRequest, Usage
-from bus.messages.models import GetModel, ListModels, ModelCard, ModelList
+from bus.messages.models import ModelCard
 from bus.messages.presence import Heartbeat
-from bus.serve import Caller, Endpoint, ServiceInfo, serving
-from bus.subjects import CHAT, COMPLETE, DETOKENIZE, EMBED, GET_MODEL, HEARTBEAT, LIST_MODELS, TOKENIZE, fill
+from bus.serve import Endpoint, ServiceInfo, serving
+from bus.subjects import CHAT, COMPLETE, DETOKENIZE, EMBED, HEARTBEAT, TOKENIZE, fill
 from http_edge.app import serving_http
 from http_edge.config import EdgeConfig
 from tests.support.nats import until
@@ -118,24 +117,6 @@ async def embeddings_actor(bus: Bus, engine: Any) -> AsyncGenerator[None]:
     mailbox: Mailbox[Any, Any, Any] = Mailbox(EmbeddingsActor(engine), Limits(), lambda _: None, "embeddings-1")
     await _load(engine)
     async with living(bus, "embeddings", Endpoint(EMBED(EMBED_MODEL), mailbox.receive)):
-        yield
-
-
-@asynccontextmanager
-async def catalogue(bus: Bus, cards: tuple[ModelCard, ...] = CARDS) -> AsyncGenerator[None]:
-    """Answer for the models actor."""
-
-    async def list_models(_: ListModels, __: Caller) -> AsyncGenerator[ModelList]:
-        yield ModelList(models=cards)
-
-    async def get_model(request: GetModel, _: Caller) -> AsyncGenerator[ModelCard]:
-        found = next((card for card in cards if card.id == request.model), None)
-        if found is None:
-            raise RefusedError("model_not_found", f"The model {request.model!r} does not exist.", param="model")
-        yield found
-
-    endpoints = (Endpoint(LIST_MODELS(), list_models), Endpoint(GET_MODEL(), get_model))
-    async with living(bus, "models", *endpoints):
         yield
 
 

@@ -15,17 +15,19 @@ from tests.support.processes import Fusion, fusion_up
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MODELS = """
-actors: {{slots: 1}}
+actors: {{slots: 1, min_residency: 0, model_folders: ["{folder}"]}}
 models:
   - {{id: fusion-toy, path: "embedded:fusion-toy", kind: chat, aliases: [toy]}}
-  - {{id: local/heavy, path: "{folder}", kind: chat, tier: 2, quantisation: 4bit, ttl: 600}}
+  - {{id: local/heavy, path: "{folder}/tiny", kind: chat, tier: 2, quantisation: 4bit, ttl: 600}}
 """
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Fusion]:
     folder = tmp_path_factory.mktemp("models")
-    config = MODELS.format(folder=tiny_models.llama(folder / "tiny"))
+    for name in ("tiny", "someone/other"):
+        tiny_models.llama(folder / "shelf" / name)
+    config = MODELS.format(folder=folder / "shelf")
     async with fusion_up(folder, config, home(folder)) as up:
         yield up
 
@@ -57,6 +59,24 @@ async def test_a_heavy_model_is_loaded_listed_and_unloaded(here: tuple[str, str]
     unloaded = await fusion("models", "unload", "local/heavy", *here)
     assert re.fullmatch(r"local/heavy is unloaded after \d+\.\d s; \d+ MB are free again\n", unloaded.out)
     assert set(rows((await fusion("ps", *here)).out)) == {"fusion-toy"}
+
+
+async def test_a_model_that_lies_on_the_machine_is_added_and_taken_out_again(here: tuple[str, str]) -> None:
+    other = "someone/other"
+    assert rows((await fusion("models", "list", "--available", *here)).out)[other][:3] == ["available", "2", "chat"]
+
+    words = ("--path", other, "--ttl", "60", "--context-length", "128", "--priority", "low")
+    loaded = await fusion("models", "load", other, *words, *here)
+    card = json.loads((await fusion("models", "show", other, "--json", *here)).out)
+    assert (loaded.status, card["state"], card["ttl"], card["priority"]) == (0, "ready", 60, "low")
+    assert card["context_length"] == 128
+    refused = await fusion("models", "rm", other, *here)
+    assert (refused.status, refused.err) == (1, f"fusion: The model '{other}' is loaded; unload it first.\n")
+
+    await fusion("models", "unload", other, *here)
+    removed = await fusion("models", "rm", other, *here)
+    assert (removed.status, removed.out) == (0, f"{other} is removed\n")
+    assert other not in rows((await fusion("models", "list", *here)).out)
 
 
 async def test_loading_on_a_terminal_is_told_in_one_line(here: tuple[str, str]) -> None:

@@ -3,27 +3,68 @@
 from pathlib import Path
 
 import pytest
+from msgspec import convert
 from openai import NotFoundError
 
 from bus.messages.models import ModelCard
 from bus.messages.presence import Load
-from tests.support.stack import CARDS, CHAT_MODEL, EMBED_MODEL, beat, catalogue, stack
+from tests.support.envelope import error_of
+from tests.support.models_owner import catalogue
+from tests.support.stack import CARDS, CHAT_MODEL, EMBED_MODEL, beat, stack
 
 COLD = ModelCard(id="heavy", kind="chat", tier=2, state="restarting", created=1)
 
 
 async def test_models_are_listed_with_what_clients_and_tier_2_look_for(nats_url: str, tmp_path: Path) -> None:
-    async with stack(nats_url, tmp_path) as edge, catalogue(edge.bus):
-        models = (await edge.openai.models.list()).data
+    known = {
+        "family": "qwen3",
+        "description": "A model.",
+        "aliases": ["big"],
+        "tags": ["local"],
+        "modalities": ["text"],
+        "capabilities": ["chat", "tools"],
+        "context_length": 4096,
+        "dimensions": None,
+        "parameters": 7_600_000_000,
+        "dtype": "bfloat16",
+        "size_bytes": 12,
+        "estimated_bytes": 23,
+        "memory_bytes": 34,
+        "tier": 2,
+        "state": "ready",
+        "error": None,
+        "pinned": True,
+        "priority": "high",
+        "leases": 2,
+        "expires_at": 1_800_000_000.5,
+    }
+    card = convert(
+        {**known, "id": "org/big", "kind": "chat", "created": 1, "quantisation": "4bit", "ttl": 60}, ModelCard
+    )
+    async with stack(nats_url, tmp_path) as edge, catalogue(edge.bus, (card, COLD)):
+        (big, cold) = (await edge.openai.models.list()).data
 
-        assert [model.id for model in models] == [CHAT_MODEL, EMBED_MODEL]
-        assert models[0].object == "model"
-        assert models[0].owned_by == "local-mlx"
-        assert models[0].created == 1_700_000_000
-        extra = models[0].model_extra
-        assert extra is not None
-        assert (extra["type"], extra["tier"], extra["state"]) == ("chat", 1, "ready")
-        assert extra["context_length"] == extra["max_model_len"] == 4096
+    assert (big.id, big.object, big.owned_by, big.created) == ("org/big", "model", "local-mlx", 1)
+    assert big.model_extra == {
+        **known,
+        "type": "chat",
+        "max_model_len": 4096,
+        "quantization": "4bit",
+        "ttl_seconds": 60,
+    }
+    assert cold.model_extra is not None
+    assert (cold.model_extra["memory_bytes"], cold.model_extra["expires_at"]) == (None, None)
+
+
+async def test_what_lies_on_this_machine_is_listed_when_it_is_asked_for(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge, catalogue(edge.bus):
+        listed = (await edge.openai.models.list(extra_query={"available": "true"})).data
+        async with edge.http.get("/v1/models?colour=blue") as response:
+            error = await error_of(response)
+
+    assert [model.id for model in listed] == [CHAT_MODEL, EMBED_MODEL, "on/disk"]
+    assert (listed[-1].model_extra or {})["state"] == "available"
+    assert (response.status, error["param"]) == (400, "colour")
 
 
 async def test_model_is_found_by_its_id_with_slashes_of_either_kind(nats_url: str, tmp_path: Path) -> None:
@@ -33,6 +74,14 @@ async def test_model_is_found_by_its_id_with_slashes_of_either_kind(nats_url: st
             raw = await response.json()
 
         assert retrieved.id == raw["id"] == CHAT_MODEL
+
+
+async def test_health_names_a_warm_model_before_a_heavy_one(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge, catalogue(edge.bus, (COLD, *CARDS)):
+        async with edge.http.get("/health") as response:
+            health = await response.json()
+
+    assert (health["model_id"], health["model_status"]) == (CHAT_MODEL, "initialized")
 
 
 async def test_unknown_model_is_not_found(nats_url: str, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from openai import APIError, BadRequestError, InternalServerError, NotFoundError
 
 from actors.engines.echo import EchoEngine
 from actors.mailbox import Limits
-from tests.support.stack import EMBED_MODEL, GatedEngine, beat, catalogue, chat_actor, chat_body, stack
+from tests.support.models_owner import catalogue
+from tests.support.stack import EMBED_MODEL, GatedEngine, beat, chat_actor, chat_body, stack
 
 
 async def test_101st_waiting_request_is_refused(nats_url: str, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from bus.messages.chat import ChatChunk, ChatRequest
 from http_edge.config import EdgeConfig
 from http_edge.errors import STATUSES
 from tests.support.envelope import error_of
-from tests.support.stack import CHAT_MODEL, EMBED_MODEL, catalogue, chat_actor, chat_body, stack
+from tests.support.models_owner import catalogue
+from tests.support.stack import CHAT_MODEL, EMBED_MODEL, chat_actor, chat_body, stack
 
 CHAT = "/v1/chat/completions"
 EMBED = "/v1/embeddings"

@@ -19,8 +19,9 @@ from actors.engines.echo import EchoEngine
 from actors.mailbox import Limits
 from http_edge.config import EdgeConfig
 from tests.support.anthropic_client import asked, client_of, talking
+from tests.support.models_owner import catalogue
 from tests.support.nats import until
-from tests.support.stack import CHAT_MODEL, GatedEngine, catalogue, chat_actor, stack
+from tests.support.stack import CHAT_MODEL, GatedEngine, chat_actor, stack
 
 PING = 'event: ping\ndata: {"type":"ping"}\n\n'
 

@@ -12,9 +12,10 @@ from ollama import AsyncClient, ResponseError
 from actors.engines.echo import EchoEngine
 from bus.errors import RefusedError
 from bus.messages.chat import ChatChunk
+from tests.support.models_owner import catalogue
 from tests.support.nats import until
 from tests.support.ollama_client import failing, user
-from tests.support.stack import CHAT_MODEL, GatedEngine, catalogue, chat_actor, stack
+from tests.support.stack import CHAT_MODEL, GatedEngine, chat_actor, stack
 
 
 class BreakingEngine(EchoEngine):

@@ -10,8 +10,9 @@ from pydantic import BaseModel, Field
 from actors.engines.blas import prepare_blas
 from actors.engines.echo import EchoEngine
 from bus.messages.chat import Message, NamedTool, Tool, ToolCall
+from tests.support.models_owner import catalogue
 from tests.support.responses import responding
-from tests.support.stack import CHAT_MODEL, KeepingEngine, catalogue, chat_actor, stack
+from tests.support.stack import CHAT_MODEL, KeepingEngine, chat_actor, stack
 
 # Before anything here imports mlx.
 prepare_blas()

@@ -8,8 +8,9 @@ import pytest
 
 from actors.engines.echo import EchoEngine
 from actors.mailbox import Limits
+from tests.support.models_owner import catalogue
 from tests.support.nats import until
-from tests.support.stack import CHAT_MODEL, EMBED_MODEL, Stack, catalogue, chat_actor, chat_body, stack
+from tests.support.stack import CHAT_MODEL, EMBED_MODEL, Stack, chat_actor, chat_body, stack
 
 
 async def post(edge: Stack, path: str, **body: Any) -> tuple[int, dict[str, Any]]:

@@ -23,7 +23,9 @@ from http_edge.routes import (
     completions,
     embeddings,
     jobs,
+    loading,
     messages,
+    models,
     ollama_chat,
     ollama_embed,
     ollama_generate,
@@ -86,8 +88,24 @@ def test_every_field_of_a_body_is_documented(module: Any, name: str, heading: st
     assert undocumented(module.Body, module, section(page(name), heading)) == set()
 
 
+@pytest.mark.parametrize(
+    ("kind", "heading"),
+    [
+        (models.Model, "## `GET /v1/models`"),
+        (models.Listing, "## `GET /v1/models`"),
+        (loading.Body, "## `POST /v1/models/load`"),
+        (loading.NamedBody, "## `POST /v1/models/load`"),
+        (loading.UnloadBody, "## `DELETE /v1/models/{id}/unload`"),
+    ],
+)
+def test_every_field_about_models_is_documented(kind: type[msgspec.Struct], heading: str) -> None:
+    own = section(page("http.md"), heading)
+
+    assert [name for name in kind.__struct_fields__ if not re.search(rf"`\??{name}(=true)?`", own)] == []
+
+
 def test_every_option_of_ollama_is_documented() -> None:
-    own = section(page("ollama.md"), "### Options")
+    own = section(page("ollama.md"), "## Options")
 
     assert undocumented(ollama_options.Options, ollama_options, own) == set()
 

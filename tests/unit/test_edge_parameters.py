@@ -28,6 +28,7 @@ from http_edge.routes import (
 from http_edge.wire import each_text
 
 SAMPLING = {"top_k", "min_p", "repetition_penalty"}
+OURS = {"ttl"}
 GUIDED = {"guided_json", "guided_regex", "guided_choice", "guided_grammar"}
 MESSAGES = [{"role": "user", "content": "hi"}]
 TOOL = {"type": "function", "function": {"name": "f"}}
@@ -68,8 +69,8 @@ TOLD: dict[ModuleType, dict[str, Any]] = {
 }
 # The others change what the edge asks or answers; tests/system has them.
 AT_THE_EDGE: dict[ModuleType, set[str]] = {
-    chat: {"model", "stream", "stream_options", "n"},
-    completions: {"model", "stream", "stream_options", "n", "best_of", "echo"},
+    chat: {"model", "stream", "stream_options", "n", "ttl"},
+    completions: {"model", "stream", "stream_options", "n", "best_of", "echo", "ttl"},
 }
 BODIES: dict[ModuleType, dict[str, Any]] = {
     chat: {"model": "m", "messages": MESSAGES, "logprobs": True},
@@ -87,12 +88,20 @@ def requests(route: ModuleType, **said: Any) -> Any:
 @pytest.mark.parametrize(
     ("route", "params", "ours"),
     [
-        (chat, chat_params.CompletionCreateParamsStreaming, SAMPLING | GUIDED | {"chat_template_kwargs"}),
-        (chat, chat_params.CompletionCreateParamsNonStreaming, SAMPLING | GUIDED | {"chat_template_kwargs"}),
-        (completions, completion_params.CompletionCreateParamsStreaming, SAMPLING | GUIDED | {"response_format"}),
-        (completions, completion_params.CompletionCreateParamsNonStreaming, SAMPLING | GUIDED | {"response_format"}),
-        (responses, response_params.ResponseCreateParamsStreaming, set()),
-        (embeddings, embedding_params.EmbeddingCreateParams, {"truncate"}),
+        (chat, chat_params.CompletionCreateParamsStreaming, SAMPLING | GUIDED | OURS | {"chat_template_kwargs"}),
+        (chat, chat_params.CompletionCreateParamsNonStreaming, SAMPLING | GUIDED | OURS | {"chat_template_kwargs"}),
+        (
+            completions,
+            completion_params.CompletionCreateParamsStreaming,
+            SAMPLING | GUIDED | OURS | {"response_format"},
+        ),
+        (
+            completions,
+            completion_params.CompletionCreateParamsNonStreaming,
+            SAMPLING | GUIDED | OURS | {"response_format"},
+        ),
+        (responses, response_params.ResponseCreateParamsStreaming, OURS),
+        (embeddings, embedding_params.EmbeddingCreateParams, OURS | {"truncate"}),
     ],
 )
 def test_every_parameter_of_the_official_client_is_known_by_name(
@@ -148,9 +157,10 @@ def test_every_parameter_of_ollamas_client_is_known_by_name(fields: Any, params:
 def test_ignored_and_neutral_parameters_are_fields_of_the_body(route: ModuleType) -> None:
     fields = set(route.Body.__struct_fields__)
 
-    assert set(route.IGNORED) < fields
+    ignored = set(getattr(route, "IGNORED", ()))
+    assert ignored < fields
     assert set(route.NEUTRAL) < fields
-    assert not set(route.IGNORED) & set(route.NEUTRAL)
+    assert not ignored & set(route.NEUTRAL)
 
 
 @pytest.mark.parametrize("route", [chat, completions])

@@ -10,7 +10,7 @@ from bus.errors import RefusedError
 from bus.messages.chat import ChatChunk, JsonObject, JsonSchema, ToolCallDelta, Usage
 from http_edge.ollama import naming_fields
 from http_edge.ollama_lines import Lines
-from http_edge.ollama_options import grammar
+from http_edge.ollama_options import grammar, seconds
 
 
 def tell(text: str, reasoning: str, calls: Any) -> dict[str, Any]:
@@ -56,6 +56,34 @@ def test_format_of_another_kind_is_refused(said: bytes) -> None:
         grammar(Raw(said))
 
     assert refused.value.failure.param == "format"
+
+
+@pytest.mark.parametrize(
+    ("said", "length"),
+    [
+        (None, None),
+        (0, 0),
+        (-1, -1),
+        (2.5, 2.5),
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        ("250ms", 0.25),
+        ("+2s", 2),
+        ("-1m", -60),
+        ("0", 0),
+    ],
+)
+def test_keep_alive_is_a_number_of_seconds_or_a_duration(said: float | str | None, length: float | None) -> None:
+    assert seconds(said) == length
+
+
+@pytest.mark.parametrize("said", ["", "5", "-1", "m", "5 m", "for ever", "5m!", "1d", "٣m", "9" * 400 + "h"])
+def test_keep_alive_of_another_form_is_refused(said: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        seconds(said)
+
+    assert refused.value.failure.param == "keep_alive"
 
 
 @pytest.mark.parametrize(
