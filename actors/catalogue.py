@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from actors import hub_cache
+from actors.conversion import ConversionError, cache_folder, quantised
 from bus.messages.catalogue import ModelEntry
 
 _TOY = ModelEntry(
@@ -51,11 +52,14 @@ def default_models() -> tuple[ModelEntry, ...]:
 
 
 def model_folder(entry: ModelEntry) -> Path:
-    """Return the folder of the model's files, fetching them from the hub (with a progress bar) if need be.
+    """Return the folder of the model's files: from the hub, with a progress bar, and quantised, if need be.
 
     Raises `ModelFilesError`.
     """
-    return _folder(entry, entry.path or entry.id)
+    try:
+        return quantised(entry, _folder(entry, entry.path or entry.id))
+    except ConversionError as error:
+        raise ModelFilesError(f"The model {entry.id} cannot be quantised: {error}") from error
 
 
 def draft_folder(entry: ModelEntry) -> Path | None:
@@ -93,7 +97,7 @@ def conversion(folder: Path) -> Path | None:
     except (OSError, ValueError) as error:
         raise ModelFilesError(f"{folder / 'config.json'} cannot be read: {error}") from error
     digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    return Path.home() / ".cache" / "fusion" / "models" / f"mlx-rag-{digest}"
+    return cache_folder() / f"mlx-rag-{digest}"
 
 
 def _folder(entry: ModelEntry, path: str) -> Path:

@@ -3,7 +3,12 @@
 The client is imported late: it takes half a second, which local models need not wait for.
 """
 
+import gc
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from huggingface_hub import CachedRepoInfo
 
 # Weights in pickle are left where they are, and so is code, unless the model's code is trusted.
 _PATTERNS = ("*.json", "*.safetensors", "*.npz", "*.txt", "*.model", "*.jinja", "1_Pooling/*")
@@ -19,13 +24,22 @@ def fetched(repository: str, *, with_code: bool = False) -> Path:
     Raises `HubError`.
     """
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - see above
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub.errors import (  # type: ignore[attr-defined] # noqa: PLC0415 - the same
+        HFValidationError,
+        HTTPError,  # of its HTTP client, which is another one in other versions
+        XetDownloadError,
+    )
 
     patterns = [*_PATTERNS, *(["*.py"] if with_code else [])]
     try:
-        return Path(snapshot_download(repository, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise HubError(str(error).splitlines()[0]) from error
+        folder = Path(snapshot_download(repository, allow_patterns=patterns))
+    except (HFValidationError, HTTPError, XetDownloadError, OSError) as error:
+        lines = str(error).splitlines()
+        raise HubError(next(line for line in lines if line and "Client Error" not in line)) from error
+    gc.collect()  # Only now its progress bars close; later they would write over what is printed next.
+    if not folder.is_dir():
+        raise HubError("it has no files that Fusion reads")
+    return folder
 
 
 def snapshot(repository: str) -> Path | None:
@@ -44,11 +58,29 @@ def snapshot(repository: str) -> Path | None:
 
 def repositories() -> list[str]:
     """Return the ids of the models that have files in the cache, in alphabetical order."""
+    return sorted(_models())
+
+
+def cached(repository: str) -> tuple[Path, int] | None:
+    """Return the folder of all that the cache has of `repository`, and its size in bytes."""
+    found = _models().get(repository)
+    return (found.repo_path, found.size_on_disk) if found else None
+
+
+def delete(repository: str) -> None:
+    """Delete all that the cache has of `repository`."""
+    from huggingface_hub import scan_cache_dir  # noqa: PLC0415 - see above
+
+    revisions = [revision.commit_hash for revision in _models()[repository].revisions]
+    scan_cache_dir().delete_revisions(*revisions).execute()
+
+
+def _models() -> "dict[str, CachedRepoInfo]":
     from huggingface_hub import scan_cache_dir  # noqa: PLC0415 - see above
     from huggingface_hub.errors import CacheNotFound  # noqa: PLC0415
 
     try:
         found = scan_cache_dir().repos
     except CacheNotFound:
-        return []
-    return sorted(repository.repo_id for repository in found if repository.repo_type == "model")
+        return {}
+    return {repository.repo_id: repository for repository in found if repository.repo_type == "model"}

@@ -8,13 +8,14 @@ takes that of thenlper/gte-large, pools by the mean and normalises.
 import json
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 from safetensors.numpy import save_file
+
+from actors.conversion import made_once
 
 TOKENIZER_REPOSITORY = "thenlper/gte-large"
 
@@ -50,19 +51,7 @@ def convert(folder: Path, tokenizer: Path, target: Path) -> Path:
     Does nothing when `target` is there: it appears whole or not at all. Raises `ValueError` for weights that
     are not of this layout.
     """
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
-    try:
-        _write(folder, tokenizer, draft)
-        draft.rename(target)
-    except OSError:
-        if not target.is_dir():  # Else another process was faster.
-            raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return target
+    return made_once(folder, target, lambda draft: _write(folder, tokenizer, draft))
 
 
 def name_in_bert(name: str) -> str:
@@ -83,6 +72,7 @@ def _write(folder: Path, tokenizer: Path, target: Path) -> None:
     config = msgspec.json.decode((folder / "config.json").read_bytes(), type=_Config)
     with np.load(folder / "model.npz") as stored:
         weights = {name_in_bert(name): np.ascontiguousarray(stored[name]) for name in stored.files}
+    target.mkdir()
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
     width = weights["encoder.layer.0.intermediate.dense.weight"].shape[0]
     files: dict[str, Any] = {

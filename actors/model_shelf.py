@@ -7,6 +7,7 @@ import structlog
 
 from actors import hub_cache
 from actors.catalogue import ModelFilesError, conversion, local_path
+from actors.conversion import ConversionError, quantised_folder
 from actors.model_facts import discover
 from actors.model_files import check_files, folder_below
 from bus.errors import RefusedError
@@ -18,13 +19,19 @@ log = structlog.get_logger()
 def local_folder(entry: ModelEntry) -> Path | None:
     """Return the folder from which an engine would load `entry`, or None if something has to be fetched first.
 
-    Raises `ModelFilesError` if its path can only be a folder, and there is none.
+    Of a model that is quantised when it is loaded for the first time, that is until then the larger original.
+    Raises `ModelFilesError` if its path can only be a folder, and there is none, or if it cannot be read.
     """
     folder = local_path(entry.path or entry.id)
     converted = conversion(folder) if folder and entry.kind == "embeddings" else None
-    if converted is None:
-        return folder
-    return converted if converted.is_dir() else None
+    folder = folder if converted is None else converted
+    if folder is None or not folder.is_dir():
+        return None
+    try:
+        quantised = quantised_folder(entry, folder)
+    except ConversionError as error:
+        raise ModelFilesError(str(error)) from error
+    return quantised if quantised and quantised.is_dir() else folder
 
 
 def available(folders: tuple[Path, ...]) -> list[tuple[str, Path]]:

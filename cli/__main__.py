@@ -3,12 +3,13 @@
 import argparse
 import sys
 
+from actors.catalogue import ModelFilesError
 from bus.errors import BusError
 from bus.settings import SettingsError
-from cli import chat, demo, doctor, jobs, replay, run, status, up
+from cli import chat, demo, doctor, jobs, models, ps, replay, run, status, up
 from cli.state import NotRunningError
 
-COMMANDS = (up, demo, status, chat, jobs, replay, doctor, run)
+COMMANDS = (up, demo, status, chat, models, ps, jobs, replay, doctor, run)
 
 
 def main() -> None:
@@ -20,7 +21,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         sys.exit(args.run(args))
-    except (NotRunningError, SettingsError, BusError) as error:
+    except (NotRunningError, SettingsError, BusError, ModelFilesError) as error:
         print(f"fusion: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -1,10 +1,8 @@
 """`fusion jobs`: lists, shows, cancels and watches jobs."""
 
 import argparse
-import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import TypeAlias, get_args
+from typing import get_args
 
 import msgspec
 
@@ -13,41 +11,25 @@ from bus.events import EventLog
 from bus.messages.history import HistoryQuery, JobQuery
 from bus.messages.jobs import CancelJob, GetJob
 from bus.subjects import CANCEL_JOB, GET_HISTORY, GET_JOB, LIST_HISTORY
-from cli.connect import add_place_options, connected
+from cli.connect import Subparsers, add_action
 from eventlog.events import Unknown
 from eventlog.job import JobStatus
 
 _MOST_LINES = 60
-
-Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - it has no other name
-Act: TypeAlias = Callable[[Bus, argparse.Namespace], Awaitable[None]]
 
 
 def add(commands: Subparsers) -> None:
     """Add the command."""
     parser = commands.add_parser("jobs", help="list, show, cancel and watch jobs")
     what = parser.add_subparsers(required=True, metavar="what")
-    listing = _action(what, "list", "list jobs, newest first", _list)
+    listing = add_action(what, "list", "list jobs, newest first", _list)
     listing.add_argument("--status", choices=get_args(JobStatus), help="only those with this status")
     listing.add_argument("--limit", type=int, default=20, help="how many at the most")
-    showing = _action(what, "show", "show one job with its events and its result", _show)
+    showing = add_action(what, "show", "show one job with its events and its result", _show)
     showing.add_argument("job_id")
-    cancelling = _action(what, "cancel", "end one job", _cancel)
+    cancelling = add_action(what, "cancel", "end one job", _cancel)
     cancelling.add_argument("job_id")
-    _action(what, "watch", "print the events of jobs as they are recorded", _watch)
-
-
-def _action(what: Subparsers, name: str, text: str, act: Act) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = what.add_parser(name, help=text)
-    add_place_options(parser)
-    parser.set_defaults(run=lambda args: asyncio.run(_connected(act, args)))
-    return parser
-
-
-async def _connected(act: Act, args: argparse.Namespace) -> int:
-    async with connected(args) as bus:
-        await act(bus, args)
-    return 0
+    add_action(what, "watch", "print the events of jobs as they are recorded", _watch)
 
 
 async def _list(bus: Bus, args: argparse.Namespace) -> None:

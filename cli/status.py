@@ -6,10 +6,7 @@ import asyncio
 from bus.client import Bus
 from bus.messages.presence import Heartbeat
 from bus.streams import api
-from cli.connect import add_place_options, connected
-
-# Everyone is heard of within one heartbeat.
-_LISTEN = 1.3
+from cli.connect import add_place_options, connected, heard
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -21,12 +18,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 async def _status(args: argparse.Namespace) -> int:
     async with connected(args) as bus:
-        await asyncio.sleep(_LISTEN)
+        instances = await heard(bus)
         print(f"NATS {bus.config.url}")
         print(await _streams(bus))
-        for beat in sorted(bus.presence.instances, key=lambda beat: (beat.role, beat.instance)):
+        for beat in sorted(instances, key=lambda beat: (beat.role, beat.instance)):
             print(_line(beat))
-        return 0 if bus.presence.instances else 1
+        return 0 if instances else 1
 
 
 async def _streams(bus: Bus) -> str:

@@ -1,0 +1,75 @@
+"""The `fusion` command, as a user runs it in a shell."""
+
+import asyncio
+import os
+import pty
+import sys
+import termios
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from tests.support.processes import REPOSITORY
+
+
+class Printed(Struct, frozen=True):
+    """How a command has ended, and what it has said."""
+
+    status: int
+    out: str
+    err: str
+
+
+def home(folder: Path) -> dict[str, str]:
+    """Return the variables that put the caches of models into `folder`."""
+    return {"HOME": str(folder), "HF_HOME": str(folder / "hub"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+async def start(*words: str, environment: Mapping[str, str], **streams: int) -> asyncio.subprocess.Process:
+    """Start `fusion` with `words`."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "cli",
+        *words,
+        **(
+            {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
+            | streams
+        ),
+        env={**os.environ, **environment},
+        cwd=REPOSITORY,
+    )
+
+
+async def fusion(*words: str, environment: Mapping[str, str] | None = None, typed: str = "") -> Printed:
+    """Run it to its end, without a terminal; `typed` is its input."""
+    process = await start(*words, environment=environment or {})
+    async with asyncio.timeout(120):
+        out, err = await process.communicate(typed.encode())
+    assert process.returncode is not None
+    return Printed(process.returncode, out.decode(), err.decode())
+
+
+async def on_terminal(*words: str, environment: Mapping[str, str]) -> str:
+    """Run it to its end with a terminal as stderr, and return what that has been sent."""
+    ours, its = pty.openpty()
+    termios.tcsetwinsize(its, (24, 120))
+    process = await start(*words, environment=environment, stderr=its)
+    os.close(its)
+    said = asyncio.create_task(asyncio.to_thread(_everything, ours))
+    async with asyncio.timeout(120):
+        await process.communicate()
+        return await said
+
+
+def _everything(terminal: int) -> str:
+    pieces: list[bytes] = []
+    try:
+        while piece := os.read(terminal, 65536):
+            pieces.append(piece)
+    except OSError:  # Linux says so, rather than nothing, when the other end is closed.
+        pass
+    finally:
+        os.close(terminal)
+    return b"".join(pieces).decode()
