@@ -25,7 +25,7 @@ def entry_for(request: LoadModel, folders: tuple[Path, ...]) -> ModelEntry:
         raise RefusedError("model_not_found", f"The model '{request.model}' does not exist.", param="model")
     path = _path(request.path, folders)
     fields = {
-        "id": request.model or request.path.rstrip("/").removeprefix(_EMBEDDED).removeprefix(f"{Path(path).parent}/"),
+        "id": request.model or _id(request.path),
         "kind": request.kind or _kind(path),
         "path": path,
         "tier": HEAVY,
@@ -57,6 +57,11 @@ def check_same(request: LoadModel, entry: ModelEntry, folders: tuple[Path, ...])
         if value is not None and value != has[param]:
             message = f"The catalogue has the model '{entry.id}' with another {param}: {has[param]}."
             raise RefusedError("conflict", message, param=param)
+
+
+def _id(path: str) -> str:
+    """Return the id of a model that was ordered without one."""
+    return Path(path).name if path.startswith("/") else path.removeprefix(_EMBEDDED)
 
 
 def _path(path: str, folders: tuple[Path, ...]) -> str:
