@@ -30,7 +30,7 @@ from bus.writer import HandOn
 log = structlog.get_logger()
 
 # How often those who wait hear how it stands, and how often jobs are looked for that woke nobody, in seconds.
-_PERIOD = 2.0
+_PERIOD = 1.0
 _JOBS_PERIOD = 10.0
 
 
@@ -83,7 +83,7 @@ class Door:
             entry = self._registry.find(name)
             if entry is None:
                 raise RefusedError("model_not_found", f"The model '{name}' does not exist.", param="model")
-            await self._surveyor.look(entry)
+            await self._surveyor.check(entry)
             lease = self._keeper.ask(entry, caller.keep_alive)
             is_handed_on = False
             try:

@@ -138,6 +138,10 @@ class Keeper:
         """Whether the slot's process is there."""
         return slot in self._scheduler.slots
 
+    def ending(self) -> list[str]:
+        """Return the models whose slots are ending."""
+        return [slot.model.id for slot in self._scheduler.slots.values() if slot.model and slot.state == "draining"]
+
     def place_of(self, model: str, lease: str) -> int:
         """Return the number of the lease in the queue for the model, from 1; 0 when it does not wait."""
         order = self._scheduler.waiting(model)

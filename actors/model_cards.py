@@ -25,7 +25,7 @@ def card_of(entry: ModelEntry, beats: tuple[Heartbeat, ...], created: int) -> Mo
         created=created,
         aliases=entry.aliases,
         family=detail.get("family"),
-        context_length=_number(detail.get("context_length")),
+        context_length=_number(detail.get("context_length")) or entry.context_length,
         dimensions=_number(detail.get("dimensions")),
         size_bytes=_number(detail.get("size_bytes")),
         memory_bytes=max(best.rss_bytes, best.mlx_bytes) if best and best.state != "failed" else None,

@@ -129,8 +129,8 @@ def _check_index(index: Path) -> None:
 
 def _code(folder: Path, what: str) -> ModelFilesError:
     return ModelFilesError(
-        f"The model {folder.name} comes with code of its own ({what}), which is not run "
-        "unless its entry in the configuration says `trust_code: true`."
+        f"The model {folder.name} comes with code of its own ({what}), which is not run. "
+        "The entry of a chat model in the configuration may say `trust_code: true`."
     )
 
 

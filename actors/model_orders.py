@@ -39,6 +39,26 @@ def entry_for(request: LoadModel, folders: tuple[Path, ...]) -> ModelEntry:
         raise RefusedError("invalid_request", f"The model cannot be added: {error}", param="model") from error
 
 
+def check_same(request: LoadModel, entry: ModelEntry, folders: tuple[Path, ...]) -> None:
+    """Raise `RefusedError` if the order says otherwise than the entry that the catalogue has under this id."""
+    said = {
+        "path": _path(request.path, folders) if request.path else None,
+        "kind": request.kind,
+        "context_length": request.context_length,
+        "priority": request.priority,
+    }
+    has = {
+        "path": entry.path or entry.id,
+        "kind": entry.kind,
+        "context_length": entry.context_length,
+        "priority": entry.priority,
+    }
+    for param, value in said.items():
+        if value is not None and value != has[param]:
+            message = f"The catalogue has the model '{entry.id}' with another {param}: {has[param]}."
+            raise RefusedError("conflict", message, param=param)
+
+
 def _path(path: str, folders: tuple[Path, ...]) -> str:
     """Return where the files lie: what is embedded, a folder below one of `folders`, or a repository of the hub."""
     if path.startswith(_EMBEDDED):

@@ -55,21 +55,23 @@ def available(folders: tuple[Path, ...]) -> list[tuple[str, Path]]:
 
 def _candidates(folders: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
     for above in folders:
-        for pattern in ("*", "*/*"):
-            for folder in sorted(above.expanduser().glob(pattern)):
-                if _is_model(folder):
-                    yield from _allowed(str(folder.relative_to(above.expanduser())), above)
+        for name in _names(above.expanduser()):
+            try:
+                yield name, folder_below(name, (above,))
+            except RefusedError as error:
+                log.warning("model.left_out", model=name, error=str(error))
     for repository in hub_cache.repositories():
-        folder_or_none = hub_cache.snapshot(repository)
-        if folder_or_none and _is_model(folder_or_none):
-            yield repository, folder_or_none
+        snapshot = hub_cache.snapshot(repository)
+        if snapshot and _is_model(snapshot):
+            yield repository, snapshot
 
 
-def _allowed(name: str, above: Path) -> Iterator[tuple[str, Path]]:
-    try:
-        yield name, folder_below(name, (above,))
-    except RefusedError as error:
-        log.warning("model.left_out", model=name, error=str(error))
+def _names(above: Path) -> Iterator[str]:
+    for folder in sorted(above.glob("*")):
+        if _is_model(folder):
+            yield folder.name
+        else:  # The parts of a model are none.
+            yield from (f"{folder.name}/{inner.name}" for inner in sorted(folder.glob("*")) if _is_model(inner))
 
 
 def _is_model(folder: Path) -> bool:

@@ -19,7 +19,7 @@ from actors.config import ActorsConfig
 from actors.door import Door
 from actors.keeper import Keeper
 from actors.model_cards import card_of, with_files, with_slot
-from actors.model_orders import entry_for
+from actors.model_orders import check_same, entry_for
 from actors.registry import Registry
 from actors.slot_steps import Rules
 from actors.slots import Scheduler
@@ -97,13 +97,14 @@ class Models:
         """Have a model loaded, and tell how it goes. Goes on when nobody listens any more."""
         begun = time.monotonic()
         entry = await self._ordered(request)
-        turn = self._keeper.ensure(entry, request.ttl) if entry.tier == HEAVY else None
+        keep = -1.0 if request.ttl == 0 else request.ttl
+        turn = self._keeper.ensure(entry, keep) if entry.tier == HEAVY else None
         while not (turn.done() if turn else self._card(entry).state == "ready"):
             card = self._card(entry)
             seconds = time.monotonic() - begun
             if turn is None and seconds > self._config.load_seconds:
                 raise RefusedError("internal_error", f"The model '{entry.id}' is {card.state}.", param="model")
-            yield ModelProgress(model=entry.id, state=self._waiting_state(card), seconds=seconds)
+            yield ModelProgress(model=entry.id, state=self._waiting_state(card), seconds=seconds, why=self._why(card))
             await (asyncio.wait((turn,), timeout=_PERIOD) if turn else asyncio.sleep(_PERIOD))
         if turn:
             turn.result()
@@ -161,11 +162,18 @@ class Models:
             entry = await asyncio.to_thread(entry_for, request, self._config.model_folders)
             known = self._registry.find(entry.id)
             if known is None:
+                await self._surveyor.check(entry)
                 self._registry.add(entry)
                 await self._on_changed()
             entry = known or entry
-        await self._surveyor.look(entry)
+        else:
+            check_same(request, entry, self._config.model_folders)
+        await self._surveyor.check(entry)
         return entry
+
+    def _why(self, card: ModelCard) -> str:
+        ending = self._keeper.ending()
+        return f"waits for {', '.join(ending)} to end" if card.state == "waiting" and ending else ""
 
     def _waiting_state(self, card: ModelCard) -> ModelState:
         return "waiting" if card.state in {"unloaded", "failed"} else card.state

@@ -208,7 +208,8 @@ class Scheduler:
                 other.overtaken += 1
             del self._waiting[waiting.request]
             slot.leases.add(waiting.request)
-            slot.used_at, slot.keep = at, waiting.keep
+            slot.used_at = at
+            slot.keep = slot.keep if waiting.keep is None else waiting.keep
             self._granted[waiting.request] = slot.name
             yield Grant(waiting.request, slot.name)
 

@@ -46,7 +46,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
 _NO_LIMIT = (-1, -2)
 _ANY_SEED = -1
 
-
 # Go's durations, as in "1h30m".
 _DURATION = re.compile(r"[-+]?([0-9]{1,9}(\.[0-9]{0,9})?(ns|us|µs|μs|ms|s|m|h))+|[-+]?0")
 _PART = re.compile(r"([0-9.]+)([^0-9.]+)")

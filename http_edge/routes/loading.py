@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from aiohttp import web
@@ -34,13 +34,15 @@ _KINDS: dict[str, ModelKind] = {kind: kind for kind in get_args(ModelKind)} | {
 
 ModelType = ModelKind | Literal["lm", "multimodal", "image-generation", "whisper"]
 
+# What is said of a model that is added; of others the catalogue says it.
+_OF_ADDED = ("model_type", "context_length", "priority")
+
 # What the models actor calls a field that it refuses, and what it is called here.
 _NAMES = {"model": "model_id", "path": "model_path", "kind": "model_type"}
 
 # As `MAX_VRAM_GB` counts.
 _GB = 2**30
 
-ContextLength = Annotated[int, Meta(ge=1)]
 IdleSeconds = Annotated[float, Meta(ge=0)]
 
 
@@ -50,17 +52,15 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model_path: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
     model_type: ModelType | None = None
     model_id: ModelName | None = None
-    context_length: ContextLength | None = None
+    context_length: Annotated[int, Meta(ge=1)] | None = None
     priority: ModelPriority | None = None
     ttl: IdleSeconds | None = None
     stream: bool | None = None
 
 
 class NamedBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How to load the model that the path names. Null means not said."""
+    """How to load the model that the URL names. Null means not said."""
 
-    context_length: ContextLength | None = None
-    priority: ModelPriority | None = None
     ttl: IdleSeconds | None = None
     stream: bool | None = None
 
@@ -114,13 +114,14 @@ class Unloaded(Struct, frozen=True, kw_only=True):
 async def load(request: web.Request) -> web.StreamResponse:
     """Load a model, and answer when it is loaded. One that is loaded already is answered for at once."""
     body = await read_body(request, _body)
-    if body.model_id is None and body.model_path is None:
-        raise RefusedError("invalid_request", "Either 'model_id' or 'model_path' is needed.", param="model_id")
+    _refuse_contradictions(body)
     order = LoadModel(
         model=body.model_id or "",
         path=body.model_path,
         kind=_KINDS[body.model_type] if body.model_type else None,
-        **_how(body),
+        context_length=body.context_length,
+        priority=body.priority,
+        ttl=body.ttl,
     )
     with _naming_fields():
         return await _load(request, order, body.stream)
@@ -129,7 +130,7 @@ async def load(request: web.Request) -> web.StreamResponse:
 async def load_named(request: web.Request) -> web.StreamResponse:
     """Load a model of the catalogue."""
     body = await read_optional_body(request, _named_body)
-    return await _load(request, LoadModel(model=request.match_info["id"], **_how(body)), body.stream)
+    return await _load(request, LoadModel(model=request.match_info["id"], ttl=body.ttl), body.stream)
 
 
 async def unload(request: web.Request) -> web.StreamResponse:
@@ -160,8 +161,16 @@ async def _load(request: web.Request, order: LoadModel, stream: bool | None) -> 
     return json_response(_told_loading(await done(request, LOAD_MODEL(), order)))
 
 
-def _how(body: Body | NamedBody) -> dict[str, Any]:
-    return {"context_length": body.context_length, "priority": body.priority, "ttl": body.ttl}
+def _refuse_contradictions(body: Body) -> None:
+    """Raise `RefusedError` if no model is named, or something is said that holds for an added one alone."""
+    if body.model_path is not None:
+        return
+    if body.model_id is None:
+        raise RefusedError("invalid_request", "Either 'model_id' or 'model_path' is needed.", param="model_id")
+    for name in _OF_ADDED:
+        if getattr(body, name) is not None:
+            message = f"'{name}' is only allowed with 'model_path'; for other models the catalogue says it."
+            raise RefusedError("invalid_request", message, param=name)
 
 
 def _wants_stream(request: web.Request, said: bool | None) -> bool:

@@ -29,8 +29,13 @@ _NEVER = datetime(9999, 12, 31, tzinfo=UTC)
 
 _LOADED = frozenset(("ready", "stuck", "draining"))
 
-# Ollama's words, where they are not ours.
-_CAPABILITIES = {"chat": "completion", "embeddings": "embedding"}
+# Ollama's words, and what of them a kind of model has whose files are not known.
+_CAPABILITIES = ("completion", "tools", "thinking", "vision", "embedding")
+_OF_KIND: dict[str, tuple[str, ...]] = {
+    "chat": ("completion",),
+    "vision": ("completion", "vision"),
+    "embeddings": ("embedding",),
+}
 
 _SIZES = ((1e9, "B"), (1e6, "M"), (1e3, "K"))
 
@@ -76,7 +81,7 @@ async def show(request: web.Request) -> web.StreamResponse:
             "modified_at": _created(card),
             "details": _details(card),
             "model_info": _model_info(card),
-            "capabilities": [_CAPABILITIES.get(each, each) for each in card.capabilities or (card.kind,)],
+            "capabilities": _capabilities(card),
         }
     )
 
@@ -103,6 +108,11 @@ def _summary(card: ModelCard) -> dict[str, Any]:
 
 def _created(card: ModelCard) -> datetime:
     return datetime.fromtimestamp(card.created, UTC)
+
+
+def _capabilities(card: ModelCard) -> list[str]:
+    said = card.capabilities or _OF_KIND.get(card.kind, ())
+    return [each for each in said if each in _CAPABILITIES]
 
 
 def _expires(card: ModelCard) -> datetime:

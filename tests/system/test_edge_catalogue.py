@@ -22,7 +22,7 @@ async def test_models_are_listed_with_what_clients_and_tier_2_look_for(nats_url:
         "aliases": ["big"],
         "tags": ["local"],
         "modalities": ["text"],
-        "capabilities": ["chat", "tools"],
+        "capabilities": ["completion", "chat", "tools"],
         "context_length": 4096,
         "dimensions": None,
         "parameters": 7_600_000_000,

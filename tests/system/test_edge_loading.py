@@ -73,10 +73,11 @@ async def test_kinds_of_models_have_the_names_of_other_servers_too(
     nats_url: str, tmp_path: Path, said: str, kind: Any
 ) -> None:
     async with stack(nats_url, tmp_path) as edge, catalogue(edge.bus, (HEAVY,)) as owner:
-        async with edge.http.post(LOAD, json={"model_id": "org/heavy", "model_type": said}) as response:
+        body = {"model_path": "some/path", "model_id": "org/heavy", "model_type": said}
+        async with edge.http.post(LOAD, json=body) as response:
             await response.read()
 
-    assert owner.orders == [LoadModel(model="org/heavy", kind=kind)]
+    assert owner.orders == [LoadModel(model="org/heavy", path="some/path", kind=kind)]
 
 
 async def test_model_of_the_catalogue_is_loaded_and_unloaded_by_its_id(nats_url: str, tmp_path: Path) -> None:
@@ -167,10 +168,14 @@ async def test_refusal_tells_the_client_not_to_ask_again(nats_url: str, tmp_path
     [
         (LOAD, {}, 400, "model_id"),
         (LOAD, {"model_id": "nope"}, 404, "model_id"),
-        (LOAD, {"model_id": "org/heavy", "model_type": "llm"}, 400, "model_type"),
-        (LOAD, {"model_id": "org/heavy", "context_length": 0}, 400, "context_length"),
+        (LOAD, {"model_id": "org/heavy", "model_type": "lm"}, 400, "model_type"),
+        (LOAD, {"model_id": "org/heavy", "context_length": 4096}, 400, "context_length"),
+        (LOAD, {"model_id": "org/heavy", "priority": "low"}, 400, "priority"),
+        (LOAD, {"model_path": "some/path", "model_type": "llm"}, 400, "model_type"),
+        (LOAD, {"model_path": "some/path", "context_length": 0}, 400, "context_length"),
+        (LOAD, {"model_path": "some/path", "priority": "urgent"}, 400, "priority"),
+        (LOAD, {"model_path": ""}, 400, "model_path"),
         (LOAD, {"model_id": "org/heavy", "ttl": -1}, 400, "ttl"),
-        (LOAD, {"model_id": "org/heavy", "priority": "urgent"}, 400, "priority"),
         (LOAD, {"model": "org/heavy"}, 400, "model"),
         ("/v1/models/org/heavy/load", {"model_path": "x"}, 400, "model_path"),
         ("/v1/models/org/heavy/unload", {"force": True}, 400, "force"),

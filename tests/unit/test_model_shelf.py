@@ -41,6 +41,7 @@ def test_models_lie_in_folders_and_in_the_cache_of_the_hub(tmp_path: Path) -> No
     folders, cache = tmp_path / "models", tmp_path / "cache"
     toy, big = model_folder(folders / "toy"), model_folder(folders / "org" / "big")
     twice = model_folder(folders / "org" / "twice")
+    model_folder(toy / "part")
     (model_folder(folders / "broken") / "model.safetensors").write_bytes(b"x")
     (folders / "empty").mkdir()
     cached = snapshot(cache, "models--org--cached")
@@ -56,9 +57,9 @@ def test_models_lie_in_folders_and_in_the_cache_of_the_hub(tmp_path: Path) -> No
 
     found, here = json.loads(shelf.stdout.splitlines()[-1])
     assert found == [
-        ["toy", str(toy)],
         ["org/big", str(big)],
         ["org/twice", str(twice)],
+        ["toy", str(toy)],
         ["org/cached", str(cached)],
     ]
     assert here == [str(cached), "None"]
