@@ -68,7 +68,7 @@ def quantised(entry: ModelEntry, folder: Path, cache: Path | None = None) -> Pat
     if target is None:
         return folder
     if entry.kind not in _CONVERTIBLE:
-        raise ConversionError(f"it is for {entry.kind}, and only models for {' and '.join(_CONVERTIBLE)} can be.")
+        raise ConversionError(f"it is for {entry.kind}, and only models for {' and '.join(_CONVERTIBLE)} can be")
     if not target.is_dir():
         _convert(entry, folder, target)
     return target
@@ -135,8 +135,10 @@ def _chosen(entry: ModelEntry) -> Quantisation:
 def _is_quantised(folder: Path) -> bool:
     try:
         config = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConversionError(f"its config.json cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ConversionError("its config.json holds no JSON object")
     return model_quantisation.quantised(ModelConfig(config)) is not None
 
 

@@ -34,8 +34,9 @@ def fetched(repository: str, *, with_code: bool = False) -> Path:
     try:
         folder = Path(snapshot_download(repository, allow_patterns=patterns))
     except (HFValidationError, HTTPError, XetDownloadError, OSError) as error:
-        lines = str(error).splitlines()
-        raise HubError(next(line for line in lines if line and "Client Error" not in line)) from error
+        # The status comes first, without what it is about.
+        lines = [line for line in str(error).splitlines() if line and " Client Error." not in line]
+        raise HubError(lines[0] if lines else type(error).__name__) from error
     gc.collect()  # Only now its progress bars close; later they would write over what is printed next.
     if not folder.is_dir():
         raise HubError("it has no files that Fusion reads")

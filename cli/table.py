@@ -18,7 +18,7 @@ def size(count: float | None) -> str:
     if count is None:
         return "–"
     for unit in ("B", "kB", "MB"):
-        if count < 1000:
+        if count < 999.5:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.2f} GB"

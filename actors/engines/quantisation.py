@@ -9,13 +9,12 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from safetensors import safe_open
-
 from actors.catalogue import ModelFilesError
 from actors.conversion import made_once
 from actors.engines.blas import prepare_blas
 from actors.engines.embeddings_folder import read_folder
 from actors.model_files import check_files, read_json
+from actors.safetensors_header import read_tensors
 from bus.errors import RefusedError
 from bus.process import end_with_parent
 
@@ -31,7 +30,7 @@ def main() -> None:
     try:
         made_once(args.source, args.target, lambda draft: _write(args, draft))
     except (ModelFilesError, RefusedError, ValueError, OSError) as error:
-        sys.exit(str(error))
+        sys.exit(" ".join(str(error).split()))
 
 
 def _arguments() -> argparse.Namespace:
@@ -50,7 +49,8 @@ def _write(args: argparse.Namespace, draft: Path) -> None:
         _chat(args, draft)
     else:
         _embeddings(args, draft)
-    if not any(_has_scales(file) for file in draft.glob("*.safetensors")):
+    names = [name for file in draft.glob("*.safetensors") for name in read_tensors(file)]
+    if not any(name.endswith(".scales") for name in names):
         raise ValueError("no row of its weights is a multiple of 64 long, and they are quantised by 64")
     _bring_settings(args.source, draft, (*_SETTINGS, "*.py") if args.trust_code else _SETTINGS)
 
@@ -69,11 +69,6 @@ def _embeddings(args: argparse.Namespace, draft: Path) -> None:
     dtype = config.get("torch_dtype") or config.get("dtype") or "float32"
     convert = import_module("mlx_embeddings.convert").convert
     convert(str(args.source), str(draft), quantize=True, q_bits=args.bits, dtype=dtype)
-
-
-def _has_scales(file: Path) -> bool:
-    with safe_open(file, framework="numpy") as weights:
-        return any(name.endswith(".scales") for name in weights.keys())  # noqa: SIM118 - it is no dict
 
 
 def _bring_settings(source: Path, target: Path, patterns: tuple[str, ...]) -> None:

@@ -97,6 +97,16 @@ async def test_pull_of_what_the_hub_does_not_have_says_so(at_home: dict[str, str
     assert pulled.err.count("\n") == 1
 
 
+async def test_pull_of_what_no_engine_reads_says_so(hub: Hub, at_home: dict[str, str]) -> None:
+    hub.files = {"model.gguf": b"weights", "README.md": b"words"}
+
+    pulled = await fusion("models", "pull", TINY, environment=at_home)
+
+    assert (pulled.status, pulled.out) == (1, "")
+    assert f"fusion: {TINY} cannot be fetched from the hub: it has no files that Fusion reads" in pulled.err
+    assert hub.asked == []
+
+
 async def test_pull_without_network_says_so(tmp_path: Path) -> None:
     nobody = home(tmp_path) | {"HF_ENDPOINT": "http://127.0.0.1:9"}
 
