@@ -15,6 +15,7 @@ from msgspec import Raw
 from nats.aio.msg import Msg
 
 from actors.capabilities import SUBJECTS
+from actors.config import ActorsConfig
 from actors.keeper import Keeper, Lease
 from actors.registry import Registry
 from actors.surveyor import Surveyor
@@ -38,16 +39,18 @@ class Door:
     """Lets requests in to the heavy models, each after at most `queue_timeout` seconds."""
 
     def __init__(
-        self, bus: Bus, keeper: Keeper, registry: Registry, surveyor: Surveyor, instance: str, queue_timeout: float
+        self, bus: Bus, keeper: Keeper, registry: Registry, surveyor: Surveyor, instance: str, config: ActorsConfig
     ) -> None:
         self._bus = bus
         self._keeper = keeper
         self._registry = registry
         self._surveyor = surveyor
         self._instance = instance
-        self._queue_timeout = queue_timeout
+        self._queue_timeout = config.queue_timeout
+        self._load_seconds = config.load_seconds
         self._opened: set[str] = set()
         self._served: Serving | None = None
+        self._loading: dict[str, asyncio.Task[None]] = {}
 
     async def run(self, served: Serving) -> None:
         """Open the door for all heavy models, and have those loaded that jobs wait for, for ever."""
@@ -55,7 +58,7 @@ class Door:
         await self.open()
         for entry in self._heavy():
             if entry.preload:
-                self._keeper.ensure(entry)
+                self.ensure(entry)
         wakes = await self._bus.nc.subscribe(WAKE, cb=self._on_wake)
         try:
             while True:
@@ -78,12 +81,36 @@ class Door:
                         raw: Address[Any, Any] = Address(address.name, Raw, address.reply, address.streamed)
                         await self._served.listen(Endpoint(raw, self._receive_for(subject, name)))
 
+    def ensure(self, entry: ModelEntry, keep: float | None = None) -> asyncio.Task[None]:
+        """Have the model loaded, once for all who want it, and also when nobody waits for it any more.
+
+        The task raises `RefusedError` when it cannot be.
+        """
+        if entry.id not in self._loading:
+            task = self._loading[entry.id] = asyncio.create_task(self._load(entry, keep), name=f"load {entry.id}")
+            task.add_done_callback(lambda _: self._loading.pop(entry.id))
+            task.add_done_callback(_look_at)
+        return self._loading[entry.id]
+
+    async def _load(self, entry: ModelEntry, keep: float | None) -> None:
+        async for _ in self._preparing(entry, self._load_seconds):
+            pass
+        lease = self._keeper.ask(entry, keep)
+        try:
+            async for _ in self._waiting(entry, lease):
+                pass
+            lease.turn.result()
+        finally:
+            self._keeper.release(lease.id)
+
     def _receive_for(self, subject: Subject[Any, Any], name: str) -> Receive[Any, Any]:
         async def receive(_: Raw, caller: Caller) -> AsyncGenerator[Status | HandOn]:
             entry = self._registry.find(name)
             if entry is None:
                 raise RefusedError("model_not_found", f"The model '{name}' does not exist.", param="model")
-            await self._surveyor.check(entry)
+            async for status in self._preparing(entry, self._queue_timeout):
+                if subject.streamed:
+                    yield status
             lease = self._keeper.ask(entry, caller.keep_alive)
             is_handed_on = False
             try:
@@ -98,6 +125,21 @@ class Door:
                     self._keeper.release(lease.id)
 
         return receive
+
+    async def _preparing(self, entry: ModelEntry, limit: float) -> AsyncGenerator[Status]:
+        """Yield that the model is coming until its files are here. Raises `RefusedError`, also after the limit."""
+        if self._surveyor.is_prepared(entry):
+            return
+        begun = time.monotonic()
+        task = self._surveyor.prepare(entry)
+        while not task.done():
+            await asyncio.wait((task,), timeout=_PERIOD)
+            waited = time.monotonic() - begun
+            if waited >= limit and not task.done():
+                message = f"The request waited {limit:g} s for the files of {entry.id} to be fetched."
+                raise RefusedError("queue_timeout", message, retry_after=30)
+            yield Status(instance=self._instance, loading=round(waited, 1), model=entry.id)
+        task.result()
 
     async def _waiting(self, entry: ModelEntry, lease: Lease) -> AsyncGenerator[Status]:
         """Yield how the request stands until its turn comes. Raises `RefusedError` when it waits for too long."""
@@ -123,19 +165,28 @@ class Door:
     def _heavy(self) -> list[ModelEntry]:
         return [entry for entry in self._registry.entries if entry.tier == HEAVY]
 
+    def _is_wanted(self, entry: ModelEntry) -> bool:
+        return entry.id in self._loading or self._keeper.is_wanted(entry.id)
+
     async def _look_for_jobs(self) -> None:
         """Load what jobs wait for that were queued while nobody listened."""
         for entry in self._heavy():
-            if self._keeper.is_wanted(entry.id):
+            if self._is_wanted(entry):
                 continue
             try:
                 if await is_queued(self._bus.nc, entry.id):
-                    self._keeper.ensure(entry)
+                    self.ensure(entry)
             except BusError as error:
                 log.warning("jobs.unknown", model=entry.id, error=str(error))
                 return
 
     async def _on_wake(self, msg: Msg) -> None:
         entry = self._registry.find(unescape(msg.subject.split(".")[3]))
-        if entry is not None and entry.tier == HEAVY and not self._keeper.is_wanted(entry.id):
-            self._keeper.ensure(entry)
+        if entry is not None and entry.tier == HEAVY and not self._is_wanted(entry):
+            self.ensure(entry)
+
+
+def _look_at(task: asyncio.Task[None]) -> None:
+    """Read how it went, so that nobody else has to."""
+    if not task.cancelled() and (error := task.exception()):
+        log.info("model.not_loaded", why=str(error))

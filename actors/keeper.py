@@ -73,7 +73,6 @@ class Keeper:
         self._recorder: Recorder | None = None
         self._group: asyncio.TaskGroup | None = None
         self._turns: dict[str, asyncio.Future[str]] = {}
-        self._ensured: dict[str, asyncio.Future[str]] = {}
         self._ending: dict[str, _Ending] = {}
         self._first: dict[str, int] = {}
         self._recycled: set[str] = set()
@@ -104,26 +103,6 @@ class Keeper:
     def address_for_release(self, lease: str) -> str:
         """Return the subject on which a slot gives the lease back."""
         return fill(RELEASED, self._instance, lease)
-
-    def ensure(self, entry: ModelEntry, keep: float | None = None) -> asyncio.Future[str]:
-        """Have the model loaded. The future has the slot when it is, and raises `RefusedError` when it cannot be.
-
-        It goes on when nobody waits for the future any more.
-        """
-        known = self._ensured.get(entry.id)
-        if known is not None:
-            return known
-        lease = self.ask(entry, keep)
-
-        def done(turn: asyncio.Future[str]) -> None:
-            turn.exception()  # Read, so that nobody has to.
-            self._ensured.pop(entry.id, None)
-            self.release(lease.id)
-
-        if not lease.turn.done():
-            self._ensured[entry.id] = lease.turn
-        lease.turn.add_done_callback(done)
-        return lease.turn
 
     def unload(self, model: str, why: str) -> None:
         """Have the model's slot finish what runs, and end."""

@@ -34,6 +34,21 @@ def local_folder(entry: ModelEntry) -> Path | None:
     return quantised if quantised and quantised.is_dir() else folder
 
 
+def is_here(entry: ModelEntry) -> bool:
+    """Say whether all that an engine needs for `entry` lies on this machine: fetched, and quantised if it is to be.
+
+    Raises `ModelFilesError` as `local_folder` does.
+    """
+    folder = local_folder(entry)
+    if folder is None or (entry.draft_model and local_path(entry.draft_model) is None):
+        return False
+    try:
+        quantised = quantised_folder(entry, folder)
+    except ConversionError as error:
+        raise ModelFilesError(str(error)) from error
+    return quantised is None or quantised == folder
+
+
 def available(folders: tuple[Path, ...]) -> list[tuple[str, Path]]:
     """Return the models below `folders` and in the hub's cache that can be loaded, by id, each once.
 

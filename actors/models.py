@@ -7,7 +7,7 @@ Never       loads a model itself
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -65,14 +65,14 @@ class Models:
         keeper: Keeper,
         presence: Presence,
         config: ActorsConfig,
-        on_changed: Callable[[], Awaitable[None]],
+        door: Door,
     ) -> None:
         self._registry = registry
         self._surveyor = surveyor
         self._keeper = keeper
         self._presence = presence
         self._config = config
-        self._on_changed = on_changed
+        self._door = door
         self._created = int(time.time())
 
     async def list(self, request: ListModels, _: Caller) -> AsyncGenerator[ModelList]:
@@ -96,9 +96,16 @@ class Models:
     async def load(self, request: LoadModel, _: Caller) -> AsyncGenerator[ModelProgress]:
         """Have a model loaded, and tell how it goes. Goes on when nobody listens any more."""
         begun = time.monotonic()
-        entry = await self._ordered(request)
+        entry = self._registry.find(request.model) if request.model else None
+        if entry is None:
+            entry = await asyncio.to_thread(entry_for, request, self._config.model_folders)
+            entry = self._registry.find(entry.id) or entry
+        if self._registry.find(entry.id) is None:
+            async for progress in self._adding(entry, begun):
+                yield progress
+        check_same(request, entry, self._config.model_folders)
         keep = -1.0 if request.ttl == 0 else request.ttl
-        turn = self._keeper.ensure(entry, keep) if entry.tier == HEAVY else None
+        turn = self._door.ensure(entry, keep) if entry.tier == HEAVY else None
         while not (turn.done() if turn else self._card(entry).state == "ready"):
             card = self._card(entry)
             seconds = time.monotonic() - begun
@@ -110,6 +117,17 @@ class Models:
             turn.result()
         seconds = time.monotonic() - begun
         yield ModelProgress(model=entry.id, state="ready", seconds=seconds, done=True, card=self._card(entry))
+
+    async def _adding(self, entry: ModelEntry, begun: float) -> AsyncGenerator[ModelProgress]:
+        """Add a model to the catalogue when its files are here, and tell how it goes. Raises `RefusedError`."""
+        task = self._surveyor.prepare(entry)
+        while not task.done():
+            await asyncio.wait((task,), timeout=_PERIOD)
+            seconds = time.monotonic() - begun
+            yield ModelProgress(model=entry.id, state="loading", seconds=seconds, why="its files are fetched")
+        task.result()
+        self._registry.add(entry)
+        await self._door.open()
 
     async def unload(self, request: UnloadModel, _: Caller) -> AsyncGenerator[ModelProgress]:
         """Have a heavy model unloaded, and tell how it goes. Goes on when nobody listens any more."""
@@ -135,7 +153,7 @@ class Models:
             changes = self._registry.reload()
         except SettingsError as error:
             raise RefusedError("invalid_request", str(error), param="models") from error
-        await self._on_changed()
+        await self._door.open()
         yield changes
 
     async def remove(self, request: RemoveModel, _: Caller) -> AsyncGenerator[ModelRemoved]:
@@ -153,22 +171,6 @@ class Models:
         entry = self._registry.find(name)
         if entry is None:
             raise RefusedError("model_not_found", f"The model '{name}' does not exist.", param="model")
-        return entry
-
-    async def _ordered(self, request: LoadModel) -> ModelEntry:
-        """Return the model that is ordered, adding it to the catalogue if it is new."""
-        entry = self._registry.find(request.model) if request.model else None
-        if entry is None:
-            entry = await asyncio.to_thread(entry_for, request, self._config.model_folders)
-            known = self._registry.find(entry.id)
-            if known is None:
-                await self._surveyor.check(entry)
-                self._registry.add(entry)
-                await self._on_changed()
-            entry = known or entry
-        else:
-            check_same(request, entry, self._config.model_folders)
-        await self._surveyor.check(entry)
         return entry
 
     def _why(self, card: ModelCard) -> str:
@@ -218,8 +220,8 @@ def child(
         scheduler = Scheduler(rules, coming=config.slots)
         surveyor = Surveyor(config.model_folders)
         keeper = Keeper(bus, scheduler, registry, config, instance=instance, need=surveyor.need_bytes)
-        door = Door(bus, keeper, registry, surveyor, instance, config.queue_timeout)
-        owner = Models(registry, surveyor, keeper, bus.presence, config, door.open)
+        door = Door(bus, keeper, registry, surveyor, instance, config)
+        owner = Models(registry, surveyor, keeper, bus.presence, config, door)
         recording = recorder.Recorder(EventLog(bus))
         info = ServiceInfo(name="fusion-models", instance=instance, description="The models, and the heavy slots")
         endpoints = (

@@ -1,4 +1,4 @@
-"""The surveyor: reads what the files of models tell, once for each, so that nobody has to wait for it twice."""
+"""The surveyor: reads what the files of models tell, once for each, and has fetched what is not on this machine."""
 
 import asyncio
 from pathlib import Path
@@ -6,9 +6,10 @@ from pathlib import Path
 import structlog
 
 from actors.catalogue import ModelFilesError
+from actors.fetch import fetch
 from actors.model_facts import Discovered, discover, estimated_bytes
 from actors.model_files import check_files
-from actors.model_shelf import available, local_folder
+from actors.model_shelf import available, is_here, local_folder
 from bus.errors import RefusedError
 from bus.messages.catalogue import HEAVY, ModelEntry
 
@@ -22,18 +23,17 @@ class Surveyor:
         self._folders = folders
         self._known: dict[ModelEntry, Discovered] = {}
         self._needs: dict[ModelEntry, int] = {}
-        self._problems: dict[ModelEntry, str] = {}
+        self._prepared: set[ModelEntry] = set()
+        self._preparing: dict[ModelEntry, asyncio.Task[None]] = {}
 
     async def look(self, entry: ModelEntry) -> None:
-        """Read the model's files, unless they were read before. What is not on this machine stays unknown."""
-        if entry not in self._known:
+        """Read the model's files, unless they were read before. What is not here, or is broken, stays unknown."""
+        if entry in self._known:
+            return
+        try:
             await asyncio.to_thread(self._read, entry)
-
-    async def check(self, entry: ModelEntry) -> None:
-        """Look at the model. Raises `RefusedError` for files that cannot be loaded: nothing is to give way for them."""
-        await self.look(entry)
-        if entry in self._problems:
-            raise RefusedError("invalid_request", self._problems[entry], param="model")
+        except ModelFilesError as error:
+            log.warning("model.unreadable", model=entry.id, error=str(error))
 
     def of(self, entry: ModelEntry) -> Discovered | None:
         """Return what is known of the model."""
@@ -43,6 +43,21 @@ class Surveyor:
         """Return how much memory the model is expected to take; 0 when nothing is known of it."""
         return entry.memory_bytes or self._needs.get(entry, 0)
 
+    def is_prepared(self, entry: ModelEntry) -> bool:
+        """Whether `prepare` has been done for it."""
+        return entry in self._prepared
+
+    def prepare(self, entry: ModelEntry) -> asyncio.Task[None]:
+        """Have the model's files fetched and quantised, if need be, and read: what that takes no slot has to wait for.
+
+        Done once for all who wait for it, and also when they do not wait any more. The task raises `RefusedError` for
+        files that cannot be had or loaded.
+        """
+        if entry not in self._preparing:
+            task = self._preparing[entry] = asyncio.create_task(self._prepare(entry), name=f"prepare {entry.id}")
+            task.add_done_callback(lambda _: self._preparing.pop(entry))
+        return self._preparing[entry]
+
     async def available(self) -> list[ModelEntry]:
         """Return the models that lie on this machine, as heavy ones."""
         found = await asyncio.to_thread(available, self._folders)
@@ -51,18 +66,22 @@ class Surveyor:
             await self.look(entry)
         return entries
 
-    def _read(self, entry: ModelEntry) -> None:
+    async def _prepare(self, entry: ModelEntry) -> None:
         try:
-            self._problems.pop(entry, None)
-            folder = local_folder(entry)
-            if folder is None:
-                return
+            if not await asyncio.to_thread(is_here, entry):
+                log.info("model.fetching", model=entry.id)
+                await fetch(entry)
+            await asyncio.to_thread(self._read, entry)
+        except ModelFilesError as error:
+            raise RefusedError("invalid_request", str(error), param="model") from error
+        self._prepared.add(entry)
+
+    def _read(self, entry: ModelEntry) -> None:
+        folder = local_folder(entry)
+        if folder is not None:
             check_files(folder, trust_code=entry.trust_code)
             self._known[entry] = discovered = discover(folder)
             self._needs[entry] = estimated_bytes(discovered, entry)
-        except ModelFilesError as error:
-            self._problems[entry] = str(error)
-            log.warning("model.unreadable", model=entry.id, error=str(error))
 
 
 def _entry(model: str, folder: Path) -> ModelEntry:
