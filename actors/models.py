@@ -43,10 +43,9 @@ from bus.messages.models import (
     RemoveModel,
     UnloadModel,
 )
-from bus.presence import Presence
 from bus.serve import Caller, Endpoint, ServiceInfo, serving
 from bus.settings import SettingsError
-from bus.subjects import GET_MODEL, LIST_MODELS, LOAD_MODEL, RELOAD_CATALOGUE, REMOVE_MODEL, UNLOAD_MODEL
+from bus.subjects import GET_MODEL, LIST_MODELS, LOAD_MODEL, RELOAD_CATALOGUE, RELOADED, REMOVE_MODEL, UNLOAD_MODEL
 
 # The part of the machine's memory that models may take when nothing is said: what macOS gives to a GPU at most.
 _SHARE = 0.75
@@ -59,20 +58,14 @@ class Models:
     """Answers for the catalogue."""
 
     def __init__(
-        self,
-        registry: Registry,
-        surveyor: Surveyor,
-        keeper: Keeper,
-        presence: Presence,
-        config: ActorsConfig,
-        door: Door,
+        self, bus: Bus, registry: Registry, surveyor: Surveyor, keeper: Keeper, door: Door, config: ActorsConfig
     ) -> None:
+        self._bus = bus
         self._registry = registry
         self._surveyor = surveyor
         self._keeper = keeper
-        self._presence = presence
-        self._config = config
         self._door = door
+        self._config = config
         self._created = int(time.time())
 
     async def list(self, request: ListModels, _: Caller) -> AsyncGenerator[ModelList]:
@@ -143,7 +136,7 @@ class Models:
             yield ModelProgress(model=entry.id, state="draining", seconds=time.monotonic() - begun)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PERIOD):
-                    await self._presence.changed()
+                    await self._bus.presence.changed()
         seconds = time.monotonic() - begun
         yield ModelProgress(model=entry.id, state="unloaded", seconds=seconds, done=True, freed_bytes=freed)
 
@@ -154,6 +147,7 @@ class Models:
         except SettingsError as error:
             raise RefusedError("invalid_request", str(error), param="models") from error
         await self._door.open()
+        await self._bus.publish(RELOADED, changes)
         yield changes
 
     async def remove(self, request: RemoveModel, _: Caller) -> AsyncGenerator[ModelRemoved]:
@@ -181,7 +175,7 @@ class Models:
         return "waiting" if card.state in {"unloaded", "failed"} else card.state
 
     def _card(self, entry: ModelEntry) -> ModelCard:
-        card = card_of(entry, self._presence.instances, self._created)
+        card = card_of(entry, self._bus.presence.instances, self._created)
         found = self._surveyor.of(entry)
         if found is not None:
             card = with_files(card, found, self._surveyor.need_bytes(entry))
@@ -221,7 +215,7 @@ def child(
         surveyor = Surveyor(config.model_folders)
         keeper = Keeper(bus, scheduler, registry, config, instance=instance, need=surveyor.need_bytes)
         door = Door(bus, keeper, registry, surveyor, instance, config)
-        owner = Models(registry, surveyor, keeper, bus.presence, config, door)
+        owner = Models(bus, registry, surveyor, keeper, door, config)
         recording = recorder.Recorder(EventLog(bus))
         info = ServiceInfo(name="fusion-models", instance=instance, description="The models, and the heavy slots")
         endpoints = (

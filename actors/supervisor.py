@@ -62,16 +62,38 @@ async def supervise(child: Child, restarts: Restarts = _DEFAULT, clock: Callable
         await asyncio.sleep(delay)
 
 
+class Supervision:
+    """Children that run, and may come and go."""
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def add(self, child: Child) -> None:
+        """Run a child too."""
+        self._tasks[child.name] = self._group.create_task(supervise(child), name=child.name)
+
+    def remove(self, name: str) -> None:
+        """Stop a child; it may do so itself."""
+        self._tasks.pop(name).cancel()
+
+    def stop(self) -> None:
+        """Stop all."""
+        for task in self._tasks.values():
+            task.cancel()
+
+
 @asynccontextmanager
-async def supervising(*children: Child) -> AsyncGenerator[None]:
+async def supervising(*children: Child) -> AsyncGenerator[Supervision]:
     """Run `children` until the block ends, then stop them and wait for it. One that gives up ends the block."""
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(supervise(child), name=child.name) for child in children]
+        supervision = Supervision(group)
+        for child in children:
+            supervision.add(child)
         try:
-            yield
+            yield supervision
         finally:
-            for task in tasks:
-                task.cancel()
+            supervision.stop()
 
 
 async def supervise_all(*children: Child) -> None:

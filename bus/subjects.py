@@ -166,6 +166,7 @@ REQUESTS = (
 HEARTBEAT = "fusion.heartbeat.*"  # instance; carries a Heartbeat
 CANCEL = "fusion.control.*.cancel.*"  # instance, request id; no payload
 DRAIN = "fusion.control.*.drain"  # instance; carries a Drain
+RELOADED = "fusion.models.reloaded"  # carries a CatalogueReloaded
 RELEASED = "fusion.control.*.released.*"  # instance that gave the lease, lease; no payload
 
 # JetStream (bus/streams.py).

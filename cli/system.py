@@ -14,22 +14,25 @@ from pathlib import Path
 
 import msgspec
 import structlog
+from nats.aio.msg import Msg
 
-from actors.configuration import Configuration
+from actors.configuration import Configuration, configuration
 from actors.process import Program, run_process
-from actors.supervisor import Child, supervising
+from actors.supervisor import Child, Supervision, supervising
 from bus.client import Bus
 from bus.errors import BusError
 from bus.events import EventLog
 from bus.heartbeat import PERIOD, say
 from bus.ids import new_id
-from bus.messages.catalogue import HEAVY
+from bus.messages.catalogue import HEAVY, ModelEntry
 from bus.messages.models import ReloadCatalogue
 from bus.messages.presence import Heartbeat
+from bus.messages.slots import Drain
 from bus.process import PARENT_PIPE
 from bus.server import ServerConfig, free_port, locked, server_run
+from bus.settings import SettingsError
 from bus.streams import ensure_streams
-from bus.subjects import RELOAD_CATALOGUE
+from bus.subjects import DRAIN, RELOAD_CATALOGUE, RELOADED, fill
 from cli.escalation import escalating
 from cli.state import Running, forget_running, write_running
 from eventlog.events import ModelLost
@@ -63,6 +66,8 @@ class System:
         self._given_up: set[str] = set()
         self._bus: Bus | None = None
         self._running: Running | None = None
+        self._leaving: set[str] = set()
+        self._supervision: Supervision
 
     @property
     def given_up(self) -> frozenset[str]:
@@ -94,7 +99,10 @@ class System:
             await stack.enter_async_context(_periodically(self._tell_failed))
             await stack.enter_async_context(escalating(bus, self._pid_of))
             await stack.enter_async_context(supervising(*self._light()))
-            await stack.enter_async_context(supervising(*self._models(), *self._slots()))
+            models = map(self._model, _warm(self._config).values())
+            self._supervision = await stack.enter_async_context(supervising(*models, *self._slots()))
+            reloads = await bus.nc.subscribe(RELOADED, cb=self._on_reloaded)
+            stack.push_async_callback(reloads.unsubscribe)
             await stack.enter_async_context(supervising(self._edge(port)))
             async with asyncio.timeout(READY_TIMEOUT):
                 await bus.presence.until(self._all_ready)
@@ -121,12 +129,8 @@ class System:
             self._child("core", ["actors", "core"]),
         )
 
-    def _models(self) -> tuple[Child, ...]:
-        return tuple(
-            self._child(f"model/{entry.id}", ["actors", "model", "--model", entry.id], model=entry.id)
-            for entry in self._config.models
-            if entry.tier < HEAVY
-        )
+    def _model(self, entry: ModelEntry) -> Child:
+        return self._child(f"model/{entry.id}", ["actors", "model", "--model", entry.id], model=entry.id)
 
     def _slots(self) -> tuple[Child, ...]:
         numbers = range(1, self._config.actors.slots + 1)
@@ -144,6 +148,9 @@ class System:
         async def on_end(instance: str, why: str, is_drained: bool) -> None:
             del self._current[name]
             await self._tell_ended(instance, model or self._model_of(instance), None if is_drained else why)
+            if name in self._leaving:
+                self._leaving.discard(name)
+                self._supervision.remove(name)
 
         async def run() -> None:
             while True:
@@ -223,6 +230,29 @@ class System:
         else:
             log.warning("catalogue.reloaded", **msgspec.structs.asdict(changes))
 
+    async def _on_reloaded(self, _: Msg) -> None:
+        """Start the warm models that the catalogue has by now, and have those end that it does not have any more."""
+        try:
+            config = configuration(self._options.config_path, os.environ | self._options.environment)
+        except SettingsError as error:
+            log.error("catalogue.unreadable", error=str(error))
+            return
+        before, after = _warm(self._config), _warm(config)
+        self._config = config
+        for model in after.keys() - before.keys():
+            self._supervision.add(self._model(after[model]))
+        for model in before.keys() - after.keys():
+            await self._remove(f"model/{model}")
+
+    async def _remove(self, name: str) -> None:
+        assert self._bus is not None  # noqa: S101 - children start after the bus
+        self._names.remove(name)
+        self._given_up.discard(name)
+        instance, _pid = self._current.get(name, ("", 0))
+        self._leaving.add(name)
+        order = Drain(seconds=self._config.actors.unload_seconds, why="the catalogue does not have it any more")
+        await self._bus.publish(fill(DRAIN, instance), order)
+
     async def _tell_failed(self) -> None:
         assert self._bus is not None  # noqa: S101 - children start after the bus
         for name in filter(lambda name: name.startswith("model/"), self._given_up):
@@ -242,6 +272,10 @@ class System:
         total = len(self._names)
         self._on_progress(waiting[0] if waiting else "", total - len(waiting), total)
         return not waiting
+
+
+def _warm(config: Configuration) -> dict[str, ModelEntry]:
+    return {entry.id: entry for entry in config.models if entry.tier < HEAVY}
 
 
 @asynccontextmanager
