@@ -49,11 +49,11 @@ def snapshot(repository: str) -> Path | None:
     Of one that was fetched by another program, some may be missing.
     """
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - see above
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
 
     try:
         return Path(snapshot_download(repository, allow_patterns=list(_PATTERNS), local_files_only=True))
-    except (HFValidationError, LocalEntryNotFoundError):
+    except (HFValidationError, OSError):
         return None
 
 

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
+# Larger is no size of anything.
+_MOST = 2**40
+
 
 class ModelConfig:
     """A part of a configuration. What is missing, or is of another type than it should be, counts as not said."""
@@ -31,7 +34,7 @@ class ModelConfig:
     def number(self, *names: str) -> int | None:
         """Return the first of `names` that is a whole number above 0: families differ in how they call things."""
         said = (self._said.get(name) for name in names)
-        return next((each for each in said if type(each) is int and each > 0), None)
+        return next((each for each in said if type(each) is int and 0 < each < _MOST), None)
 
     def part(self, name: str) -> Self:
         """Return the object `name`."""

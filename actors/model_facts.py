@@ -75,7 +75,7 @@ def discover(folder: Path) -> Discovered:
     kind = kind_of(folder, config)
     if kind is None:
         raise ModelFilesError(
-            f"{folder / 'config.json'} does not say what the model is for, or what Fusion has none for."
+            f"{folder / 'config.json'} does not say what the model is for, or it is for nothing that Fusion serves."
         )
     weights = read_weights(folder, config)
     return Discovered(
@@ -100,6 +100,8 @@ def estimated_bytes(discovered: Discovered, entry: ModelEntry) -> int:
     1. The weights, those of the draft model and of the adapter included, as far as they lie on this machine.
     2. `reserved_kv_bytes`.
     3. A tenth of the weights for computing, and 128 MiB for the process.
+
+    Raises `ModelFilesError` for a draft model as `discover` does.
     """
     if entry.memory_bytes is not None:
         return entry.memory_bytes

@@ -33,7 +33,9 @@ def kv_shape(config: ModelConfig) -> KvShape | None:
     if not layers or not width:
         return None
     full, sliding = _layers(language, layers)
-    window = language.number("sliding_window", "attention_chunk_size") or 0
+    window = language.number("sliding_window", "attention_chunk_size")
+    if window is None:
+        return KvShape(full=(full + sliding) * width)
     return KvShape(full=full * width, sliding=sliding * width, window=window)
 
 

@@ -107,7 +107,7 @@ def _read(path: Path, kind: type[FileT]) -> FileT | None:
         return None
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise _refusal(path.parent, f"has an unreadable {path.name}: {error}") from error
 
 

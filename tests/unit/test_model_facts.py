@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from actors.catalogue import ModelFilesError
 from actors.model_facts import discover, estimated_bytes, reserved_kv_bytes
@@ -18,6 +20,19 @@ PROCESS = 128 * MIB
 PACKED = np.zeros((8, 16), np.uint32)  # In 4 bits each row has 128 weights, with one scale for each 64 of them.
 SCALES = np.zeros((8, 2), np.float16)
 BYTES_OF_SCALE = np.zeros((8, 4), np.uint8)
+
+KEYS = (
+    *("model_type", "architectures", "vision_config", "text_config", "quantization", "num_labels", "id2label", "dim"),
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "layer_types", "sliding_window", "kv_lora_rank"),
+    *("qk_rope_head_dim", "sliding_window_pattern", "full_attention_interval", "max_position_embeddings", "bits"),
+)
+VALUES = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-2, 9), st.sampled_from([2**63, 10**400, 0.5]), st.text(max_size=3)
+    ),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=2),
+    max_leaves=4,
+)
 
 
 def write(file: Path, content: Any) -> None:
@@ -186,6 +201,21 @@ def test_template_and_tokens_tell_what_a_chat_model_can(
     assert discover(folder).capabilities == capabilities
 
 
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES), st.sampled_from(["llama", "bert", "qwen2_vl", "whisper"]))
+def test_any_configuration_is_understood_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, config: dict[str, Any], family: str
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "any"
+    model_folder(folder, CHAT | {"model_type": family} | config)
+
+    try:
+        discovered = discover(folder)
+    except ModelFilesError:
+        return
+
+    assert estimated_bytes(discovered, ModelEntry(id="m", kind="chat", kv_bits=8)) >= PROCESS
+
+
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "config.json", "model.safetensors"])
 def test_damaged_file_is_named(tmp_path: Path, name: str) -> None:
     (model_folder(tmp_path) / name).write_bytes(b"{\xff")
@@ -201,6 +231,7 @@ def test_damaged_file_is_named(tmp_path: Path, name: str) -> None:
         ({"num_key_value_heads": None}, 100, 100 * 2 * 2 * 4 * 16),
         ({"head_dim": 8}, 100, 100 * 2 * 2 * 2 * 8),
         ({"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 10}, 100, (100 + 10) * 64),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, 100, 2 * 100 * 64),
         ({"layer_types": ["full_attention", "linear_attention"]}, 100, 100 * 64),
         ({"num_hidden_layers": 6, "sliding_window_pattern": 3, "sliding_window": 10}, 100, (2 * 100 + 4 * 10) * 64),
         ({"num_hidden_layers": 8, "full_attention_interval": 4}, 100, 2 * 100 * 64),
