@@ -11,7 +11,8 @@ from actors.chat import ChatActor
 from actors.config import ActorsConfig
 from actors.embeddings import EmbeddingsActor
 from actors.engines.engine import ChatEngine, EmbeddingsEngine
-from bus.messages.catalogue import ModelEntry
+from actors.model_facts import discover, reserved_kv_bytes
+from bus.messages.catalogue import HEAVY, ModelEntry
 from bus.messages.models import ModelKind
 from bus.serve import Receive
 from bus.subjects import CHAT, COMPLETE, DETOKENIZE, EMBED, TOKENIZE, Subject
@@ -65,7 +66,7 @@ def capability(entry: ModelEntry, files: ModelFiles, config: ActorsConfig) -> Ca
                 prefix_folder=files.state / "prefixes" / quote(entry.id, safe="")
                 if config.prefix_cache_on_disk
                 else None,
-                kv_bytes=_first_said(entry.kv_cache_bytes, config.kv_cache_bytes),
+                kv_bytes=_kv_bytes(entry, files, config),
                 kv_bits=entry.kv_bits,
             )
             return chat_capability(TextEngine(files.model, limits))
@@ -89,6 +90,14 @@ def chat_capability(engine: ChatEngine[Any]) -> Capability:
 def embeddings_capability(engine: EmbeddingsEngine[Any]) -> Capability:
     """Return embeddings on `engine`."""
     return Capability(engine, EmbeddingsActor(engine), (EMBED,))
+
+
+def _kv_bytes(entry: ModelEntry, files: ModelFiles, config: ActorsConfig) -> int | None:
+    """Return what texts may take: what is said, or for a heavy model what it was charged with, or what is free."""
+    said = _first_said(entry.kv_cache_bytes, config.kv_cache_bytes)
+    if said is None and entry.tier == HEAVY:
+        return reserved_kv_bytes(discover(files.model), entry) or None
+    return said
 
 
 def _first_said(own: int | None, general: int | None) -> int | None:

@@ -212,7 +212,7 @@ def child(
             growth_bytes=int(config.recycle_growth_gb * 2**30),
         )
         scheduler = Scheduler(rules, coming=config.slots)
-        surveyor = Surveyor(config.model_folders)
+        surveyor = Surveyor(config)
         keeper = Keeper(bus, scheduler, registry, config, instance=instance, need=surveyor.need_bytes)
         door = Door(bus, keeper, registry, surveyor, instance, config)
         owner = Models(bus, registry, surveyor, keeper, door, config)

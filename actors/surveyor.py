@@ -4,8 +4,10 @@ import asyncio
 from pathlib import Path
 
 import structlog
+from msgspec import structs
 
 from actors.catalogue import ModelFilesError
+from actors.config import ActorsConfig
 from actors.fetch import fetch
 from actors.model_facts import Discovered, discover, estimated_bytes
 from actors.model_files import check_files
@@ -19,8 +21,8 @@ log = structlog.get_logger()
 class Surveyor:
     """What is known of the models whose files lie on this machine."""
 
-    def __init__(self, folders: tuple[Path, ...]) -> None:
-        self._folders = folders
+    def __init__(self, config: ActorsConfig) -> None:
+        self._config = config
         self._known: dict[ModelEntry, Discovered] = {}
         self._needs: dict[ModelEntry, int] = {}
         self._prepared: set[ModelEntry] = set()
@@ -60,7 +62,7 @@ class Surveyor:
 
     async def available(self) -> list[ModelEntry]:
         """Return the models that lie on this machine, as heavy ones."""
-        found = await asyncio.to_thread(available, self._folders)
+        found = await asyncio.to_thread(available, self._config.model_folders)
         entries = [await asyncio.to_thread(_entry, model, folder) for model, folder in found]
         for entry in entries:
             await self.look(entry)
@@ -81,7 +83,14 @@ class Surveyor:
         if folder is not None:
             check_files(folder, trust_code=entry.trust_code)
             self._known[entry] = discovered = discover(folder)
-            self._needs[entry] = estimated_bytes(discovered, entry)
+            self._needs[entry] = estimated_bytes(discovered, bounded(entry, self._config))
+
+
+def bounded(entry: ModelEntry, config: ActorsConfig) -> ModelEntry:
+    """Return the entry with the memory for its texts that is configured for all models, unless it says its own."""
+    if entry.kind != "chat" or entry.kv_cache_bytes is not None:
+        return entry
+    return structs.replace(entry, kv_cache_bytes=config.kv_cache_bytes)
 
 
 def _entry(model: str, folder: Path) -> ModelEntry:

@@ -193,7 +193,7 @@ class PromptReader:
         if self._most_tokens < tokens <= self._context_length:
             message = (
                 f"This request takes {tokens} tokens, prompt and completion, which need "
-                f"{self._kv_cost.of(1, tokens)} bytes of memory; this model has {self._kv_bytes}, "
+                f"{self._kv_cost.of(1, tokens)} bytes of memory; this model has {self._kv_bytes} (`kv_cache_bytes`), "
                 f"enough for {self._most_tokens} tokens."
             )
             raise RefusedError("insufficient_memory", message, param=param)

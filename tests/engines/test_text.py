@@ -128,9 +128,8 @@ async def test_max_tokens_ends_with_length(text_engine: TextEngine) -> None:
 
 
 async def test_stop_string_across_tokens_ends_the_text_before_it(text_engine: TextEngine) -> None:
-    chunks = [chunk.text async for chunk in text_engine.generate(text_engine.prepare(greedy("Work", 24)))]
-    whole = "".join(chunks)
-    border = len("".join(chunks[:6]))
+    whole, _ = await answer(text_engine, greedy("Work", 24))
+    border = len((await answer(text_engine, greedy("Work", 6)))[0])
     stop = whole[border - 1 : border + 1]
 
     shown, last = await answer(text_engine, greedy("Work", 24, stop=("absent", stop)))
