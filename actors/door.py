@@ -34,6 +34,9 @@ log = structlog.get_logger()
 _PERIOD = 1.0
 _JOBS_PERIOD = 10.0
 
+# Until a model that could not be loaded is tried again for its jobs, in seconds.
+_PAUSE = 300.0
+
 
 class Door:
     """Lets requests in to the heavy models, each after at most `queue_timeout` seconds."""
@@ -50,6 +53,7 @@ class Door:
         self._load_seconds = config.load_seconds
         self._opened: set[str] = set()
         self._served: Serving | None = None
+        self._not_before: dict[str, float] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
 
     async def run(self, served: Serving) -> None:
@@ -165,17 +169,26 @@ class Door:
     def _heavy(self) -> list[ModelEntry]:
         return [entry for entry in self._registry.entries if entry.tier == HEAVY]
 
+    def _load_for_jobs(self, entry: ModelEntry) -> None:
+        """Load the model. If that fails, jobs alone have it tried again only after a while."""
+
+        def done(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and task.exception():
+                self._not_before[entry.id] = time.monotonic() + _PAUSE
+
+        self.ensure(entry).add_done_callback(done)
+
     def _is_wanted(self, entry: ModelEntry) -> bool:
         return entry.id in self._loading or self._keeper.is_wanted(entry.id)
 
     async def _look_for_jobs(self) -> None:
         """Load what jobs wait for that were queued while nobody listened."""
         for entry in self._heavy():
-            if self._is_wanted(entry):
+            if self._is_wanted(entry) or time.monotonic() < self._not_before.get(entry.id, 0.0):
                 continue
             try:
                 if await is_queued(self._bus.nc, entry.id):
-                    self.ensure(entry)
+                    self._load_for_jobs(entry)
             except BusError as error:
                 log.warning("jobs.unknown", model=entry.id, error=str(error))
                 return
@@ -183,7 +196,7 @@ class Door:
     async def _on_wake(self, msg: Msg) -> None:
         entry = self._registry.find(unescape(msg.subject.split(".")[3]))
         if entry is not None and entry.tier == HEAVY and not self._is_wanted(entry):
-            self.ensure(entry)
+            self._load_for_jobs(entry)
 
 
 def _look_at(task: asyncio.Task[None]) -> None:

@@ -74,8 +74,7 @@ class Keeper:
         self._group: asyncio.TaskGroup | None = None
         self._turns: dict[str, asyncio.Future[str]] = {}
         self._ending: dict[str, _Ending] = {}
-        self._first: dict[str, int] = {}
-        self._recycled: set[str] = set()
+        self._first: dict[str, tuple[str, int]] = {}
 
     async def run(self, recorder: Recorder) -> None:
         """Keep the slots for ever."""
@@ -140,10 +139,12 @@ class Keeper:
         )
 
     def _do(self, steps: list[Step]) -> None:
+        refused = {(step.model, step.why): step for step in steps if isinstance(step, Refuse)}
+        for refusal in refused.values():  # One for all who hear of it.
+            if refusal.code != "queue_full":
+                self._record(ModelRefused, refusal)
         for step in steps:
-            log.info(
-                "slots.step", kind=type(step).__name__, **{name: getattr(step, name) for name in step.__struct_fields__}
-            )
+            log.debug("slots.step", step=repr(step))
             match step:
                 case Grant():
                     self._settle(step.request, step.slot)
@@ -170,8 +171,6 @@ class Keeper:
             turn.set_exception(
                 error_of(Failure(code=step.code, message=step.why, param="model", retry_after=retry_after))
             )
-            if step.code != "queue_full":
-                self._record(ModelRefused, step)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         assert self._group is not None  # noqa: S101 - steps are only taken while it runs
@@ -197,10 +196,10 @@ class Keeper:
             return
         assert error is not None  # noqa: S101 - one of both is there
         log.warning("slot.load_failed", model=step.model, slot=step.slot, error=str(error))
-        if error.code in {"crashed", "unavailable"}:
-            return  # Its process has ended, which `_look` sees.
-        self.errors[step.model] = str(error)
-        self._do(self._scheduler.slot_failed(step.slot, error.code, str(error), time.monotonic()))
+        if isinstance(error, RefusedError) or error.code == "timeout":
+            self.errors[step.model] = str(error)
+            self._do(self._scheduler.slot_failed(step.slot, error.code, str(error), time.monotonic()))
+        # Otherwise it has crashed, or is out of sight: when it has ended, those who wait are placed anew.
         await self._drain(step.slot, 0.0, "loading failed")
 
     async def _loaded(self, slot: str, entry: ModelEntry) -> SlotLoaded:
@@ -248,12 +247,13 @@ class Keeper:
     def _recycle_grown(self, beat: Heartbeat) -> None:
         """Have an idle warm model's process take the place of one that has grown too much."""
         entry = self._registry.find(beat.model or "")
-        if entry is None or beat.state != "ready" or beat.working or beat.instance in self._recycled:
+        if entry is None or beat.state != "ready" or beat.working:
             return
         used = max(beat.rss_bytes, beat.mlx_bytes)
-        first = self._first.setdefault(beat.instance, max(used, self._need(entry)))
-        if used > first + self._scheduler.rules.growth_bytes:
-            self._recycled.add(beat.instance)
+        if self._first.get(entry.id, ("", 0))[0] != beat.instance:
+            self._first[entry.id] = beat.instance, max(used, self._need(entry))
+        if used > self._first[entry.id][1] + self._scheduler.rules.growth_bytes:
+            self._first[entry.id] = beat.instance, used  # Told once, as long as it does not grow further.
             why = f"its memory has grown to {used / 2**30:.3g} GB"
             log.warning("model.recycled", model=entry.id, instance=beat.instance, why=why)
             self._start(self._drain(beat.instance, self._config.unload_seconds, why))
