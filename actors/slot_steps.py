@@ -98,3 +98,13 @@ class Slot(Struct, kw_only=True):
     def may_end(self) -> bool:
         """Whether its place may be given to another model."""
         return self.state == "ready" and self.model is not None and not self.model.pinned
+
+
+class Waiting(Struct, kw_only=True):
+    """A request that waits for its model."""
+
+    request: str
+    model: Heavy
+    arrived: float
+    keep: float | None = None
+    overtaken: int = 0
