@@ -125,3 +125,38 @@ async def test_server_killed_leaves_models_loaded_and_no_lease_behind(scene: Sce
     assert {error["code"] for error in errors} <= {"stream_broken", "crashed"}
     assert fusion.slot_pids() == slots
     await scene.is_whole()
+
+
+async def test_lease_whose_release_was_lost_is_not_held_for_ever(scene: Scene) -> None:
+    fusion = scene.fusion
+    async with fusion.story(scene.first) as story:
+        core = fusion.fusion.running.processes["core"]
+        await until(lambda: fusion.says(scene.first, working=1))
+        os.kill(core, signal.SIGSTOP)
+        fusion.fusion.kill("nats-server")
+        error = await story.error()
+        await until(lambda: fusion.says(scene.first, working=0))
+        os.kill(core, signal.SIGCONT)
+
+    assert error["code"] == "stream_broken"
+    await fusion.until_idle()
+
+
+async def test_request_whose_slot_dies_before_its_first_word_is_told_so(scene: Scene) -> None:
+    fusion = scene.fusion
+    core = fusion.fusion.running.processes["core"]
+    await fusion.unload(scene.first)
+    asked = asyncio.create_task(fusion.ask(scene.first))
+    await fusion.until_states({scene.first: "loading"})
+    slot = await fusion.pid_of(scene.first)
+    os.kill(core, signal.SIGSTOP)
+    await until(lambda: fusion.says(scene.first, state="ready"))
+    os.kill(slot, signal.SIGSTOP)
+    os.kill(core, signal.SIGCONT)
+    await fusion.until_leases({scene.first: 1})
+    os.kill(slot, signal.SIGKILL)
+    async with asyncio.timeout(20):
+        status, answer = await asked
+
+    assert (status, answer["error"]["code"]) == (503, "crashed")
+    await scene.is_whole()

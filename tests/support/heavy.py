@@ -15,6 +15,7 @@ from bus.config import BusConfig
 from bus.errors import BusError
 from bus.events import EventLog
 from bus.messages.models import ListModels
+from bus.messages.presence import Heartbeat
 from bus.subjects import LIST_MODELS
 from eventlog.events import Event, ModelLost
 from tests.support import tiny_models
@@ -65,22 +66,15 @@ class Heavy:
 
     async def until_states(self, states: dict[str, str], seconds: float = 30.0) -> None:
         """Wait until these models have these states."""
+        await self._until("state", states, seconds)
 
-        async def are_so() -> bool:
-            return states.items() <= (await self.states()).items()
-
-        try:
-            await until_it(are_so, seconds)
-        except TimeoutError as error:
-            raise AssertionError(await self.cards()) from error
+    async def until_leases(self, leases: dict[str, int]) -> None:
+        """Wait until so many requests hold these models."""
+        await self._until("leases", leases)
 
     async def until_idle(self) -> None:
         """Wait until nothing holds a model any more."""
-
-        async def are_idle() -> bool:
-            return not any((await self.leases()).values())
-
-        await until_it(are_idle, 30)
+        await self.until_leases(dict.fromkeys(await self.states(), 0))
 
     async def load(self, model: str) -> int:
         """Have the model loaded and return the status."""
@@ -107,11 +101,15 @@ class Heavy:
 
     async def pid_of(self, model: str) -> int:
         """Return the process id of the slot that has the model."""
-        await until(lambda: self._pids_of(model))
-        return self._pids_of(model)[0]
+        await until(lambda: self._slot_of(model))
+        slot = self._slot_of(model)
+        assert slot is not None
+        return slot.pid
 
-    def _pids_of(self, model: str) -> list[int]:
-        return [beat.pid for beat in self.bus.presence.instances if beat.model == model and beat.slot is not None]
+    def says(self, model: str, **fields: Any) -> bool:
+        """Whether this is what the slot that has the model says of itself."""
+        slot = self._slot_of(model)
+        return slot is not None and all(getattr(slot, name) == value for name, value in fields.items())
 
     def slot_pids(self) -> set[int]:
         """Return the process ids of all slots."""
@@ -131,6 +129,22 @@ class Heavy:
             story = Story(response.content)
             await story.more()
             yield story
+
+    async def _until(self, key: str, wanted: dict[str, Any], seconds: float = 30.0) -> None:
+        told: dict[str, Any] = {}
+
+        async def is_told() -> bool:
+            told.update(_values(await self.cards(), key))
+            return wanted.items() <= told.items()
+
+        try:
+            await until_it(is_told, seconds)
+        except TimeoutError as error:
+            raise AssertionError(told) from error
+
+    def _slot_of(self, model: str) -> Heartbeat | None:
+        beats = self.bus.presence.instances
+        return next((beat for beat in beats if beat.model == model and beat.slot is not None), None)
 
 
 class Story:
