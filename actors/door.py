@@ -25,7 +25,7 @@ from bus.frames import Status
 from bus.messages.catalogue import HEAVY, ModelEntry
 from bus.serve import Caller, Endpoint, Receive, Serving
 from bus.streams import is_queued
-from bus.subjects import WAKE, Address, Subject, unescape
+from bus.subjects import CANCEL, WAKE, Address, Subject, fill, unescape
 from bus.writer import HandOn
 
 log = structlog.get_logger()
@@ -121,8 +121,13 @@ class Door:
                 async for status in self._waiting(entry, lease):
                     if subject.streamed:
                         yield status
-                place = subject.at(entry.id, lease.turn.result())
-                yield HandOn(subject=place.name, lease=self._keeper.address_for_release(lease.id))
+                slot = lease.turn.result()
+                yield HandOn(
+                    subject=subject.at(entry.id, slot).name,
+                    lease=self._keeper.address_for_release(lease.id),
+                    cancel=fill(CANCEL, slot, lease.id),
+                    status=Status(instance=slot, model=entry.id),
+                )
                 is_handed_on = True
             finally:
                 if not is_handed_on:

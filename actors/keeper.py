@@ -239,10 +239,19 @@ class Keeper:
                 self._do(
                     self._scheduler.slot_works(name, beat.working, used, now, is_draining=beat.state == "draining")
                 )
+                self._release_lost(self._scheduler.slots[name], beat, now)
             elif beat.state == "empty":
                 self._do(self._scheduler.slot_empty(name, now))
             elif beat.state in {"ready", "stuck"} and (entry := self._registry.find(beat.model or "")):
                 self._do(self._scheduler.slot_adopted(name, self._heavy(entry), used, now))
+
+    def _release_lost(self, slot: Slot, beat: Heartbeat, now: float) -> None:
+        """Take back the leases of a slot where nothing runs: the word that they were released was lost."""
+        # What it has said is at most as old as `silence`, or else it counts as gone.
+        if slot.leases and beat.working == 0 and now - slot.used_at > 2 * self._bus.config.silence:
+            log.warning("leases.lost", slot=slot.name, count=len(slot.leases))
+            for lease in tuple(slot.leases):
+                self.release(lease)
 
     def _recycle_grown(self, beat: Heartbeat) -> None:
         """Have an idle warm model's process take the place of one that has grown too much."""

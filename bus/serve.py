@@ -22,7 +22,7 @@ from structlog.contextvars import bound_contextvars
 from bus.client import Bus, settled
 from bus.decoding import decode
 from bus.errors import BusError, Failure
-from bus.frames import KEEP_ALIVE, REQUEST_ID, STATUS, Frame, Status
+from bus.frames import KEEP_ALIVE, LEASE, REQUEST_ID, STATUS, Frame, Status
 from bus.ids import new_id
 from bus.subjects import CANCEL, Address, fill, unescape
 from bus.telemetry import extracted
@@ -145,7 +145,7 @@ class Serving:
             headers = msg.headers or {}
             request_id = headers.get(REQUEST_ID) or new_id("req")
             caller = Caller(request_id=request_id, operation=operation, keep_alive=_seconds(headers.get(KEEP_ALIVE)))
-            key = new_id()
+            key = _last_token(headers[LEASE]) if LEASE in headers else new_id()
             writer = Writer(self._bus, msg, fill(CANCEL, self._info.instance, key))
             with suppress(NatsError):
                 await self._start(key, self._run(msg, endpoint, decoder, caller, writer), caller, writer)
@@ -163,7 +163,7 @@ class Serving:
 
         The token is that of the frames' reply subject, or the request's own id when the order comes by hand.
         """
-        token = msg.subject.rsplit(".", 1)[1]
+        token = _last_token(msg.subject)
         why = "nobody listens" if (msg.headers or {}).get(STATUS) == "503" else "asked to"
         task = self._running.get(token)
         named = [task] if task else [task for task in self._running.values() if task.get_name() == unescape(token)]
@@ -237,6 +237,10 @@ class Serving:
                 await writer.frame(self._encode(frame))
             if not writer.is_handed_on:
                 await writer.done()
+
+
+def _last_token(subject: str) -> str:
+    return subject.rsplit(".", 1)[-1]
 
 
 def _seconds(text: str | None) -> float | None:

@@ -6,17 +6,20 @@ from nats.errors import MaxPayloadError
 
 from bus.client import Bus
 from bus.errors import Failure, RefusedError
-from bus.frames import COUNT, END, ERROR, ERROR_CODE, FIRST, LEASE, size
+from bus.frames import COUNT, END, ERROR, ERROR_CODE, FIRST, LEASE, Frame, Status, size
 
 
 class HandOn(msgspec.Struct, frozen=True, kw_only=True):
     """What an answerer yields last when somebody else answers: the request goes to `subject` as it came.
 
-    Whoever takes it there publishes on `lease` when it is over.
+    Whoever takes it there publishes on `lease` when it is over, and ends it when `cancel` is published. An asker who
+    has had a frame has one more that tells both: whom it waits for now, by `status`, and how to leave.
     """
 
     subject: str
     lease: str
+    cancel: str
+    status: Status
 
 
 class Writer:
@@ -45,6 +48,9 @@ class Writer:
 
     async def hand_on(self, to: HandOn) -> None:
         """Send the request to who answers from here. Raises `RefusedError` ("too_large")."""
+        if self.count:
+            self._cancel_subject = to.cancel
+            await self.frame(msgspec.json.encode(Frame[None](seq=self.count, status=to.status)))
         headers = {**self._headers, FIRST: str(self.count), LEASE: to.lease}
         total, limit = size(self._msg.data, headers), self._nc.max_payload
         if total > limit:
