@@ -26,9 +26,6 @@ _RANKS = {"low": 0, "normal": 1, "high": 2}
 # Ended while loading so many times, a model is not tried again for those who wait.
 _ATTEMPTS = 3
 
-# Leases on a slot at which nothing has run for so many seconds were given back, and nobody heard of it.
-_LOST_AFTER = 10.0
-
 
 class Scheduler:
     """The slots of one machine and who waits for them."""
@@ -160,8 +157,6 @@ class Scheduler:
         slot = self.slots.get(name)
         if slot is None or slot.model is None or slot.state not in {"ready", "draining"}:
             return []
-        if not running and at - slot.used_at >= _LOST_AFTER:
-            slot.leases.clear()
         slot.foreign = max(0, running - len(slot.leases))
         if slot.foreign:
             slot.used_at = at

@@ -495,18 +495,3 @@ def test_a_claim_on_a_place_that_an_adopted_model_takes_is_made_anew() -> None:
     made.ask("b1", heavy("b"), 1)
 
     assert told(made.slot_adopted("s1", heavy("b"), 40, 2)) == [("drain", "b", "s1")]
-
-
-def test_a_lease_under_which_nothing_has_run_for_long_was_given_back_unheard() -> None:
-    made = scheduler("s1", "s2")
-    load(made, heavy("a"))
-    made.ask("a1", heavy("a"), 1)
-
-    made.slot_works("s1", 0, 40, 5)
-    early = [slot.is_busy for slot in made.slots.values() if slot.model]
-    made.slot_works("s1", 1, 40, 20)
-    running = [slot.is_busy for slot in made.slots.values() if slot.model]
-    made.slot_works("s1", 0, 40, 21)
-    late = [slot.is_busy for slot in made.slots.values() if slot.model]
-
-    assert (early, running, late) == ([True], [True], [False])
