@@ -1,0 +1,63 @@
+"""Warm models whose process has grown too much: the models actor has it end when it is idle."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+from nats.aio.msg import Msg
+
+from actors import models
+from actors.config import ActorsConfig
+from bus.client import settled
+from bus.heartbeat import say
+from bus.messages.catalogue import ModelEntry
+from bus.messages.presence import Heartbeat
+from bus.messages.slots import Drain
+from bus.streams import ensure_streams
+from bus.subjects import DRAIN, fill
+from tests.support.nats import Server, connected, until
+
+MIB = 2**20
+WARM = (ModelEntry(id="m", path="embedded:x", kind="chat", memory_bytes=100 * MIB),)
+
+
+def beat(rss_mib: int, *, working: int = 0, mlx_mib: int = 0) -> Heartbeat:
+    return Heartbeat(
+        instance="model-m-1",
+        role="chat",
+        state="ready",
+        pid=1,
+        at=0.0,
+        model="m",
+        working=working,
+        rss_bytes=rss_mib * MIB,
+        mlx_bytes=mlx_mib * MIB,
+    )
+
+
+async def test_process_that_has_grown_too_much_is_told_once_to_drain_when_it_is_idle(
+    server: Server, tmp_path: Path
+) -> None:
+    orders: list[Drain] = []
+
+    async def on_drain(msg: Msg) -> None:
+        orders.append(msgspec.json.decode(msg.data, type=Drain))
+
+    config = ActorsConfig(recycle_growth_gb=1.0, unload_seconds=7.0)
+    async with connected(server.url) as bus:
+        await ensure_streams(bus.nc, keep_days=7)
+        await bus.nc.subscribe(fill(DRAIN, "model-m-1"), cb=on_drain)
+        life = asyncio.ensure_future(models.child(bus, lambda: WARM, tmp_path, config, "core-1").run())
+        seen = [beat(90), beat(1100), beat(1200, working=1), beat(1150, mlx_mib=1200), beat(1201)]
+        told = []
+        for each in seen:
+            await say(bus, each)
+            await until(lambda each=each: each in bus.presence.instances)  # type: ignore[misc]
+            await settled(bus.nc)
+            told.append(len(orders))
+        await until(lambda: orders)
+        life.cancel()
+        await asyncio.wait((life,))
+
+    assert told[:3] == [0, 0, 0]
+    assert [(order.seconds, "grown" in order.why) for order in orders] == [(7.0, True)]
