@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import os
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,11 +37,12 @@ log = structlog.get_logger()
 def main() -> None:
     """Read the arguments and run until SIGTERM."""
     args = _arguments()
-    end_with_parent()
+    told: Future[str] = Future()
+    end_with_parent(told)
     configure_logs(args.role, level=os.environ.get("LOG_LEVEL", "info"))
     try:
         config = configuration(args.config, os.environ)
-        run_until_stopped(lambda: _run(args, config))
+        run_until_stopped(lambda: _run(args, config, told))
     except (SettingsError, ModelFilesError, LostError, StreamError) as error:
         log.error("process.failed", error=str(error))
         sys.exit(1)
@@ -59,6 +61,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("role", choices=("historian", "core", "model", "slot"))
     parser.add_argument("--model", help="the id of a model in the catalogue")
     parser.add_argument("--slot", type=int, default=1, help="the number of the heavy slot")
+    parser.add_argument("--standby", action="store_true", help="wait until the parent says which slot it is")
     parser.add_argument("--instance", help="the name of this instance; made up when not given")
     parser.add_argument("--config", type=Path, help="the configuration file")
     args = parser.parse_args()
@@ -66,7 +69,7 @@ def _arguments() -> argparse.Namespace:
     return args
 
 
-async def _run(args: argparse.Namespace, config: Configuration) -> None:
+async def _run(args: argparse.Namespace, config: Configuration, told: Future[str]) -> None:
     if args.role in {"model", "slot"}:
         prepare_blas()  # before anything imports mlx
     async with Bus.connect(args.role, config.bus) as bus:
@@ -74,7 +77,7 @@ async def _run(args: argparse.Namespace, config: Configuration) -> None:
         if args.role == "model":
             await _model(bus, config, config.entry(args.model or ""), args.instance)
         elif args.role == "slot":
-            await _slot(bus, config, args.slot, args.instance)
+            await _slot(bus, config, args, told)
         else:
             children = _historian if args.role == "historian" else _core
             async with beating(bus, plain_beat(args.instance, args.role)):
@@ -110,16 +113,22 @@ async def _model(bus: Bus, config: Configuration, entry: ModelEntry, instance: s
     raise DrainedError
 
 
-async def _slot(bus: Bus, config: Configuration, number: int, instance: str) -> None:
+async def _slot(bus: Bus, config: Configuration, args: argparse.Namespace, told: Future[str]) -> None:
     from actors import slot  # noqa: PLC0415 - only its own process needs it
 
-    one = slot.Slot(
-        bus,
-        instance,
-        number,
-        host_of=lambda entry: _host(bus, config, entry, instance, slot=number),
-        serve=lambda hosted: _serve(bus, config, hosted),
-    )
+    number, imported = args.slot, asyncio.Event()
+    if args.standby:
+        asyncio.get_running_loop().run_in_executor(None, slot.import_engine).add_done_callback(lambda _: imported.set())
+        line: str = await asyncio.wrap_future(told)
+        number = int(line)
+    else:
+        imported.set()
+
+    async def host_of(entry: ModelEntry) -> "Host":
+        await imported.wait()  # Importing it here as well would hold up the event loop.
+        return await _host(bus, config, entry, args.instance, slot=number)
+
+    one = slot.Slot(bus, args.instance, number, host_of=host_of, serve=lambda hosted: _serve(bus, config, hosted))
     await one.run()
     raise DrainedError
 

@@ -30,6 +30,9 @@ class ProcessEndedError(Exception):
     """The process ended without being asked to."""
 
 
+OnEnd = Callable[[str, str, bool], Awaitable[None]]
+
+
 class Program(Struct, frozen=True, kw_only=True):
     """What to spawn. `argv` is given the instance's name.
 
@@ -44,15 +47,19 @@ class Program(Struct, frozen=True, kw_only=True):
     environment: dict[str, str]
     log_path: Path
     on_spawn: Callable[[str, int], None]
-    on_end: Callable[[str, str, bool], Awaitable[None]]
+    on_end: OnEnd | None
     drain: float = 15.0
 
 
-async def run_process(program: Program) -> None:
-    """Run one life of `program`, until it has drained. Raises `ProcessEndedError` when it ends in another way.
+class Spawned(Struct, frozen=True):
+    """A process that was started, and its name as an instance."""
 
-    When cancelled, drains the process first.
-    """
+    instance: str
+    process: asyncio.subprocess.Process
+
+
+async def spawn(program: Program) -> Spawned:
+    """Start a process of `program`."""
     instance = f"{program.name.replace('/', '-').replace('.', '_')}-{new_id()[-8:].lower()}"
     with program.log_path.open("ab") as log_file:
         process = await asyncio.create_subprocess_exec(
@@ -63,6 +70,19 @@ async def run_process(program: Program) -> None:
             env=program.environment,
             start_new_session=True,  # Ctrl-C is for the supervisor, which then drains in order.
         )
+    return Spawned(instance, process)
+
+
+Start = Callable[[Program], Awaitable[Spawned]]
+
+
+async def run_process(program: Program, start: Start = spawn) -> None:
+    """Run one life of `program`, until it has drained. Raises `ProcessEndedError` when it ends in another way.
+
+    When cancelled, drains the process first.
+    """
+    spawned = await start(program)
+    instance, process = spawned.instance, spawned.process
     program.on_spawn(instance, process.pid)
     try:
         status = await process.wait()
@@ -70,7 +90,8 @@ async def run_process(program: Program) -> None:
         await _stop(process, program)
         raise
     why = _why(status)
-    await program.on_end(instance, why, status == DRAINED)
+    if program.on_end is not None:
+        await program.on_end(instance, why, status == DRAINED)
     if status == DRAINED:
         return
     raise ProcessEndedError(f"{program.name}: {why}; see {program.log_path}")
@@ -91,5 +112,11 @@ async def _stop(process: asyncio.subprocess.Process, program: Program) -> None:
             await process.wait()
     except TimeoutError:
         log.warning("process.killed", name=program.name, pid=process.pid, drain=program.drain)
+        await kill(process)
+
+
+async def kill(process: asyncio.subprocess.Process) -> None:
+    """End the process for good."""
+    if process.returncode is None:
         process.kill()
         await process.wait()

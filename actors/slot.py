@@ -6,6 +6,7 @@ Never       takes a second model
 """
 
 import asyncio
+import importlib
 import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -36,6 +37,11 @@ _PERIOD = 2.0
 _TOLD_WITHIN = 2.0
 
 _WHAT_LOADING_RAISES = (ModelFilesError, BusError)
+
+
+def import_engine() -> None:
+    """Import what most models need, which takes a second, before one is to be loaded."""
+    importlib.import_module("actors.engines.text")
 
 
 class Slot:

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 
 import structlog
 
@@ -30,14 +31,18 @@ def configure_logs(role: str, *, level: str = "info") -> None:
     structlog.contextvars.bind_contextvars(role=role)
 
 
-def end_with_parent() -> None:
-    """End this process at once when its parent is gone, however that died: our stdin is a pipe only it holds."""
+def end_with_parent(told: Future[str] | None = None) -> None:
+    """End this process at once when its parent is gone, however that died: our stdin is a pipe only it holds.
+
+    The first line that the parent writes there is the result of `told`.
+    """
     if os.environ.get(PARENT_PIPE) != "1":
         return
 
     def wait() -> None:
-        while os.read(0, 4096):
-            pass
+        while said := os.read(0, 4096):
+            if told is not None and not told.done():
+                told.set_result(said.decode().strip())
         os._exit(1)  # No clean-up: whoever would wait for it is dead.
 
     threading.Thread(target=wait, name="parent", daemon=True).start()

@@ -6,6 +6,7 @@ in while running work finishes.
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,7 +18,8 @@ import structlog
 from nats.aio.msg import Msg
 
 from actors.configuration import Configuration, configuration
-from actors.process import Program, run_process
+from actors.process import OnEnd, Program, Spawned, Start, run_process, spawn
+from actors.standby import Standby, standing_by
 from actors.supervisor import Child, Supervision, supervising
 from bus.client import Bus
 from bus.errors import BusError
@@ -100,7 +102,8 @@ class System:
             await stack.enter_async_context(escalating(bus, self._pid_of))
             await stack.enter_async_context(supervising(*self._light()))
             models = map(self._model, _warm(self._config).values())
-            self._supervision = await stack.enter_async_context(supervising(*models, *self._slots()))
+            standby = await stack.enter_async_context(standing_by(self._standby()))
+            self._supervision = await stack.enter_async_context(supervising(*models, *self._slots(standby)))
             reloads = await bus.nc.subscribe(RELOADED, cb=self._on_reloaded)
             stack.push_async_callback(reloads.unsubscribe)
             await stack.enter_async_context(supervising(self._edge(port)))
@@ -132,18 +135,25 @@ class System:
     def _model(self, entry: ModelEntry) -> Child:
         return self._child(f"model/{entry.id}", ["actors", "model", "--model", entry.id], model=entry.id)
 
-    def _slots(self) -> tuple[Child, ...]:
-        numbers = range(1, self._config.actors.slots + 1)
-        return tuple(
-            self._child(f"slot-{number}", ["actors", "slot", "--slot", str(number)], is_slot=True) for number in numbers
-        )
+    def _slots(self, standby: Standby) -> tuple[Child, ...]:
+        return tuple(self._slot(number, standby) for number in range(1, self._config.actors.slots + 1))
+
+    def _slot(self, number: int, standby: Standby) -> Child:
+        async def start(program: Program) -> Spawned:
+            # Without heavy models nobody waits for an import.
+            has_heavy = any(entry.tier == HEAVY for entry in self._config.models)
+            return await (standby.take(str(number)) if has_heavy else spawn(program))
+
+        return self._child(f"slot-{number}", ["actors", "slot", "--slot", str(number)], start=start)
+
+    def _standby(self) -> Program:
+        return self._program("slot", ["actors", "slot", "--standby"])
 
     def _edge(self, port: int) -> Child:
         return self._child("edge", ["http_edge", "--port", str(port)])
 
-    def _child(self, name: str, module: list[str], model: str | None = None, *, is_slot: bool = False) -> Child:
+    def _child(self, name: str, module: list[str], model: str | None = None, *, start: Start = spawn) -> Child:
         self._names.append(name)
-        config = ["--config", str(self._options.config_path)] if self._options.config_path else []
 
         async def on_end(instance: str, why: str, is_drained: bool) -> None:
             del self._current[name]
@@ -154,23 +164,27 @@ class System:
 
         async def run() -> None:
             while True:
-                await run_process(program)
+                await run_process(program, start)
 
-        program = Program(
-            name=name,
-            argv=lambda instance: [sys.executable, "-m", *module, "--instance", instance, *config],
-            environment=self._environment(),
-            log_path=self._logs / f"{name.replace('/', '-')}.log",
-            on_spawn=lambda instance, pid: self._note(name, instance, pid),
-            on_end=on_end,
-            drain=self._options.edge_drain + 5 if name == "edge" else 2 * self._config.actors.drain_seconds + 5,
-        )
+        program = self._program(name, module, on_end)
         # One model that cannot run must not take the others down.
         return Child(
             name,
             run,
-            essential=model is None and not is_slot,
+            essential=model is None and start is spawn,
             on_given_up=lambda: self._given_up.add(name),
+        )
+
+    def _program(self, name: str, module: list[str], on_end: OnEnd | None = None) -> Program:
+        config = ["--config", str(self._options.config_path)] if self._options.config_path else []
+        return Program(
+            name=name,
+            argv=lambda instance: [sys.executable, "-m", *module, "--instance", instance, *config],
+            environment=self._environment(),
+            log_path=self._logs / f"{_log_name(name)}.log",
+            on_spawn=lambda instance, pid: self._note(name, instance, pid),
+            on_end=on_end,
+            drain=self._options.edge_drain + 5 if name == "edge" else 2 * self._config.actors.drain_seconds + 5,
         )
 
     def _environment(self) -> dict[str, str]:
@@ -272,6 +286,11 @@ class System:
         total = len(self._names)
         self._on_progress(waiting[0] if waiting else "", total - len(waiting), total)
         return not waiting
+
+
+def _log_name(name: str) -> str:
+    """Return the name of the process' log: a slot does not know its number when its log begins, so they share one."""
+    return re.sub(r"^slot-\d+$", "slot", name).replace("/", "-")
 
 
 def _warm(config: Configuration) -> dict[str, ModelEntry]:
