@@ -221,6 +221,15 @@ def test_the_model_that_was_used_longest_ago_is_ended() -> None:
     assert told(made.ask("c1", heavy("c"), 5)) == [("drain", "b", "s2")]
 
 
+def test_each_of_two_who_wait_is_given_a_place_of_its_own() -> None:
+    made = scheduler("s1", "s2")
+    load(made, heavy("a"), 1)
+    load(made, heavy("b"), 2)
+
+    assert told(made.ask("c1", heavy("c"), 3)) == [("drain", "a", "s1")]
+    assert told(made.ask("d1", heavy("d"), 3)) == [("drain", "b", "s2")]
+
+
 def test_by_the_policy_priority_the_model_of_lowest_priority_is_ended() -> None:
     made = scheduler("s1", "s2", policy="priority")
     load(made, heavy("a", priority="high"), 1)

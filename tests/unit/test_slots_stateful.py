@@ -14,9 +14,9 @@ from tests.support.slot_world import World
 RULES = some.builds(
     Rules,
     budget_bytes=some.just(100),
-    policy=some.sampled_from(("lru", "priority", "manual")),
+    policy=some.sampled_from(("lru", "lru", "priority", "manual")),
     min_residency=some.sampled_from((0.0, 10.0)),
-    max_overtaken=some.integers(0, 5),
+    max_overtaken=some.sampled_from((1, 2, 0, 5)),
     max_overtaken_seconds=some.sampled_from((5.0, 60.0, 1e9)),
     max_waiting=some.sampled_from((3, 100)),
     growth_bytes=some.sampled_from((3, 1000)),
@@ -24,9 +24,9 @@ RULES = some.builds(
 MODEL = some.builds(
     Heavy,
     id=some.just("unnamed"),
-    need_bytes=some.integers(5, 70) | some.integers(20, 110),
+    need_bytes=some.integers(20, 60) | some.integers(5, 110),
     priority=some.sampled_from(("low", "normal", "high")),
-    pinned=some.sampled_from((False, False, False, True)),
+    pinned=some.sampled_from((False, False, False, False, True)),
     ttl=some.sampled_from((0.0, 3.0, 30.0, 3600.0)),
 )
 KEEP = some.sampled_from((None, None, None, 0.0, 5.0, -1.0))
@@ -43,20 +43,37 @@ class Slots(RuleBasedStateMachine):
 
     @initialize(
         rules=RULES,
-        models=some.lists(MODEL, min_size=2, max_size=6),
-        slots=some.integers(0, 3),
-        warm=some.integers(0, 40),
+        models=some.lists(MODEL, min_size=3, max_size=6),
+        slots=some.sampled_from((2, 3, 1, 0)),
+        warm=some.sampled_from((0, 10, 40)),
         is_honest=some.booleans(),
     )
     def begin(self, rules: Rules, models: list[Heavy], slots: int, warm: int, is_honest: bool) -> None:
         named = [structs.replace(model, id=f"m{number}") for number, model in enumerate(models)]
         self.world = World(rules, named, slots, warm)
         self.is_honest = is_honest
+        for _ in range(slots):
+            self.world.comes()
 
     @rule(which=WHICH, times=some.integers(1, 3), keep=KEEP)
     def ask(self, which: int, times: int, keep: float | None) -> None:
         for _ in range(times):
             self.world.ask(one(self.world.models, which), keep)
+
+    @rule(which=WHICH)
+    def ask_for_two(self, which: int) -> None:
+        for number in range(4):
+            self.world.ask(one(self.world.models, which + number % 2))
+
+    @rule()
+    def all_that_changes_has_changed(self) -> None:
+        for process in self.world.in_state("draining"):
+            if not process.leases and not process.foreign:
+                self.world.ends(process.name)
+        for _ in range(self.world.coming):
+            self.world.comes()
+        for process in self.world.in_state("loading"):
+            self.world.loaded(process.name, process.charged)
 
     @precondition(lambda self: self.world.granted)
     @rule(which=WHICH)
@@ -107,13 +124,6 @@ class Slots(RuleBasedStateMachine):
     @rule(which=WHICH)
     def kill(self, which: int) -> None:
         self.world.ends(one(self.world.processes, which))
-
-    @precondition(lambda self: self.world.in_state("draining"))
-    @rule()
-    def end_what_is_drained(self) -> None:
-        for process in self.world.in_state("draining"):
-            if not process.leases and not process.foreign:
-                self.world.ends(process.name)
 
     @precondition(lambda self: self.world.in_state("ready", "draining"))
     @rule(which=WHICH, foreign=some.integers(0, 2), more=some.integers(-5, 5), by_hand=some.integers(0, 4))
