@@ -202,7 +202,7 @@ async def heavy(fusion: Fusion) -> AsyncGenerator[Heavy]:
 
         async def follow() -> None:
             async for item in feed:
-                events.append(item.event)  # type: ignore[arg-type]  # all are known
+                events.append(item.event)  # type: ignore[arg-type]  # noqa: PERF401 - all are known, and never end
 
         following = asyncio.create_task(follow())
         try:
