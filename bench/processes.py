@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import platform
 import signal
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -11,6 +12,8 @@ from typing import TypeVar
 
 import aiohttp
 import psutil
+
+from actors.engines.blas import prepare_blas
 
 T = TypeVar("T")
 
@@ -39,15 +42,18 @@ class Measured:
 
 
 @asynccontextmanager
-async def started(argv: list[str], log: Path, environment: Mapping[str, str] | None = None) -> AsyncGenerator[Measured]:
-    """Run `argv` until the block ends."""
+async def started(
+    argv: list[str], log: Path, variables: Mapping[str, str] | None = None, folder: Path | None = None
+) -> AsyncGenerator[Measured]:
+    """Run `argv` until the block ends; `folder` is its working directory."""
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **(variables or {})},
+            cwd=folder,
         )
     try:
         yield Measured(process.pid)
@@ -75,3 +81,13 @@ async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
             return response.status == 200
     except aiohttp.ClientError:
         return False
+
+
+def environment() -> dict[str, str]:
+    """Return what gives all the same BLAS: `prepare_blas` has put its settings into our environment already."""
+    return {"LD_PRELOAD": "libopenblas.so.0"} if prepare_blas() == "openblas" else {}
+
+
+def machine() -> str:
+    """Return what the figures were taken on."""
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
