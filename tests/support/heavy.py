@@ -25,6 +25,9 @@ from tests.support.processes import Fusion, fusion_up
 MODELS = ONE, TWO, THREE = "org/one", "org/two", "org/three"
 MODEL_FEED = "fusion.feed.model.>"
 
+# Forbids the token that ends a text of `tiny_models`.
+NEVER_ENDING = {"1": -100}
+
 _CONTEXT_LENGTH = 100_000
 
 
@@ -123,8 +126,7 @@ class Heavy:
     async def story(self, model: str) -> AsyncGenerator["Story"]:
         """Give a stream that has begun and ends by itself only after minutes."""
         body = {"model": model, "prompt": "Once", "max_tokens": 50_000, "temperature": 0, "stream": True}
-        body["logit_bias"] = {"1": -100}  # The token that ends a text of `tiny_models`.
-        async with self.http.post("/v1/completions", json=body) as response:
+        async with self.http.post("/v1/completions", json=body | {"logit_bias": NEVER_ENDING}) as response:
             assert response.status == 200
             story = Story(response.content)
             await story.more()
