@@ -10,7 +10,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from eventlog.events import ModelLoading, ModelLost
-from tests.support.heavy import MODELS, Heavy, entry, heavy, made
+from tests.support.heavy import MODELS, Heavy, config, entry, heavy, made
 from tests.support.processes import fusion_up
 from tests.support.text import Reference
 from tests.support.tiny_bert import write_tiny_bert
@@ -120,15 +120,14 @@ async def test_crowd_gets_every_answer_whole_and_from_the_right_model_with_few_s
     said = {model: await answers_alone(tmp_path, model) for model in MODELS}
     said[VECTORS] = {("embeddings", prompt): "64 numbers" for prompt in PROMPTS}
     vectors = entry(VECTORS, write_tiny_bert(tmp_path / "vectors"), kind="embeddings")
-    catalogue = "".join(entry(model, made(tmp_path, model)) for model in MODELS) + vectors
-    config = f"actors: {{slots: 2, min_residency: 1}}\nmodels:\n{catalogue}"
+    catalogue = config(tmp_path, "slots: 2, min_residency: 1") + vectors
     waiting = asyncio.Semaphore(AT_ONCE)
 
     async def sent(fusion: Heavy, asked: Asked) -> Answered:
         async with waiting:
             return await send(fusion, asked)
 
-    async with fusion_up(tmp_path, config) as up, heavy(up) as fusion:
+    async with fusion_up(tmp_path, catalogue) as up, heavy(up) as fusion:
         answered = await asyncio.gather(*(sent(fusion, asked) for asked in crowd()))
         await fusion.until_idle()
         loads = [event.model for event in fusion.events if isinstance(event, ModelLoading)]

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 from aiohttp import ClientSession, ClientTimeout, StreamReader, TCPConnector
 
 from bus.client import Bus
@@ -181,14 +180,15 @@ class Story:
 
 
 @asynccontextmanager
-async def heavy_up(
-    folder: Path, actors: str = "slots: 2, min_residency: 0", entries: str = "", models: tuple[str, ...] = MODELS
-) -> AsyncGenerator[Heavy]:
-    """Run a Fusion with `models` of different weights, all heavy; `entries` is said of each, `actors` of all."""
-    config = f"actors: {{{actors}}}\nmodels:\n"
-    config += "".join(entry(name, made(folder, name), entries) for name in models)
-    async with fusion_up(folder, config) as fusion, heavy(fusion) as running:
+async def heavy_up(folder: Path, actors: str = "slots: 2, min_residency: 0", more: str = "") -> AsyncGenerator[Heavy]:
+    """Run a Fusion with `MODELS`; `actors` is said in that table of its configuration, and `more` above it."""
+    async with fusion_up(folder, f"{more}\n{config(folder, actors)}") as fusion, heavy(fusion) as running:
         yield running
+
+
+def config(folder: Path, actors: str) -> str:
+    """Return a configuration with `MODELS`, whose files it writes into `folder`."""
+    return f"actors: {{{actors}}}\nmodels:\n" + "".join(entry(model, made(folder, model)) for model in MODELS)
 
 
 @asynccontextmanager
@@ -225,11 +225,6 @@ def made(folder: Path, name: str) -> Path:
 def entry(name: str, path: Path, more: str = "", kind: str = "chat") -> str:
     """Return the line of the catalogue for a heavy model."""
     return f"  - {{id: {name}, path: {path}, kind: {kind}, tier: 2{', ' if more else ''}{more}}}\n"
-
-
-def processes(fusion: Fusion) -> dict[int, psutil.Process]:
-    """Return all processes of a Fusion by their ids."""
-    return {process.pid: process for process in fusion.family()}
 
 
 def _values(cards: dict[str, dict[str, Any]], key: str) -> dict[str, Any]:
