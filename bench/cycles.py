@@ -1,6 +1,6 @@
 """Heavy models loaded and unloaded over and over: `python -m bench.cycles [FOLDER ...]`.
 
-What Fusion takes is read while nothing is loaded: after each model was loaded once, and after all cycles.
+What Fusion takes is read while nothing is loaded: after each model was loaded twice, and after all cycles.
 """
 
 import argparse
@@ -54,7 +54,7 @@ async def _report(folders: list[Path], cycles: int) -> None:
                 Bus.connect("bench", BusConfig(url=f"nats://127.0.0.1:{nats_port}")) as bus,
                 ClientSession(f"http://127.0.0.1:{port}", timeout=ClientTimeout(total=_PATIENCE)) as http,
             ):
-                for count in (len(models), cycles):
+                for count in (2 * len(models), cycles):
                     await cycle(http, models, count)
                     await rested(bus, _SLOTS)
                     print(f"after {count} more cycles:", await footprint(measured.root, monitor_port), flush=True)
