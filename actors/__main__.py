@@ -29,6 +29,7 @@ from bus.streams import StreamError, ensure_streams
 from bus.subjects import GET_MODEL
 
 if TYPE_CHECKING:
+    from actors.capabilities import Capability
     from actors.host import Host
 
 log = structlog.get_logger()
@@ -135,14 +136,22 @@ async def _slot(bus: Bus, config: Configuration, args: argparse.Namespace, told:
 
 async def _host(bus: Bus, config: Configuration, entry: ModelEntry, instance: str, slot: int | None = None) -> "Host":
     from actors import host  # noqa: PLC0415 - only the process of a model needs it
-    from actors.capabilities import ModelFiles, capability  # noqa: PLC0415 - the same
 
-    model, draft, adapter = await asyncio.to_thread(
-        lambda: (model_folder(entry), draft_folder(entry), adapter_folder(entry))
-    )
-    files = ModelFiles(model=model, draft=draft, adapter=adapter, state=config.bus.state)
-    part = capability(entry, files, config.actors)
+    # In a thread: importing and fetching take seconds, in which a slot goes on saying that it is there.
+    part = await asyncio.to_thread(_capability, config, entry)
     return host.Host(bus, entry, part, config.actors, instance, slot=slot)
+
+
+def _capability(config: Configuration, entry: ModelEntry) -> "Capability":
+    from actors.capabilities import ModelFiles, capability  # noqa: PLC0415 - only the process of a model needs it
+
+    files = ModelFiles(
+        model=model_folder(entry),
+        draft=draft_folder(entry),
+        adapter=adapter_folder(entry),
+        state=config.bus.state,
+    )
+    return capability(entry, files, config.actors)
 
 
 async def _serve(bus: Bus, config: Configuration, hosted: "Host") -> None:

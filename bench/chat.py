@@ -7,8 +7,6 @@ round, so that what else the machine does hits all.
 import argparse
 import asyncio
 import json
-import os
-import platform
 import random
 import sys
 import tempfile
@@ -19,11 +17,10 @@ from pathlib import Path
 
 import msgspec
 
-from actors.engines.blas import prepare_blas
 from bench.figures import Figures, figures, table
 from bench.load import Load, Run, Target, prompts, run
 from bench.plot import plots
-from bench.processes import Measured, answering, started
+from bench.processes import Measured, answering, environment, machine, started
 from bus.process import run_until_stopped
 from bus.server import free_port
 
@@ -50,7 +47,7 @@ def main() -> None:
 
 async def _report(args: argparse.Namespace) -> None:
     found = await _measure(args)
-    print(_machine())
+    print(machine())
     print(table(found, FUSION, PEER, *([OTHER_PEER] if args.vllm_mlx else [])))
     print(plots(found, FUSION, PEER))
     for (at_once, name), known in found.items():
@@ -58,7 +55,7 @@ async def _report(args: argparse.Namespace) -> None:
             print(f"errors of {name} at {at_once}: {known.causes}")
     if args.json:
         rows = [{"at_once": level, "server": name, **msgspec.to_builtins(it)} for (level, name), it in found.items()]
-        content = json.dumps({"machine": _machine(), "rows": rows}, indent=1)
+        content = json.dumps({"machine": machine(), "rows": rows}, indent=1)
         await asyncio.to_thread(args.json.write_text, content, encoding="utf-8")
 
 
@@ -99,7 +96,7 @@ async def _fusion(folder: Path, logs: Path) -> AsyncGenerator[tuple[Target, Meas
     config.write_text(json.dumps({"models": [entry]}), encoding="utf-8")  # JSON is YAML too.
     argv = [sys.executable, "-m", "cli", "up", "--config", str(config), "--state-dir", str(logs / "state")]
     argv += ["--port", str(port), "--nats-port", str(free_port())]
-    async with started(argv, logs / "fusion.log", _environment()) as measured:
+    async with started(argv, logs / "fusion.log", environment()) as measured:
         await answering(f"http://127.0.0.1:{port}/readyz")
         yield Target(FUSION, f"http://127.0.0.1:{port}", _MODEL), measured
 
@@ -109,7 +106,7 @@ async def _peer(folder: Path, logs: Path) -> AsyncGenerator[tuple[Target, Measur
     port = free_port()
     argv = [sys.executable, "-m", "mlx_lm", "server", "--model", str(folder)]
     argv += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "WARNING"]
-    async with started(argv, logs / "peer.log", _environment()) as measured:
+    async with started(argv, logs / "peer.log", environment()) as measured:
         await answering(f"http://127.0.0.1:{port}/health")
         yield Target(PEER, f"http://127.0.0.1:{port}", str(folder)), measured
 
@@ -119,18 +116,9 @@ async def _other_peer(program: Path, folder: Path, logs: Path) -> AsyncGenerator
     port = free_port()
     argv = [str(program), "serve", str(folder), "--host", "127.0.0.1", "--port", str(port)]
     argv += ["--continuous-batching", "--offline"]
-    async with started(argv, logs / "other-peer.log", _environment()) as measured:
+    async with started(argv, logs / "other-peer.log", environment()) as measured:
         await answering(f"http://127.0.0.1:{port}/v1/models")
         yield Target(OTHER_PEER, f"http://127.0.0.1:{port}", str(folder)), measured
-
-
-def _environment() -> dict[str, str]:
-    """Return what gives all the same BLAS: `prepare_blas` has put its settings into our environment already."""
-    return {"LD_PRELOAD": "libopenblas.so.0"} if prepare_blas() == "openblas" else {}
-
-
-def _machine() -> str:
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import platform
 import signal
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -11,6 +12,8 @@ from typing import TypeVar
 
 import aiohttp
 import psutil
+
+from actors.engines.blas import prepare_blas
 
 T = TypeVar("T")
 
@@ -22,7 +25,7 @@ class Measured:
     """A process with all its descendants."""
 
     def __init__(self, pid: int) -> None:
-        self._root = psutil.Process(pid)
+        self.root = psutil.Process(pid)
 
     def cpu_seconds(self) -> float:
         """Return the CPU time used so far by those that live."""
@@ -33,21 +36,24 @@ class Measured:
         return sum(used.rss for used in self._each(psutil.Process.memory_info)) / 1e6
 
     def _each(self, read: Callable[[psutil.Process], T]) -> Iterator[T]:
-        for process in (self._root, *self._root.children(recursive=True)):
+        for process in (self.root, *self.root.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
                 yield read(process)
 
 
 @asynccontextmanager
-async def started(argv: list[str], log: Path, environment: Mapping[str, str] | None = None) -> AsyncGenerator[Measured]:
-    """Run `argv` until the block ends."""
+async def started(
+    argv: list[str], log: Path, variables: Mapping[str, str] | None = None, folder: Path | None = None
+) -> AsyncGenerator[Measured]:
+    """Run `argv` until the block ends; `folder` is its working directory."""
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **(variables or {})},
+            cwd=folder,
         )
     try:
         yield Measured(process.pid)
@@ -75,3 +81,13 @@ async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
             return response.status == 200
     except aiohttp.ClientError:
         return False
+
+
+def environment() -> dict[str, str]:
+    """Return what gives all the same BLAS: `prepare_blas` has put its settings into our environment already."""
+    return {"LD_PRELOAD": "libopenblas.so.0"} if prepare_blas() == "openblas" else {}
+
+
+def machine() -> str:
+    """Return what the figures were taken on."""
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"

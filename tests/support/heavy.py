@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 from aiohttp import ClientSession, ClientTimeout, StreamReader, TCPConnector
 
 from bus.client import Bus
@@ -24,6 +23,9 @@ from tests.support.processes import Fusion, fusion_up
 
 MODELS = ONE, TWO, THREE = "org/one", "org/two", "org/three"
 MODEL_FEED = "fusion.feed.model.>"
+
+# Forbids the token that ends a text of `tiny_models`.
+NEVER_ENDING = {"1": -100}
 
 _CONTEXT_LENGTH = 100_000
 
@@ -123,8 +125,7 @@ class Heavy:
     async def story(self, model: str) -> AsyncGenerator["Story"]:
         """Give a stream that has begun and ends by itself only after minutes."""
         body = {"model": model, "prompt": "Once", "max_tokens": 50_000, "temperature": 0, "stream": True}
-        body["logit_bias"] = {"1": -100}  # The token that ends a text of `tiny_models`.
-        async with self.http.post("/v1/completions", json=body) as response:
+        async with self.http.post("/v1/completions", json=body | {"logit_bias": NEVER_ENDING}) as response:
             assert response.status == 200
             story = Story(response.content)
             await story.more()
@@ -179,14 +180,15 @@ class Story:
 
 
 @asynccontextmanager
-async def heavy_up(
-    folder: Path, actors: str = "slots: 2, min_residency: 0", entries: str = "", models: tuple[str, ...] = MODELS
-) -> AsyncGenerator[Heavy]:
-    """Run a Fusion with `models` of different weights, all heavy; `entries` is said of each, `actors` of all."""
-    config = f"actors: {{{actors}}}\nmodels:\n"
-    config += "".join(entry(name, made(folder, name), entries) for name in models)
-    async with fusion_up(folder, config) as fusion, heavy(fusion) as running:
+async def heavy_up(folder: Path, actors: str = "slots: 2, min_residency: 0", more: str = "") -> AsyncGenerator[Heavy]:
+    """Run a Fusion with `MODELS`; `actors` is said in that table of its configuration, and `more` above it."""
+    async with fusion_up(folder, f"{more}\n{config(folder, actors)}") as fusion, heavy(fusion) as running:
         yield running
+
+
+def config(folder: Path, actors: str) -> str:
+    """Return a configuration with `MODELS`, whose files it writes into `folder`."""
+    return f"actors: {{{actors}}}\nmodels:\n" + "".join(entry(model, made(folder, model)) for model in MODELS)
 
 
 @asynccontextmanager
@@ -202,7 +204,7 @@ async def heavy(fusion: Fusion) -> AsyncGenerator[Heavy]:
 
         async def follow() -> None:
             async for item in feed:
-                events.append(item.event)  # type: ignore[arg-type]  # all are known
+                events.append(item.event)  # type: ignore[arg-type]  # noqa: PERF401 - all are known, and never end
 
         following = asyncio.create_task(follow())
         try:
@@ -223,11 +225,6 @@ def made(folder: Path, name: str) -> Path:
 def entry(name: str, path: Path, more: str = "", kind: str = "chat") -> str:
     """Return the line of the catalogue for a heavy model."""
     return f"  - {{id: {name}, path: {path}, kind: {kind}, tier: 2{', ' if more else ''}{more}}}\n"
-
-
-def processes(fusion: Fusion) -> dict[int, psutil.Process]:
-    """Return all processes of a Fusion by their ids."""
-    return {process.pid: process for process in fusion.family()}
 
 
 def _values(cards: dict[str, dict[str, Any]], key: str) -> dict[str, Any]:
