@@ -211,7 +211,7 @@ def child(
             max_waiting=config.max_queue_size,
             growth_bytes=int(config.recycle_growth_gb * 2**30),
         )
-        scheduler = Scheduler(rules, coming=config.slots)
+        scheduler = Scheduler(rules, expected=config.slots)
         surveyor = Surveyor(config)
         keeper = Keeper(bus, scheduler, registry, config, instance=instance, need=surveyor.need_bytes)
         door = Door(bus, keeper, registry, surveyor, instance, config)

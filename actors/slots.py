@@ -30,8 +30,8 @@ _ATTEMPTS = 3
 class Scheduler:
     """The slots of one machine and who waits for them."""
 
-    def __init__(self, rules: Rules, coming: int = 0) -> None:
-        """`coming` slots have yet to say that they are there."""
+    def __init__(self, rules: Rules, expected: int = 0) -> None:
+        """`expected` slots are there, or will be again."""
         self.rules = rules
         self.warm_bytes = 0
         self.slots: dict[str, Slot] = {}
@@ -39,7 +39,12 @@ class Scheduler:
         self._claims: dict[str, Waiting] = {}
         self._granted: dict[str, str] = {}
         self._attempts: dict[str, int] = {}
-        self._coming = coming
+        self._expected = expected
+
+    @property
+    def _coming(self) -> int:
+        # Not counted as they come and go: a new process may be heard of before the end of the one in whose place it is.
+        return max(0, self._expected - len(self.slots))
 
     @property
     def used_bytes(self) -> int:
@@ -97,14 +102,12 @@ class Scheduler:
     def slot_empty(self, name: str, at: float) -> list[Step]:
         """A slot process is there and has no model."""
         if name not in self.slots:
-            self._coming = max(0, self._coming - 1)
             self.slots[name] = Slot(name=name, since=at)
         return self._plan(at)
 
     def slot_adopted(self, name: str, model: Heavy, used_bytes: int, at: float) -> list[Step]:
         """A slot process is there that somebody else has had load a model. It is ended if another slot has that too."""
         other = self.slot_of(model.id)
-        self._coming = max(0, self._coming - 1)
         self.slots[name] = slot = Slot(name=name, state="ready", model=model, since=at, used_at=at)
         slot.measured_bytes = used_bytes
         slot.used_bytes = slot.first_bytes = max(used_bytes, model.need_bytes)
@@ -139,7 +142,6 @@ class Scheduler:
         slot = self.slots.pop(name, None)
         if slot is None:
             return []
-        self._coming += 1
         for request in slot.leases:
             self._granted.pop(request, None)
         steps: list[Step] = []

@@ -8,6 +8,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import psutil
 from aiohttp import ClientSession, ClientTimeout
@@ -75,7 +76,7 @@ async def footprint(root: psutil.Process, monitor_port: int) -> Footprint:
     family = [root, *root.children(recursive=True)]
     ours = [process for process in family if "nats-server" not in process.name()]
     async with ClientSession(f"http://127.0.0.1:{monitor_port}") as http:
-        told = {}
+        told: dict[str, Any] = {}
         for path in ("/varz", "/jsz"):
             async with http.get(path) as response:
                 told |= await response.json()

@@ -46,7 +46,7 @@ class World:
     def __init__(self, rules: Rules, models: list[Heavy], slots: int, warm_bytes: int = 0) -> None:
         self.rules = rules
         self.models = {model.id: model for model in models}
-        self.scheduler = Scheduler(rules, coming=slots)
+        self.scheduler = Scheduler(rules, expected=slots)
         self.scheduler.warm_bytes = warm_bytes
         self.coming = slots
         self.now = 1000.0

@@ -14,7 +14,7 @@ def heavy(model: str, need_bytes: int = 40, **fields: Any) -> Heavy:
 
 def scheduler(*slots: str, **rules: Any) -> Scheduler:
     """Return one with empty slots, of which each model may be ended at once if nothing else is said."""
-    made = Scheduler(Rules(**({"budget_bytes": 100, "min_residency": 0.0} | rules)), coming=len(slots))
+    made = Scheduler(Rules(**({"budget_bytes": 100, "min_residency": 0.0} | rules)), expected=len(slots))
     for name in slots:
         made.slot_empty(name, 0)
     return made
@@ -120,7 +120,7 @@ def test_a_model_is_loaded_once_for_all_who_ask() -> None:
 
 
 def test_a_model_with_a_claim_takes_only_one_of_the_slots_that_come() -> None:
-    made = Scheduler(Rules(budget_bytes=100), coming=2)
+    made = Scheduler(Rules(budget_bytes=100), expected=2)
     made.ask("a1", heavy("a"), 0)
     made.ask("a2", heavy("a"), 0)
 
@@ -183,7 +183,7 @@ def test_a_claim_waits_for_the_memory_of_what_is_ending() -> None:
 
 
 def test_a_claim_that_nobody_waits_for_is_dropped() -> None:
-    made = Scheduler(Rules(budget_bytes=100), coming=1)
+    made = Scheduler(Rules(budget_bytes=100), expected=1)
     made.ask("a1", heavy("a"), 0)
     made.release("a1", 1)
 
@@ -470,11 +470,22 @@ def test_a_slot_that_drains_by_another_hand_takes_no_more() -> None:
     assert told(made.slot_empty("s2", 4)) == [("load", "a", "s2")]
 
 
+def test_slot_that_comes_before_the_end_of_the_one_it_replaces_is_heard_of_is_no_further_one() -> None:
+    made = scheduler("s1")
+    load(made, heavy("a"))
+    made.unload("a", "asked to", 1)
+    made.slot_empty("s2", 2)
+    made.slot_gone("s1", 3)
+    load(made, heavy("b"), 4)
+
+    assert told(made.ask("c1", heavy("c"), 5)) == [("drain", "b", "s2")]
+
+
 # Slots that an earlier core had load something
 
 
 def test_an_adopted_model_serves_and_is_charged() -> None:
-    made = Scheduler(Rules(budget_bytes=100), coming=1)
+    made = Scheduler(Rules(budget_bytes=100), expected=1)
 
     assert made.slot_adopted("s1", heavy("a"), 50, 0) == []
     assert made.used_bytes == 50
@@ -482,7 +493,7 @@ def test_an_adopted_model_serves_and_is_charged() -> None:
 
 
 def test_an_adopted_model_is_not_loaded_again_for_those_who_had_a_claim() -> None:
-    made = Scheduler(Rules(budget_bytes=100), coming=2)
+    made = Scheduler(Rules(budget_bytes=100), expected=2)
     made.ask("a1", heavy("a"), 0)
 
     assert told(made.slot_adopted("s1", heavy("a"), 40, 1)) == [("grant", "a1", "s1")]
@@ -490,7 +501,7 @@ def test_an_adopted_model_is_not_loaded_again_for_those_who_had_a_claim() -> Non
 
 
 def test_an_adopted_model_that_another_slot_is_loading_is_ended() -> None:
-    made = Scheduler(Rules(budget_bytes=100), coming=2)
+    made = Scheduler(Rules(budget_bytes=100), expected=2)
     made.slot_empty("s1", 0)
     made.ask("a1", heavy("a"), 0)
 
@@ -499,7 +510,7 @@ def test_an_adopted_model_that_another_slot_is_loading_is_ended() -> None:
 
 
 def test_a_claim_on_a_place_that_an_adopted_model_takes_is_made_anew() -> None:
-    made = Scheduler(Rules(budget_bytes=100, max_overtaken=0), coming=1)
+    made = Scheduler(Rules(budget_bytes=100, max_overtaken=0), expected=1)
     made.ask("a1", heavy("a"), 0)
     made.ask("b1", heavy("b"), 1)
 

@@ -104,6 +104,13 @@ class Slots(RuleBasedStateMachine):
     def a_slot_comes(self) -> None:
         self.world.comes()
 
+    @precondition(lambda self: self.world.in_state("draining"))
+    @rule(which=WHICH)
+    def a_slot_comes_before_the_end_of_the_one_it_replaces_is_heard_of(self, which: int) -> None:
+        ending = one(self.world.in_state("draining"), which)
+        self.world.comes()
+        self.world.ends(ending.name)
+
     @precondition(lambda self: self.world.coming and not self.is_honest)
     @rule(which=WHICH, measured=some.integers(1, 60))
     def adopt(self, which: int, measured: int) -> None:
