@@ -67,19 +67,21 @@ class Supervision:
 
     def __init__(self, group: asyncio.TaskGroup) -> None:
         self._group = group
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
 
     def add(self, child: Child) -> None:
         """Run a child too."""
-        self._tasks[child.name] = self._group.create_task(supervise(child), name=child.name)
+        self._tasks.append(self._group.create_task(supervise(child), name=child.name))
 
     def remove(self, name: str) -> None:
         """Stop a child; it may do so itself."""
-        self._tasks.pop(name).cancel()
+        for task in self._tasks:
+            if task.get_name() == name:
+                task.cancel()
 
     def stop(self) -> None:
         """Stop all."""
-        for task in self._tasks.values():
+        for task in self._tasks:
             task.cancel()
 
 

@@ -117,6 +117,18 @@ async def test_children_are_stopped_at_the_end_of_the_block() -> None:
     assert (first.stopped, second.stopped) == (1, 1)
 
 
+async def test_child_comes_and_goes_while_others_run() -> None:
+    first, second = Lives(), Lives()
+    late = Child("late", second.run)
+    async with supervising(child(first.run)) as supervision:
+        await until(lambda: first.count)
+        supervision.add(late)
+        await until(lambda: second.count)
+        supervision.remove("late")
+        await until(lambda: second.stopped)
+        assert first.stopped == 0
+
+
 async def test_one_that_is_given_up_ends_the_others() -> None:
     hopeless, sound = Lives(*[None] * 99), Lives()
     never = Restarts(most=0, period=1)
