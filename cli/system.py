@@ -17,7 +17,7 @@ import structlog
 
 from actors.configuration import Configuration
 from actors.process import Program, run_process
-from actors.supervisor import Child, supervising
+from actors.supervisor import Child, Restarts, supervising
 from bus.client import Bus
 from bus.errors import BusError
 from bus.events import EventLog
@@ -163,6 +163,8 @@ class System:
             name,
             run,
             essential=model is None and not is_slot,
+            # What ends a slot again and again is a model that it was given; with the next one it may live.
+            restarts=Restarts(most=None) if is_slot else Restarts(),
             on_given_up=lambda: self._given_up.add(name),
         )
 
