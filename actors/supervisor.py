@@ -16,6 +16,18 @@ class GaveUpError(Exception):
     """A child ended more often than its restarts allow."""
 
 
+class Restarts(Struct, frozen=True, kw_only=True):
+    """Restart intensity: at most `most` restarts in `period` seconds, None for any number.
+
+    The back-off doubles from `first_delay`.
+    """
+
+    most: int | None = 5
+    period: float = 60.0
+    first_delay: float = 0.1
+    longest_delay: float = 10.0
+
+
 class Child(Struct, frozen=True):
     """How to run one thing for ever: `run` is cancelled to stop it, and restarted when it ends or raises.
 
@@ -26,30 +38,19 @@ class Child(Struct, frozen=True):
     run: Callable[[], Awaitable[None]]
     essential: bool = True
     on_given_up: Callable[[], None] | None = None
+    restarts: Restarts = Restarts()
 
 
-class Restarts(Struct, frozen=True, kw_only=True):
-    """Restart intensity: at most `most` restarts in `period` seconds. The back-off doubles from `first_delay`."""
-
-    most: int = 5
-    period: float = 60.0
-    first_delay: float = 0.1
-    longest_delay: float = 10.0
-
-
-_DEFAULT = Restarts()
-
-
-async def supervise(child: Child, restarts: Restarts = _DEFAULT, clock: Callable[[], float] = time.monotonic) -> None:
+async def supervise(child: Child, clock: Callable[[], float] = time.monotonic) -> None:
     """Run `child` until cancelled. Raises `GaveUpError`, or returns if the child is not essential."""
-    ended: deque[float] = deque()
+    restarts, ended = child.restarts, deque[float]()
     while True:
         why = await _run_once(child)
         now = clock()
         ended.append(now)
         while now - ended[0] > restarts.period:
             ended.popleft()
-        if len(ended) > restarts.most:
+        if restarts.most is not None and len(ended) > restarts.most:
             log.error("child.given_up", child=child.name, ended=len(ended), period=restarts.period, why=why)
             if child.essential:
                 message = f"{child.name} ended {len(ended)} times in {restarts.period:g} s; last: {why}"

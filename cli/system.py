@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 from actors.configuration import Configuration, configuration
 from actors.process import OnEnd, Program, Spawned, Start, run_process, spawn
 from actors.standby import Standby, standing_by
-from actors.supervisor import Child, Supervision, supervising
+from actors.supervisor import Child, Restarts, Supervision, supervising
 from bus.client import Bus
 from bus.errors import BusError
 from bus.events import EventLog
@@ -167,11 +167,14 @@ class System:
                 await run_process(program, start)
 
         program = self._program(name, module, on_end)
+        is_slot = start is not spawn
         # One model that cannot run must not take the others down.
         return Child(
             name,
             run,
-            essential=model is None and start is spawn,
+            essential=model is None and not is_slot,
+            # What ends a slot again and again is a model that it was given; with the next one it may live.
+            restarts=Restarts(most=None) if is_slot else Restarts(),
             on_given_up=lambda: self._given_up.add(name),
         )
 

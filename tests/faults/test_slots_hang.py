@@ -3,68 +3,79 @@
 import asyncio
 import os
 import signal
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import psutil
+import pytest
+import pytest_asyncio
 
-from tests.support.heavy import ONE, THREE, TWO, entry, heavy_up, made
+from tests.support.heavy import ONE, THREE, TWO, Heavy, entry, heavy_up, made
 from tests.support.processes import gone
 
-
-async def test_slot_that_hangs_while_draining_is_ended_and_its_model_loads_anew(tmp_path: Path) -> None:
-    async with heavy_up(tmp_path, "slots: 2, unload_seconds: 1") as fusion:
-        async with fusion.story(TWO) as two:
-            async with fusion.story(ONE) as one:
-                slot = psutil.Process(await fusion.pid_of(ONE))
-                unloaded = asyncio.create_task(fusion.unload(ONE))
-                await fusion.until_states({ONE: "draining"})
-                os.kill(slot.pid, signal.SIGSTOP)
-                error = await one.error()
-            alive = await gone([slot], 60)
-            status, answer = await fusion.ask(ONE)
-            await two.more(20)
-
-        assert error["code"] == "crashed"
-        assert await unloaded == 200
-        assert not alive
-        assert (status, answer["model"]) == (200, ONE)
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_model_that_ends_every_process_is_refused_and_its_slot_goes_on(tmp_path: Path) -> None:
-    async with heavy_up(tmp_path, "slots: 1, min_residency: 0") as fusion:
-        refusals = []
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("hang")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fusion(folder: Path) -> AsyncGenerator[Heavy]:
+    async with heavy_up(folder, "slots: 2, min_residency: 0, unload_seconds: 1") as running:
+        yield running
+
+
+async def test_catalogue_read_again_adds_models_and_leaves_what_runs_alone(fusion: Heavy, folder: Path) -> None:
+    file, before = folder / "fusion.yaml", entry(ONE, made(folder, ONE))
+    changed = file.read_text().replace(before, entry(ONE, made(folder, ONE), "context_length: 300"))
+    async with fusion.story(ONE) as story:
+        file.write_text(changed + entry("org/four", made(folder, THREE)))
+        fusion.fusion.process.send_signal(signal.SIGHUP)
+        await fusion.until_states({"org/four": "unloaded"})
+        status, answer = await fusion.ask("org/four")
+        await story.more(400)
+        length = (await fusion.cards())[ONE]["context_length"]
+    await fusion.unload(ONE)
+    refused, _ = await fusion.ask(ONE, prompt="word " * 400)
+
+    assert (status, answer["model"]) == (200, "org/four")
+    assert (length, (await fusion.cards())[ONE]["context_length"]) == (100_000, 300)
+    assert refused == 400
+
+
+async def test_model_that_ends_every_process_is_refused_and_its_slot_goes_on(fusion: Heavy) -> None:
+    refusals, pid = [], 0
+    await fusion.unload(ONE)
+    async with fusion.story(TWO) as two:
         for _ in range(2):
             asked = asyncio.create_task(fusion.ask(ONE))
-            while not asked.done():
-                await fusion.until_states({ONE: "loading"})
-                slot = psutil.Process(await fusion.pid_of(ONE))
-                slot.kill()
-                assert await gone([slot], 20) == []
-                await asyncio.wait((asked,), timeout=1)
+            for _ in range(3):
+                pid = await fusion.pid_of(ONE, other_than=pid)
+                os.kill(pid, signal.SIGKILL)
             status, answer = await asked
             refusals.append((status, answer["error"]["code"]))
-        served, _ = await fusion.ask(TWO)
+        served, _ = await fusion.ask(THREE)
+        await two.more(20)
 
     assert refusals == [(503, "crashed")] * 2
     assert served == 200
 
 
-async def test_catalogue_read_again_adds_models_and_leaves_what_runs_alone(tmp_path: Path) -> None:
-    async with heavy_up(tmp_path) as fusion:
-        file = tmp_path / "fusion.yaml"
-        changed = file.read_text().replace(
-            entry(ONE, made(tmp_path, ONE)), entry(ONE, made(tmp_path, ONE), "context_length: 300")
-        )
-        async with fusion.story(ONE) as story:
-            file.write_text(changed + entry("org/four", made(tmp_path, THREE)))
-            fusion.fusion.process.send_signal(signal.SIGHUP)
-            await fusion.until_states({"org/four": "unloaded"})
-            status, answer = await fusion.ask("org/four")
-            await story.more(400)
-            before = (await fusion.cards())[ONE]["context_length"]
-        await fusion.unload(ONE)
-        refused, _ = await fusion.ask(ONE, prompt="word " * 400)
-        after = (await fusion.cards())[ONE]["context_length"]
+async def test_slot_that_hangs_while_draining_is_ended_and_its_model_loads_anew(fusion: Heavy) -> None:
+    async with fusion.story(TWO) as two:
+        async with fusion.story(THREE) as three:
+            slot = psutil.Process(await fusion.pid_of(THREE))
+            unloaded = asyncio.create_task(fusion.unload(THREE))
+            await fusion.until_states({THREE: "draining"})
+            os.kill(slot.pid, signal.SIGSTOP)
+            error = await three.error()
+        alive = await gone([slot], 60)
+        status, answer = await fusion.ask(THREE)
+        await two.more(20)
 
-    assert (status, answer["model"]) == (200, "org/four")
-    assert (before, after, refused) == (100_000, 300, 400)
+    assert error["code"] == "crashed"
+    assert await unloaded == 200
+    assert not alive
+    assert (status, answer["model"]) == (200, THREE)

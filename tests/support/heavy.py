@@ -101,9 +101,9 @@ class Heavy:
                 await asyncio.sleep(0.2)
             return answer
 
-    async def pid_of(self, model: str) -> int:
-        """Return the process id of the slot that has the model."""
-        await until(lambda: self._slot_of(model))
+    async def pid_of(self, model: str, *, other_than: int = 0) -> int:
+        """Return the process id of the slot that has the model, once there is one."""
+        await until(lambda: (slot := self._slot_of(model)) and slot.pid != other_than, 60)
         slot = self._slot_of(model)
         assert slot is not None
         return slot.pid
@@ -124,7 +124,7 @@ class Heavy:
     @asynccontextmanager
     async def story(self, model: str) -> AsyncGenerator["Story"]:
         """Give a stream that has begun and ends by itself only after minutes."""
-        body = {"model": model, "prompt": "Once", "max_tokens": 50_000, "temperature": 0, "stream": True}
+        body = {"model": model, "prompt": "Once", "max_tokens": 20_000, "temperature": 0, "stream": True}
         async with self.http.post("/v1/completions", json=body | {"logit_bias": NEVER_ENDING}) as response:
             assert response.status == 200
             story = Story(response.content)

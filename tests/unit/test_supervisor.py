@@ -45,8 +45,8 @@ class Lives:
             self.stopped += 1
 
 
-def child(run: Callable[[], Awaitable[None]], **fields: object) -> Child:
-    return Child("child", run, **fields)  # type: ignore[arg-type]
+def child(run: Callable[[], Awaitable[None]], restarts: Restarts = QUICK, **fields: object) -> Child:
+    return Child("child", run, restarts=restarts, **fields)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def child(run: Callable[[], Awaitable[None]], **fields: object) -> Child:
 )
 async def test_child_that_ends_is_restarted(end: BaseException | None) -> None:
     lives = Lives(end, end)
-    task = asyncio.create_task(supervise(child(lives.run), QUICK, Clock(1)))
+    task = asyncio.create_task(supervise(child(lives.run), Clock(1)))
     await until(lambda: lives.count == 3)
     task.cancel()
     await asyncio.wait((task,))
@@ -69,14 +69,19 @@ async def test_child_that_ends_too_often_is_given_up() -> None:
     lives = Lives(*[ValueError("broken")] * 9)
 
     with pytest.raises(GaveUpError, match=r"child ended 4 times in 10 s; last: ValueError\('broken'\)"):
-        await supervise(child(lives.run), QUICK, Clock(1))
+        await supervise(child(lives.run), Clock(1))
 
     assert lives.count == 4
 
 
-async def test_child_that_ends_seldom_is_restarted_for_ever() -> None:
+@pytest.mark.parametrize(
+    ("restarts", "seconds"),
+    [(QUICK, 4.0), (Restarts(most=None, first_delay=0.0, longest_delay=0.0), 0.1)],
+    ids=["it ends seldom", "it may end at will"],
+)
+async def test_child_is_restarted_for_ever(restarts: Restarts, seconds: float) -> None:
     lives = Lives(*[None] * 50)
-    task = asyncio.create_task(supervise(child(lives.run), QUICK, Clock(4)))
+    task = asyncio.create_task(supervise(child(lives.run, restarts), Clock(seconds)))
     await until(lambda: lives.count == 51)
     task.cancel()
     await asyncio.wait((task,))
@@ -88,7 +93,7 @@ async def test_child_that_is_not_essential_is_given_up_alone() -> None:
     given_up = asyncio.Event()
     lives = Lives(*[None] * 9)
 
-    await supervise(child(lives.run, essential=False, on_given_up=given_up.set), QUICK, Clock(1))
+    await supervise(child(lives.run, essential=False, on_given_up=given_up.set), Clock(1))
 
     assert given_up.is_set()
     assert lives.count == 4
@@ -102,7 +107,7 @@ async def test_pause_before_a_restart_doubles_up_to_its_limit() -> None:
 
     restarts = Restarts(most=4, period=60, first_delay=0.02, longest_delay=0.05)
     with pytest.raises(GaveUpError):
-        await supervise(child(run), restarts, Clock(1))
+        await supervise(child(run, restarts), Clock(1))
 
     pauses = [late - early for early, late in pairwise(begun)]
     for pause, least in zip(pauses, (0.02, 0.04, 0.05, 0.05), strict=True):
@@ -134,7 +139,7 @@ async def test_one_that_is_given_up_ends_the_others() -> None:
     never = Restarts(most=0, period=1)
 
     async def give_up() -> None:
-        await supervise(child(hopeless.run), never)
+        await supervise(child(hopeless.run, never))
 
     with pytest.raises(ExceptionGroup) as group:
         async with asyncio.TaskGroup() as tasks:
