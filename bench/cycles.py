@@ -46,10 +46,11 @@ async def _report(folders: list[Path], cycles: int) -> None:
     config = {"nats": nats, "actors": {"slots": _SLOTS}, "models": entries}
     with tempfile.TemporaryDirectory(prefix="fusion-bench-") as name:
         folder = Path(name)
-        (folder / "fusion.yaml").write_text(json.dumps(config), encoding="utf-8")
-        argv = [sys.executable, "-m", "cli", "up", "--config", str(folder / "fusion.yaml")]
+        file = folder / "fusion.yaml"
+        file.write_text(json.dumps(config), encoding="utf-8")
+        argv = [sys.executable, "-m", "cli", "up", "--config", str(file)]
         argv += ["--state-dir", str(folder / "state"), "--port", str(port)]
-        async with started(argv, folder / "fusion.log", environment()) as measured:
+        async with started(argv, folder / "fusion.log", environment()):
             await answering(f"http://127.0.0.1:{port}/readyz")
             async with (
                 Bus.connect("bench", BusConfig(url=f"nats://127.0.0.1:{nats_port}")) as bus,
@@ -58,31 +59,30 @@ async def _report(folders: list[Path], cycles: int) -> None:
                 for count in (2 * len(models), cycles):
                     await cycle(http, models, count)
                     await rested(bus, _SLOTS)
-                    print(f"after {count} more cycles:", await footprint(measured.root, monitor_port), flush=True)
+                    print(f"after {count} more cycles:", await footprint(file, monitor_port), flush=True)
 
 
 class Footprint(Struct, frozen=True, kw_only=True):
     """What a Fusion takes: its processes and their resident memory without nats-server's, and what that keeps."""
 
-    processes: tuple[str, ...]
+    processes: int
     rss_mb: float
     connections: int
     subscriptions: int
     consumers: int
 
 
-async def footprint(root: psutil.Process, monitor_port: int) -> Footprint:
-    """Return what the Fusion below `root` takes now."""
-    family = [root, *root.children(recursive=True)]
-    ours = [process for process in family if "nats-server" not in process.name()]
+async def footprint(config: Path, monitor_port: int) -> Footprint:
+    """Return what the Fusion with this configuration file takes now; its processes all name it, orphans too."""
+    ours = [process for process in psutil.process_iter(["cmdline"]) if str(config) in (process.info["cmdline"] or ())]
+    told: dict[str, Any] = {}
     async with ClientSession(f"http://127.0.0.1:{monitor_port}") as http:
-        told: dict[str, Any] = {}
         for path in ("/varz", "/jsz"):
             async with http.get(path) as response:
                 told |= await response.json()
     return Footprint(
-        processes=tuple(sorted(" ".join(process.cmdline()[1:5]) for process in ours)),
-        rss_mb=sum(process.memory_info().rss for process in ours) / 1e6,
+        processes=len(ours),
+        rss_mb=round(sum(process.memory_info().rss for process in ours) / 1e6, 1),
         connections=told["connections"],
         subscriptions=told["subscriptions"],
         consumers=told["consumers"],

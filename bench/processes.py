@@ -25,7 +25,7 @@ class Measured:
     """A process with all its descendants."""
 
     def __init__(self, pid: int) -> None:
-        self.root = psutil.Process(pid)
+        self._root = psutil.Process(pid)
 
     def cpu_seconds(self) -> float:
         """Return the CPU time used so far by those that live."""
@@ -36,7 +36,7 @@ class Measured:
         return sum(used.rss for used in self._each(psutil.Process.memory_info)) / 1e6
 
     def _each(self, read: Callable[[psutil.Process], T]) -> Iterator[T]:
-        for process in (self.root, *self.root.children(recursive=True)):
+        for process in (self._root, *self._root.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
                 yield read(process)
 
