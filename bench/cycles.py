@@ -63,7 +63,10 @@ async def _report(folders: list[Path], cycles: int) -> None:
 
 
 class Footprint(Struct, frozen=True, kw_only=True):
-    """What a Fusion takes: its processes and their resident memory without nats-server's, and what that keeps."""
+    """What a Fusion takes: its processes and their resident memory without nats-server's, and what that keeps.
+
+    `consumers` are those of the queue of jobs.
+    """
 
     processes: int
     rss_mb: float
@@ -77,15 +80,16 @@ async def footprint(config: Path, monitor_port: int) -> Footprint:
     ours = [process for process in psutil.process_iter(["cmdline"]) if str(config) in (process.info["cmdline"] or ())]
     told: dict[str, Any] = {}
     async with ClientSession(f"http://127.0.0.1:{monitor_port}") as http:
-        for path in ("/varz", "/jsz"):
+        for path in ("/varz", "/jsz?streams=true"):
             async with http.get(path) as response:
                 told |= await response.json()
+    streams = {stream["name"]: stream for stream in told["account_details"][0]["stream_detail"]}
     return Footprint(
         processes=len(ours),
         rss_mb=round(sum(process.memory_info().rss for process in ours) / 1e6, 1),
         connections=told["connections"],
         subscriptions=told["subscriptions"],
-        consumers=told["consumers"],
+        consumers=streams["JOBS"]["state"]["consumer_count"],
     )
 
 
