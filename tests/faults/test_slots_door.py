@@ -18,7 +18,7 @@ async def test_those_who_wait_are_refused_in_time_and_forgotten_when_they_leave(
         body = CHAT | {"model": TWO}
         async with fusion.http.post("/v1/chat/completions", json=body | {"stream": True}) as leaving:
             comment = await leaving.content.readuntil(b"\n\n")
-            waiting = await fusion.states()
+            await fusion.until_states({TWO: "waiting"})
             leaving.close()
         await fusion.until_states({ONE: "ready", TWO: "unloaded"})
 
@@ -31,7 +31,7 @@ async def test_those_who_wait_are_refused_in_time_and_forgotten_when_they_leave(
         after = await fusion.states()
         leases = await fusion.leases()
 
-    assert (comment, waiting[TWO]) == (b": queued 1\n\n", "waiting")
+    assert comment.startswith((b": queued ", b": loading "))
     assert [(status, answer["error"]["code"]) for status, answer in (full, unknown, timed_out)] == [
         (429, "queue_full"),
         (404, "model_not_found"),
