@@ -4,9 +4,11 @@ What Fusion takes is read while nothing is loaded: after each model was loaded t
 """
 
 import argparse
+import asyncio
 import json
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,10 @@ from aiohttp import ClientSession, ClientTimeout
 from msgspec import Struct
 
 from bench.processes import answering, environment, started
-from bus.client import Bus
-from bus.config import BusConfig
 from bus.process import run_until_stopped
 from bus.server import free_port
 
 _PATIENCE = 120.0
-_SLOTS = 2
 _TOY = Path(__file__).parents[1] / "models" / "fusion-toy"
 
 
@@ -41,9 +40,7 @@ async def _report(folders: list[Path], cycles: int) -> None:
         {"id": model, "path": str(folders[number % len(folders)].resolve()), "kind": "chat", "tier": 2}
         for number, model in enumerate(models)
     ]
-    nats_port = free_port()
-    nats = {"port": nats_port, "monitor_port": monitor_port}
-    config = {"nats": nats, "actors": {"slots": _SLOTS}, "models": entries}
+    config = {"nats": {"port": free_port(), "monitor_port": monitor_port}, "models": entries}
     with tempfile.TemporaryDirectory(prefix="fusion-bench-") as name:
         folder = Path(name)
         file = folder / "fusion.yaml"
@@ -52,18 +49,17 @@ async def _report(folders: list[Path], cycles: int) -> None:
         argv += ["--state-dir", str(folder / "state"), "--port", str(port)]
         async with started(argv, folder / "fusion.log", environment()):
             await answering(f"http://127.0.0.1:{port}/readyz")
-            async with (
-                Bus.connect("bench", BusConfig(url=f"nats://127.0.0.1:{nats_port}")) as bus,
-                ClientSession(f"http://127.0.0.1:{port}", timeout=ClientTimeout(total=_PATIENCE)) as http,
-            ):
+            async with ClientSession(f"http://127.0.0.1:{port}", timeout=ClientTimeout(total=_PATIENCE)) as http:
                 for count in (2 * len(models), cycles):
                     await cycle(http, models, count)
-                    await rested(bus, _SLOTS)
-                    print(f"after {count} more cycles:", await footprint(file, monitor_port), flush=True)
+                    print(f"after {count} more cycles:", await rested(file, monitor_port), flush=True)
 
 
 class Footprint(Struct, frozen=True, kw_only=True):
-    """What a Fusion takes: its processes and their resident memory without nats-server's, and what that keeps."""
+    """What a Fusion takes: its processes and their resident memory without nats-server's, and what that keeps.
+
+    `consumers` are those of the queue of jobs.
+    """
 
     processes: int
     rss_mb: float
@@ -72,21 +68,36 @@ class Footprint(Struct, frozen=True, kw_only=True):
     consumers: int
 
 
-async def footprint(config: Path, monitor_port: int) -> Footprint:
-    """Return what the Fusion with this configuration file takes now; its processes all name it, orphans too."""
-    ours = [process for process in psutil.process_iter(["cmdline"]) if str(config) in (process.info["cmdline"] or ())]
+async def rested(config: Path, monitor_port: int, *, own: int = 0) -> Footprint:
+    """Return what the Fusion with this configuration file takes once no process comes or goes any more.
+
+    Its processes all name the file, orphans too. Each but the slot that stands by has a connection to NATS, and `own`
+    are those of whoever measures; slots without a model are of one size when they have imported what they need.
+    """
+    while True:
+        ours = [each for each in psutil.process_iter(["cmdline"]) if str(config) in (each.info["cmdline"] or ())]
+        with suppress(psutil.NoSuchProcess):
+            sizes = {each: each.memory_info().rss for each in ours}
+            slots = [size for each, size in sizes.items() if "slot" in each.info["cmdline"]]
+            there = await kept(monitor_port)
+            if there["connections"] == len(ours) - 1 + own and min(slots) > 0.9 * max(slots):
+                return Footprint(processes=len(ours), rss_mb=round(sum(sizes.values()) / 1e6, 1), **there)
+        await asyncio.sleep(0.1)
+
+
+async def kept(monitor_port: int) -> dict[str, int]:
+    """Return what nats-server keeps of a Fusion."""
     told: dict[str, Any] = {}
     async with ClientSession(f"http://127.0.0.1:{monitor_port}") as http:
-        for path in ("/varz", "/jsz"):
+        for path in ("/varz", "/jsz?streams=true"):
             async with http.get(path) as response:
                 told |= await response.json()
-    return Footprint(
-        processes=len(ours),
-        rss_mb=round(sum(process.memory_info().rss for process in ours) / 1e6, 1),
-        connections=told["connections"],
-        subscriptions=told["subscriptions"],
-        consumers=told["consumers"],
-    )
+    streams = {stream["name"]: stream for stream in told["account_details"][0]["stream_detail"]}
+    return {
+        "connections": told["connections"],
+        "subscriptions": told["subscriptions"],
+        "consumers": streams["JOBS"]["state"]["consumer_count"],
+    }
 
 
 async def cycle(http: ClientSession, models: list[str], count: int) -> None:
@@ -96,11 +107,6 @@ async def cycle(http: ClientSession, models: list[str], count: int) -> None:
         for order in ("load", "unload"):
             async with http.post(f"/v1/models/{model}/{order}", raise_for_status=True) as response:
                 await response.read()
-
-
-async def rested(bus: Bus, slots: int) -> None:
-    """Return when all `slots` are empty: a process has taken the place of each that was drained."""
-    await bus.presence.until(lambda beats: sum(beat.state == "empty" for beat in beats) == slots)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from bench.cycles import cycle, footprint, rested
+from bench.cycles import cycle, kept, rested
 from bus.server import free_port
 from tests.support.heavy import ONE, TWO, heavy_up
 from tests.support.nats import until_it
@@ -16,22 +16,20 @@ CYCLES = 6
 TOLERANCE_MB = 40
 
 
-async def have_consumers(config: Path, port: int) -> bool:
-    """Whether both models have what their jobs are taken by, which stays when they are unloaded: one per priority."""
-    return (await footprint(config, port)).consumers == 6
-
-
 async def test_cycles_of_loading_and_unloading_leave_nothing_behind(tmp_path: Path) -> None:
     config, port = tmp_path / "fusion.yaml", free_port()
-    async with heavy_up(tmp_path, more=f"nats: {{monitor_port: {port}}}") as fusion:
+
+    async def has_consumers() -> bool:
+        return (await kept(port))["consumers"] == 6
+
+    async with heavy_up(tmp_path, more=f"nats: {{monitor_port: {port}}}") as fusion, asyncio.timeout(240):
         await asyncio.gather(fusion.load(ONE), fusion.load(TWO))
-        await until_it(lambda: have_consumers(config, port))
+        # What takes the jobs of a model, one for each priority, stays when it is unloaded.
+        await until_it(has_consumers)
         await asyncio.gather(fusion.unload(ONE), fusion.unload(TWO))
-        await rested(fusion.bus, 2)
-        before = await footprint(config, port)
+        before = await rested(config, port, own=1)
         await cycle(fusion.http, [ONE, TWO], CYCLES)
-        await rested(fusion.bus, 2)
-        after = await footprint(config, port)
+        after = await rested(config, port, own=1)
         states = await fusion.states()
 
     assert set(states.values()) == {"unloaded"}
