@@ -71,8 +71,8 @@ class Footprint(Struct, frozen=True, kw_only=True):
 async def rested(config: Path, monitor_port: int, *, own: int = 0) -> Footprint:
     """Return what the Fusion with this configuration file takes once no process comes or goes any more.
 
-    Its processes all name the file, orphans too. Each but the slot that stands by has a connection to NATS, and `own`
-    are those of whoever measures; slots without a model are of one size when they have imported what they need.
+    Its processes all name the file, orphans too. Each has a connection to NATS, and whoever measures has `own`; slots
+    without a model are of one size when they have imported what they need.
     """
     while True:
         ours = [each for each in psutil.process_iter(["cmdline"]) if str(config) in (each.info["cmdline"] or ())]
@@ -80,7 +80,7 @@ async def rested(config: Path, monitor_port: int, *, own: int = 0) -> Footprint:
             sizes = {each: each.memory_info().rss for each in ours}
             slots = [size for each, size in sizes.items() if "slot" in each.info["cmdline"]]
             there = await kept(monitor_port)
-            if there["connections"] == len(ours) - 1 + own and min(slots) > 0.9 * max(slots):
+            if there["connections"] == len(ours) + own and min(slots) > 0.9 * max(slots):
                 return Footprint(processes=len(ours), rss_mb=round(sum(sizes.values()) / 1e6, 1), **there)
         await asyncio.sleep(0.1)
 
