@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from bus.blobs import Blobs
 from bus.client import Bus
 from bus.errors import LostError
 from bus.events import EventLog
-from bus.heartbeat import beating, plain_beat
+from bus.heartbeat import beating, plain_beat, say
 from bus.ids import new_id
 from bus.messages.catalogue import ModelEntry
 from bus.messages.models import GetModel, ModelCard
@@ -80,9 +81,24 @@ async def _run(args: argparse.Namespace, config: Configuration, told: Future[str
         elif args.role == "slot":
             await _slot(bus, config, args, told)
         else:
-            children = _historian if args.role == "historian" else _core
-            async with beating(bus, plain_beat(args.instance, args.role)):
-                await supervise_all(*children(bus, config, args))
+            await _light(bus, config, args)
+
+
+async def _light(bus: Bus, config: Configuration, args: argparse.Namespace) -> None:
+    is_open = asyncio.Event()
+    look = plain_beat(args.instance, args.role, is_ready=is_open.is_set)
+
+    async def open_for_requests() -> None:
+        is_open.set()
+        await say(bus, await look())
+
+    if args.role == "historian":
+        is_open.set()
+        children = _historian(bus, config, args)
+    else:
+        children = _core(bus, config, args, open_for_requests)
+    async with beating(bus, look):
+        await supervise_all(*children)
 
 
 def _historian(bus: Bus, config: Configuration, args: argparse.Namespace) -> tuple[Child, ...]:
@@ -92,7 +108,9 @@ def _historian(bus: Bus, config: Configuration, args: argparse.Namespace) -> tup
     return (historian.child(bus, path, config.actors.job_ttl_days, args.instance),)
 
 
-def _core(bus: Bus, config: Configuration, args: argparse.Namespace) -> tuple[Child, ...]:
+def _core(
+    bus: Bus, config: Configuration, args: argparse.Namespace, on_open: Callable[[], Awaitable[None]]
+) -> tuple[Child, ...]:
     from actors import jobs, models, responses  # noqa: PLC0415 - only its own process needs them
 
     def read() -> tuple[ModelEntry, ...]:
@@ -104,7 +122,7 @@ def _core(bus: Bus, config: Configuration, args: argparse.Namespace) -> tuple[Ch
     return (
         jobs.child(bus, Blobs(config.bus.blobs), find, config.actors.job_ttl_days, args.instance),
         responses.child(bus, args.instance),
-        models.child(bus, read, config.bus.state, config.actors, args.instance),
+        models.child(bus, read, config.bus.state, config.actors, args.instance, on_open),
     )
 
 

@@ -7,7 +7,7 @@ Never       reads a request: it goes on to the slot as it came, and the slot ans
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -56,10 +56,11 @@ class Door:
         self._not_before: dict[str, float] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
 
-    async def run(self, served: Serving) -> None:
-        """Open the door for all heavy models, and have those loaded that jobs wait for, for ever."""
+    async def run(self, served: Serving, on_open: Callable[[], Awaitable[None]]) -> None:
+        """Open the door for all heavy models, say so, and have those loaded that jobs wait for, for ever."""
         self._served = served
         await self.open()
+        await on_open()
         for entry in self._heavy():
             if entry.preload:
                 self.ensure(entry)

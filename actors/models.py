@@ -7,7 +7,7 @@ Never       loads a model itself
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -196,9 +196,17 @@ def budget_bytes(config: ActorsConfig) -> int:
 
 
 def child(
-    bus: Bus, read: Callable[[], tuple[ModelEntry, ...]], state: Path, config: ActorsConfig, instance: str
+    bus: Bus,
+    read: Callable[[], tuple[ModelEntry, ...]],
+    state: Path,
+    config: ActorsConfig,
+    instance: str,
+    on_open: Callable[[], Awaitable[None]],
 ) -> Child:
-    """Return what the supervisor needs to run this actor. `read` returns the configured models."""
+    """Return what the supervisor needs to run this actor.
+
+    `read` returns the configured models; `on_open` hears when the heavy ones can be asked.
+    """
 
     async def run() -> None:
         registry = Registry(read, state / "models.json")
@@ -231,7 +239,7 @@ def child(
             asyncio.TaskGroup() as group,
             serving(bus, info, *endpoints) as served,
         ):
-            tasks = [group.create_task(keeper.run(recording)), group.create_task(door.run(served))]
+            tasks = [group.create_task(keeper.run(recording)), group.create_task(door.run(served, on_open))]
             try:
                 await asyncio.gather(*tasks)
             finally:

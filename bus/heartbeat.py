@@ -15,15 +15,17 @@ from bus.subjects import HEARTBEAT, fill
 PERIOD = 1.0
 
 
-def plain_beat(instance: str, role: str, detail: dict[str, str] | None = None) -> Callable[[], Awaitable[Heartbeat]]:
-    """Return a `look` for an instance without an engine: it is ready while its event loop runs."""
+def plain_beat(
+    instance: str, role: str, detail: dict[str, str] | None = None, *, is_ready: Callable[[], bool] = lambda: True
+) -> Callable[[], Awaitable[Heartbeat]]:
+    """Return a `look` for an instance without an engine: once `is_ready`, it is while its event loop runs."""
     process = psutil.Process()
 
     async def look() -> Heartbeat:
         return Heartbeat(
             instance=instance,
             role=role,
-            state="ready",
+            state="ready" if is_ready() else "starting",
             pid=process.pid,
             at=time.time(),
             rss_bytes=process.memory_info().rss,

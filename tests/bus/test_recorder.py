@@ -82,7 +82,9 @@ async def test_more_than_it_holds_is_dropped_without_an_error(server: Server) ->
 
 async def test_models_stand_as_their_heartbeats_say(server: Server, tmp_path: Path) -> None:
     async with connected(server.url) as bus:
-        life = asyncio.ensure_future(models.child(bus, lambda: ENTRIES, tmp_path, ActorsConfig(), "models-1").run())
+        life = asyncio.ensure_future(
+            models.child(bus, lambda: ENTRIES, tmp_path, ActorsConfig(), "models-1", opened).run()
+        )
         await until_it(lambda: is_served(bus))
         before = await bus.ask(LIST_MODELS(), ListModels())
         await say(bus, beat("1", "starting"))
@@ -112,6 +114,10 @@ def beat(instance: str, state: str, **detail: str) -> Heartbeat:
         model="a/b-1.5",
         detail=detail,
     )
+
+
+async def opened() -> None:
+    """Nobody waits for it."""
 
 
 async def is_served(bus: Bus) -> bool:

@@ -126,7 +126,7 @@ class Heavy:
         """Give a stream that has begun and ends by itself only after minutes."""
         body = {"model": model, "prompt": "Once", "max_tokens": 20_000, "temperature": 0, "stream": True}
         async with self.http.post("/v1/completions", json=body | {"logit_bias": NEVER_ENDING}) as response:
-            assert response.status == 200
+            assert response.status == 200, await response.text()
             story = Story(response.content)
             await story.more()
             yield story

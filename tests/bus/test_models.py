@@ -40,6 +40,9 @@ async def test_process_that_has_grown_too_much_is_told_once_to_drain_when_it_is_
 ) -> None:
     orders: list[Drain] = []
 
+    async def opened() -> None:
+        """Nobody waits for it."""
+
     async def on_drain(msg: Msg) -> None:
         orders.append(msgspec.json.decode(msg.data, type=Drain))
 
@@ -47,7 +50,7 @@ async def test_process_that_has_grown_too_much_is_told_once_to_drain_when_it_is_
     async with connected(server.url) as bus:
         await ensure_streams(bus.nc, keep_days=7)
         await bus.nc.subscribe(fill(DRAIN, "model-m-1"), cb=on_drain)
-        life = asyncio.ensure_future(models.child(bus, lambda: WARM, tmp_path, config, "core-1").run())
+        life = asyncio.ensure_future(models.child(bus, lambda: WARM, tmp_path, config, "core-1", opened).run())
         seen = [beat(90), beat(1100), beat(1200, working=1), beat(1150, mlx_mib=1200), beat(1201)]
         told = []
         for each in seen:
