@@ -1,20 +1,23 @@
-"""Warm models whose process has grown too much: the models actor has it end when it is idle."""
+"""The models actor: when heavy models can be asked, and warm ones whose process has grown too much."""
 
 import asyncio
 from pathlib import Path
 
 import msgspec
+import pytest
 from nats.aio.msg import Msg
 
 from actors import models
 from actors.config import ActorsConfig
 from bus.client import settled
+from bus.errors import RefusedError
 from bus.heartbeat import say
 from bus.messages.catalogue import ModelEntry
+from bus.messages.chat import ChatRequest
 from bus.messages.presence import Heartbeat
 from bus.messages.slots import Drain
 from bus.streams import ensure_streams
-from bus.subjects import DRAIN, fill
+from bus.subjects import CHAT, DRAIN, fill
 from tests.support.nats import Server, connected, until
 
 MIB = 2**20
@@ -35,13 +38,40 @@ def beat(rss_mib: int, *, working: int = 0, mlx_mib: int = 0) -> Heartbeat:
     )
 
 
+async def opened() -> None:
+    """Nobody waits for it."""
+
+
+async def test_heavy_models_can_be_asked_as_soon_as_it_is_said(server: Server, tmp_path: Path) -> None:
+    broken = ModelEntry(id="h", path="embedded:none", kind="chat", tier=2, aliases=("other",))
+    refusals = list[str]()
+    asked = asyncio.Event()
+
+    async def ask() -> None:
+        for name in ("h", "other"):
+            async with bus.stream(CHAT(name), ChatRequest(prompt="x")) as answer:
+                with pytest.raises(RefusedError) as refused:
+                    async for _ in answer:
+                        pass
+            refusals.append(str(refused.value))
+        asked.set()
+
+    async with connected(server.url) as bus:
+        await ensure_streams(bus.nc, keep_days=7)
+        child = models.child(bus, lambda: (broken,), tmp_path, ActorsConfig(), "core-1", ask)
+        life = asyncio.ensure_future(child.run())
+        async with asyncio.timeout(20):
+            await asked.wait()
+        life.cancel()
+        await asyncio.wait((life,))
+
+    assert refusals == ["There is no folder embedded:none."] * 2
+
+
 async def test_process_that_has_grown_too_much_is_told_once_to_drain_when_it_is_idle(
     server: Server, tmp_path: Path
 ) -> None:
     orders: list[Drain] = []
-
-    async def opened() -> None:
-        """Nobody waits for it."""
 
     async def on_drain(msg: Msg) -> None:
         orders.append(msgspec.json.decode(msg.data, type=Drain))
