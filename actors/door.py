@@ -190,7 +190,9 @@ class Door:
     async def _look_for_jobs(self) -> None:
         """Load what jobs wait for that were queued while nobody listened."""
         for entry in self._heavy():
-            if self._is_wanted(entry) or time.monotonic() < self._not_before.get(entry.id, 0.0):
+            # What a slot is still running before it ends lies in the queue as well.
+            is_there = self._is_wanted(entry) or self._keeper.slot_of(entry.id) is not None
+            if is_there or time.monotonic() < self._not_before.get(entry.id, 0.0):
                 continue
             try:
                 if await is_queued(self._bus.nc, entry.id):

@@ -17,7 +17,7 @@ from bus.subjects import DRAIN, unescape
 log = structlog.get_logger()
 
 # Beyond the seconds of the order, and between the two signals.
-_GRACE = 10.0
+_GRACE = 5.0
 
 
 @asynccontextmanager
