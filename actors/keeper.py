@@ -243,7 +243,7 @@ class Keeper:
             elif beat.state == "empty":
                 self._do(self._scheduler.slot_empty(name, now))
             elif beat.state in {"ready", "stuck"} and (entry := self._registry.find(beat.model or "")):
-                self._do(self._scheduler.slot_adopted(name, self._heavy(entry), used, now))
+                self._do(self._scheduler.slot_adopted(name, self._heavy(entry), used, now, beat.working))
 
     def _release_lost(self, slot: Slot, beat: Heartbeat, now: float) -> None:
         """Take back the leases of a slot where nothing runs: the word that they were released was lost."""

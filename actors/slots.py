@@ -105,10 +105,11 @@ class Scheduler:
             self.slots[name] = Slot(name=name, since=at)
         return self._plan(at)
 
-    def slot_adopted(self, name: str, model: Heavy, used_bytes: int, at: float) -> list[Step]:
+    def slot_adopted(self, name: str, model: Heavy, used_bytes: int, at: float, running: int = 0) -> list[Step]:
         """A slot process is there that somebody else has had load a model. It is ended if another slot has that too."""
         other = self.slot_of(model.id)
         self.slots[name] = slot = Slot(name=name, state="ready", model=model, since=at, used_at=at)
+        slot.foreign = running
         slot.measured_bytes = used_bytes
         slot.used_bytes = slot.first_bytes = max(used_bytes, model.need_bytes)
         self._claims.clear()  # One of them may have been for this place.

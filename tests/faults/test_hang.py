@@ -22,8 +22,9 @@ from tests.support.processes import REPOSITORY
 async def test_a_process_whose_engine_hangs_ends_itself_and_is_started_again(tmp_path: Path) -> None:
     reasons: list[str] = []
 
-    async def on_end(_: str, why: str) -> None:
+    async def on_end(_: str, why: str, is_drained: bool) -> None:
         reasons.append(why)
+        assert not is_drained
 
     async with server_running(tmp_path) as server, connected(server.url, idle_timeout=60.0) as bus:
         program = Program(

@@ -515,3 +515,11 @@ def test_a_claim_on_a_place_that_an_adopted_model_takes_is_made_anew() -> None:
     made.ask("b1", heavy("b"), 1)
 
     assert told(made.slot_adopted("s1", heavy("b"), 40, 2)) == [("drain", "b", "s1")]
+
+
+def test_what_runs_on_an_adopted_slot_keeps_it_from_the_start() -> None:
+    made = Scheduler(Rules(budget_bytes=100, min_residency=0.0), expected=1)
+    made.ask("b1", heavy("b"), 1)
+
+    assert told(made.slot_adopted("s1", heavy("a"), 40, 2, running=1)) == []
+    assert told(made.slot_works("s1", 0, 40, 3)) == [("drain", "a", "s1")]
