@@ -42,11 +42,11 @@ imports:
 # all tests, or those of the arguments
 test *arguments:
     uv run pytest {{ arguments }}
-    @[ -n "{{ arguments }}" ] || {{ files }} > .pytest_cache/passed
+    @[ -n "{{ arguments }}" ] || {{ files }} > .venv/tests-passed
 
 # all tests, unless they have passed on these very files
 tested:
-    @{{ files }} | cmp -s - .pytest_cache/passed && echo "The tests have passed on these files." || just test
+    @{{ files }} | cmp -s - .venv/tests-passed && echo "The tests have passed on these files." || just test
 
 # a digest of all files that are not ignored
 files := "git ls-files -coz --exclude-standard | sort -z | xargs -0 sha256sum | sha256sum"
