@@ -195,6 +195,18 @@ def budget_bytes(config: ActorsConfig) -> int:
     return int(psutil.virtual_memory().total * _SHARE)
 
 
+def _rules(config: ActorsConfig) -> Rules:
+    return Rules(
+        budget_bytes=budget_bytes(config),
+        policy=config.eviction_policy,
+        min_residency=config.min_residency,
+        max_overtaken=config.max_overtaken,
+        max_overtaken_seconds=config.max_overtaken_seconds,
+        max_waiting=config.max_queue_size,
+        growth_bytes=int(config.recycle_growth_gb * 2**30),
+    )
+
+
 def child(
     bus: Bus,
     read: Callable[[], tuple[ModelEntry, ...]],
@@ -210,16 +222,7 @@ def child(
 
     async def run() -> None:
         registry = Registry(read, state / "models.json")
-        rules = Rules(
-            budget_bytes=budget_bytes(config),
-            policy=config.eviction_policy,
-            min_residency=config.min_residency,
-            max_overtaken=config.max_overtaken,
-            max_overtaken_seconds=config.max_overtaken_seconds,
-            max_waiting=config.max_queue_size,
-            growth_bytes=int(config.recycle_growth_gb * 2**30),
-        )
-        scheduler = Scheduler(rules, expected=config.slots)
+        scheduler = Scheduler(_rules(config), expected=config.slots)
         surveyor = Surveyor(config)
         keeper = Keeper(bus, scheduler, registry, config, instance=instance, need=surveyor.need_bytes)
         door = Door(bus, keeper, registry, surveyor, instance, config)
