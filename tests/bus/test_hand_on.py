@@ -125,9 +125,9 @@ async def test_who_leaves_after_ends_the_work_where_it_is_by_now(server: Server)
         async with bus.stream(SAY("m"), Question()) as answer:
             while not isinstance(await anext(answer), Word):
                 pass
-        async with asyncio.timeout(10):
-            await closed.wait()
-            await released.wait()
+        await until(lambda: door.let_in and closed.is_set() and released.is_set())
+
+    assert (door.let_in, door.kept) == (1, 0)
 
 
 async def test_a_place_that_is_gone_is_unavailable(server: Server) -> None:
