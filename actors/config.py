@@ -24,6 +24,13 @@ class ActorsConfig(msgspec.Struct, frozen=True, kw_only=True):
     job_max_attempts: Positive = 5
     job_run_timeout: Seconds = 3600.0
     job_ack_wait: Seconds = 30.0
+    job_queue_timeout: Seconds = 86400.0
+    max_queued_jobs: Positive = 1000
+    events_max_bytes: Annotated[int, msgspec.Meta(ge=2**20)] = 4 * 2**30
+    webhook_timeout: Seconds = 10.0
+    webhook_retry_count: Annotated[int, msgspec.Meta(ge=0, le=9)] = 3
+    webhook_networks: tuple[str, ...] = ()
+    webhook_secret: str | None = None
     drain_seconds: Annotated[float, msgspec.Meta(ge=0)] = 10.0
     slots: Annotated[int, msgspec.Meta(ge=0, le=64)] = 2
     max_memory_gb: Annotated[float, msgspec.Meta(gt=0)] | None = None
@@ -51,6 +58,12 @@ VARIABLES = {
     "JOB_MAX_ATTEMPTS": "job_max_attempts",
     "JOB_RUN_TIMEOUT_SECONDS": "job_run_timeout",
     "JOB_ACK_WAIT_SECONDS": "job_ack_wait",
+    "JOB_QUEUE_TIMEOUT_SECONDS": "job_queue_timeout",
+    "MAX_QUEUED_JOBS": "max_queued_jobs",
+    "EVENTS_MAX_BYTES": "events_max_bytes",
+    "WEBHOOK_TIMEOUT_SECONDS": "webhook_timeout",
+    "WEBHOOK_RETRY_COUNT": "webhook_retry_count",
+    "WEBHOOK_SECRET": "webhook_secret",
     "DRAIN_SECONDS": "drain_seconds",
     "MODEL_SLOTS": "slots",
     "MAX_VRAM_GB": "max_memory_gb",

@@ -18,30 +18,36 @@ from nats.errors import MaxPayloadError
 from bus.client import Bus, settled, whole
 from bus.errors import BusError, ConflictError, LostError, RefusedError
 from bus.subjects import (
+    BATCH_EVENT,
+    BATCH_EVENTS,
     FEED,
+    FILE_EVENT,
+    FILE_EVENTS,
     JOB_EVENT,
     JOB_EVENTS,
     JOB_QUEUED,
     MODEL_EVENT,
+    MODEL_EVENTS,
     REQUEST_FINISHED,
     RESPONSE_EVENT,
     RESPONSE_EVENTS,
+    WEBHOOK_EVENT,
+    WEBHOOK_EVENTS,
     fill,
 )
+from eventlog.batch_events import BatchEvent, FileEvent
 from eventlog.events import (
     Event,
     JobEvent,
     JobQueued,
-    ModelEvent,
     Recorded,
     RequestFinished,
-    ResponseDeleted,
     ResponseEvent,
-    ResponseStored,
     Unknown,
     decode,
     encode,
 )
+from eventlog.webhook_events import WebhookEvent
 
 log = structlog.get_logger()
 
@@ -54,19 +60,30 @@ _TRY = 1.0
 _BATCH = 256
 
 
+# What is decided on what happened before: of each kind one aggregate, with an expected last sequence.
+Decided = JobEvent | ResponseEvent | WebhookEvent | FileEvent | BatchEvent
+
+
+# By the kind's first word: the pattern of one event, that of all about the same thing, and the field that names it.
+_FAMILIES = {
+    "job": (JOB_EVENT, JOB_EVENTS, "job_id"),
+    "response": (RESPONSE_EVENT, RESPONSE_EVENTS, "response_id"),
+    "webhook": (WEBHOOK_EVENT, WEBHOOK_EVENTS, "delivery_id"),
+    "file": (FILE_EVENT, FILE_EVENTS, "file_id"),
+    "batch": (BATCH_EVENT, BATCH_EVENTS, "batch_id"),
+    "model": (MODEL_EVENT, MODEL_EVENTS, "model"),
+}
+
+
 def subject_of(event: Event) -> str:
     """Return the subject under which `event` is recorded."""
-    match event:
-        case JobQueued():
-            return fill(JOB_QUEUED, event.job_id, event.priority, event.model)
-        case RequestFinished():
-            return fill(REQUEST_FINISHED, event.request_id)
-        case ResponseStored() | ResponseDeleted():
-            return fill(RESPONSE_EVENT, event.response_id, _what(event))
-        case _ if isinstance(event, ModelEvent):
-            return fill(MODEL_EVENT, event.model, _what(event))
-        case _:
-            return fill(JOB_EVENT, event.job_id, _what(event))
+    if isinstance(event, JobQueued):
+        return fill(JOB_QUEUED, event.job_id, event.priority, event.model)
+    if isinstance(event, RequestFinished):
+        return fill(REQUEST_FINISHED, event.request_id)
+    family, _, what = str(type(event).__struct_config__.tag).partition(".")
+    pattern, _, name = _FAMILIES[family]
+    return fill(pattern, getattr(event, name), what)
 
 
 class EventLog:
@@ -79,8 +96,8 @@ class EventLog:
         """Append `event` and return its sequence. Appending the same event twice appends it once."""
         return await self._append(event, {})
 
-    async def record_next(self, event: JobEvent | ResponseEvent, *, after: int) -> int:
-        """Append `event` if the last one of its job or response is number `after` (0: there is none).
+    async def record_next(self, event: Decided, *, after: int) -> int:
+        """Append `event` if the last one of its aggregate is number `after` (0: there is none).
 
         Returns its sequence. Raises `ConflictError` if another event is there by now, `RefusedError`
         ("storage_full") and `LostError` when the log cannot be reached within the append timeout: it may then be
@@ -101,11 +118,21 @@ class EventLog:
 
     async def read_job(self, job_id: str) -> list[Recorded]:
         """Return all events of a job, oldest first; an empty list when there is none."""
-        return await self._read(fill(JOB_EVENTS, job_id))
+        return await self.read(fill(JOB_EVENTS, job_id))
 
     async def read_response(self, response_id: str) -> list[Recorded]:
         """Return all events of a response, oldest first; an empty list when there is none."""
-        return await self._read(fill(RESPONSE_EVENTS, response_id))
+        return await self.read(fill(RESPONSE_EVENTS, response_id))
+
+    async def read(self, subject: str) -> list[Recorded]:
+        """Return all events under the pattern `subject`, oldest first. Raises `LostError`."""
+        found: list[Recorded] = []
+        while True:
+            start = found[-1].seq + 1 if found else 1
+            batch, has_more = await self._read_batch(subject, start)
+            found += batch
+            if not has_more:
+                return found
 
     @asynccontextmanager
     async def follow(self, subject: str = FEED) -> AsyncGenerator[AsyncGenerator[Recorded]]:
@@ -146,19 +173,10 @@ class EventLog:
                 await asyncio.sleep(0.05)
 
     async def _find_own(self, event: Event, aggregate: str) -> int | None:
-        for recorded in await self._read(aggregate):
+        for recorded in await self.read(aggregate):
             if not isinstance(recorded.event, Unknown) and recorded.event.id == event.id:
                 return recorded.seq
         return None
-
-    async def _read(self, subject: str) -> list[Recorded]:
-        found: list[Recorded] = []
-        while True:
-            start = found[-1].seq + 1 if found else 1
-            batch, has_more = await self._read_batch(subject, start)
-            found += batch
-            if not has_more:
-                return found
 
     async def _read_batch(self, subject: str, start: int) -> tuple[list[Recorded], bool]:
         """Read through JetStream's batched direct get (NATS ADR-31): messages, then an empty one with 204."""
@@ -192,16 +210,10 @@ class EventLog:
             await subscription.unsubscribe()
 
 
-def _what(event: Event) -> str:
-    """Return what happened, such as `queued`."""
-    return str(type(event).__struct_config__.tag).partition(".")[2]
-
-
-def _aggregate(event: JobEvent | ResponseEvent) -> str:
-    """Return the pattern of all events about the same job or response."""
-    if isinstance(event, ResponseEvent):
-        return fill(RESPONSE_EVENTS, event.response_id)
-    return fill(JOB_EVENTS, event.job_id)
+def _aggregate(event: Decided) -> str:
+    """Return the pattern of all events about the same thing."""
+    _, pattern, name = _FAMILIES[str(type(event).__struct_config__.tag).partition(".")[0]]
+    return fill(pattern, getattr(event, name))
 
 
 def _sequence(answer: dict[str, object]) -> int:

@@ -15,7 +15,7 @@ from bus.messages.history import (
     RebuildHistory,
     Rebuilt,
 )
-from bus.messages.jobs import CancelJob, GetJob, JobReply, SubmitJob
+from bus.messages.jobs import CancelJob, GetJob, JobReply, JobsRefused, RefuseJobs, ReplayJob, SubmitJob
 from bus.messages.models import (
     CatalogueReloaded,
     GetModel,
@@ -122,6 +122,8 @@ DETOKENIZE = Subject("fusion.detokenize.*", DetokenizeRequest, Detokenized)
 SUBMIT_JOB = Subject("fusion.jobs.submit", SubmitJob, JobReply)
 GET_JOB = Subject("fusion.jobs.get", GetJob, JobReply)
 CANCEL_JOB = Subject("fusion.jobs.cancel", CancelJob, JobReply)
+REPLAY_JOB = Subject("fusion.jobs.replay", ReplayJob, JobReply)
+REFUSE_JOBS = Subject("fusion.jobs.refuse", RefuseJobs, JobsRefused)
 PUT_RESPONSE = Subject("fusion.responses.put", PutResponse, ResponseReply)
 GET_RESPONSE = Subject("fusion.responses.get", GetResponse, ResponseReply)
 DELETE_RESPONSE = Subject("fusion.responses.delete", DeleteResponse, ResponseReply)
@@ -147,6 +149,8 @@ REQUESTS = (
     SUBMIT_JOB,
     GET_JOB,
     CANCEL_JOB,
+    REPLAY_JOB,
+    REFUSE_JOBS,
     PUT_RESPONSE,
     GET_RESPONSE,
     DELETE_RESPONSE,
@@ -180,5 +184,13 @@ RESPONSE_EVENT = "fusion.event.response.*.*"  # response id, what happened
 RESPONSE_EVENTS = "fusion.event.response.*.>"  # response id: all that happened to it
 REQUEST_FINISHED = "fusion.event.request.*.finished"  # request id
 MODEL_EVENT = "fusion.event.model.*.*"  # model, what happened
+MODEL_EVENTS = "fusion.event.model.*.>"  # model: all that happened to it
+WEBHOOK_EVENT = "fusion.event.webhook.*.*"  # delivery id, what happened
+WEBHOOK_EVENTS = "fusion.event.webhook.*.>"  # delivery id: all that happened to it
+FILE_EVENT = "fusion.event.file.*.*"  # file id, what happened
+FILE_EVENTS = "fusion.event.file.*.>"  # file id: all that happened to it
+BATCH_EVENT = "fusion.event.batch.*.*"  # batch id, what happened
+BATCH_EVENTS = "fusion.event.batch.*.>"  # batch id: all that happened to it
 QUEUE = "fusion.queue.*.*.*"  # priority, model, job id
 QUEUE_OF_MODEL = "fusion.queue.*.*.>"  # priority, model
+DELIVERY = "fusion.delivery.*"  # delivery id

@@ -9,15 +9,46 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from eventlog.batch_events import BatchEvent, FileEvent
+from eventlog.webhook_events import WebhookEvent
+
 Priority = Literal["high", "normal", "low"]
-FailureReason = Literal["error", "timeout", "max_attempts", "input_lost", "refused"]
+FailureReason = Literal["error", "expired", "input_lost", "max_attempts", "model_unavailable", "refused", "timeout"]
 ResponseStatus = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 # What no table can hold makes an event `Unknown`, and does not stop the projection.
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
 
+class JobScheduled(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="job.scheduled"):
+    """Work was accepted that is to be queued at `run_at`. The other fields are those of `JobQueued`."""
+
+    id: str
+    at: datetime
+    job_id: str
+    model: str
+    operation: str
+    priority: Priority
+    input_blob: str
+    run_at: datetime
+    metadata: dict[str, Any] = {}
+    expires_at: datetime | None = None
+    run_timeout: float | None = None
+    max_attempts: int | None = None
+    seed: int | None = None
+    callback_url: str | None = None
+    key: str | None = None
+    replay_of: str | None = None
+    batch_id: str | None = None
+    v: int = 1
+
+
 class JobQueued(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="job.queued"):
-    """Work was accepted. `input_blob` names the request, encoded as its subject takes it."""
+    """Work was accepted, or, if it was scheduled, its time has come.
+
+    `input_blob` names the request, encoded as its subject takes it. No attempt begins after `expires_at`;
+    `run_timeout` is for one attempt, in seconds. `seed` holds where the request names none, so that the job can be
+    run again alike. `key` is the fingerprint of the API key, `replay_of` the job that is run again.
+    """
 
     id: str
     at: datetime
@@ -27,17 +58,29 @@ class JobQueued(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     priority: Priority
     input_blob: str
     metadata: dict[str, Any] = {}
+    expires_at: datetime | None = None
+    run_timeout: float | None = None
+    max_attempts: int | None = None
+    seed: int | None = None
+    callback_url: str | None = None
+    key: str | None = None
+    replay_of: str | None = None
+    batch_id: str | None = None
     v: int = 1
 
 
 class JobStarted(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="job.started"):
-    """A worker has begun attempt number `attempt`, counted from 1."""
+    """A worker has begun attempt number `attempt`, counted from 1.
+
+    `revision` tells the files of its model from any others.
+    """
 
     id: str
     at: datetime
     job_id: str
     actor: str
     attempt: Count
+    revision: str | None = None
     v: int = 1
 
 
@@ -96,7 +139,10 @@ class JobCancelled(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
 
 
 class RequestFinished(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="request.finished"):
-    """A request has left its actor. Times are in seconds; `outcome` is `completed` or the code of its error."""
+    """A request has left its actor. Times are in seconds; `outcome` is `completed` or the code of its error.
+
+    `key` is the fingerprint of the API key.
+    """
 
     id: str
     at: datetime
@@ -110,6 +156,7 @@ class RequestFinished(msgspec.Struct, frozen=True, kw_only=True, tag_field="type
     prompt_tokens: Count = 0
     completion_tokens: Count = 0
     cached_tokens: Count = 0
+    key: str | None = None
     v: int = 1
 
 
@@ -220,10 +267,19 @@ class Unknown(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="
     raw: bytes
 
 
-JobEvent = JobQueued | JobStarted | JobRetryScheduled | JobCancelRequested | JobCompleted | JobFailed | JobCancelled
+JobEvent = (
+    JobScheduled
+    | JobQueued
+    | JobStarted
+    | JobRetryScheduled
+    | JobCancelRequested
+    | JobCompleted
+    | JobFailed
+    | JobCancelled
+)
 ResponseEvent = ResponseStored | ResponseDeleted
 ModelEvent = ModelLoading | ModelReady | ModelRefused | ModelDraining | ModelUnloaded | ModelLost
-Event = JobEvent | ResponseEvent | RequestFinished | ModelEvent
+Event = JobEvent | ResponseEvent | RequestFinished | ModelEvent | WebhookEvent | FileEvent | BatchEvent
 
 
 class Recorded(msgspec.Struct, frozen=True):

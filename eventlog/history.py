@@ -18,7 +18,7 @@ from eventlog.events import Event, JobEvent, Recorded, RequestFinished, Response
 from eventlog.job import Job, apply
 
 # To be counted up with every change of the tables.
-_VERSION = 2
+_VERSION = 3
 
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS schema_version (version INTEGER);
@@ -28,7 +28,9 @@ CREATE TABLE IF NOT EXISTS jobs (
     job_id VARCHAR PRIMARY KEY, status VARCHAR, model VARCHAR, operation VARCHAR, priority VARCHAR,
     created_at TIMESTAMP, input_blob VARCHAR, metadata VARCHAR, attempts INTEGER, cancel_requested BOOLEAN,
     started_at TIMESTAMP, completed_at TIMESTAMP, result_blob VARCHAR, prompt_tokens BIGINT,
-    completion_tokens BIGINT, error VARCHAR, reason VARCHAR
+    completion_tokens BIGINT, error VARCHAR, reason VARCHAR, queued_at TIMESTAMP, run_at TIMESTAMP,
+    expires_at TIMESTAMP, run_timeout DOUBLE, max_attempts INTEGER, seed BIGINT, revision VARCHAR,
+    callback_url VARCHAR, key VARCHAR, replay_of VARCHAR, batch_id VARCHAR
 );
 CREATE TABLE IF NOT EXISTS requests (
     request_id VARCHAR, recorded_at TIMESTAMP, model VARCHAR, operation VARCHAR, outcome VARCHAR, queued DOUBLE,
@@ -39,7 +41,7 @@ INSERT INTO schema_version SELECT {_VERSION} WHERE NOT EXISTS (FROM schema_versi
 """
 
 _JOB_COLUMNS = tuple(Job.__struct_fields__)
-_TIMES = frozenset(("created_at", "started_at", "completed_at"))
+_TIMES = frozenset(("created_at", "started_at", "completed_at", "queued_at", "run_at", "expires_at"))
 _JOB_EVENTS = get_args(JobEvent)
 _RESPONSE_EVENTS = get_args(ResponseEvent)
 

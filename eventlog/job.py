@@ -5,7 +5,8 @@
       └── retry ───┘
     any of the two that are not final ──> cancelled, failed
 
-`cancel_requested` is a flag that leaves the status alone. A final status stays: later events are ignored.
+A scheduled job counts as queued, and is in the queue from `queued_at` on. `cancel_requested` is a flag that leaves the
+status alone. A final status stays: later events are ignored.
 """
 
 from collections.abc import Iterable
@@ -24,6 +25,7 @@ from eventlog.events import (
     JobFailed,
     JobQueued,
     JobRetryScheduled,
+    JobScheduled,
     JobStarted,
     Priority,
     Unknown,
@@ -35,7 +37,10 @@ _FINAL = frozenset(("completed", "failed", "cancelled"))
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """One job. `completed_at` is when it reached its final status, whichever that is."""
+    """One job. `completed_at` is when it reached its final status, whichever that is.
+
+    `revision` is that of the model at the last attempt; the others are as in the events.
+    """
 
     job_id: str
     status: JobStatus
@@ -54,6 +59,17 @@ class Job(Struct, frozen=True, kw_only=True):
     completion_tokens: int = 0
     error: str | None = None
     reason: str | None = None
+    queued_at: datetime | None = None
+    run_at: datetime | None = None
+    expires_at: datetime | None = None
+    run_timeout: float | None = None
+    max_attempts: int | None = None
+    seed: int | None = None
+    revision: str | None = None
+    callback_url: str | None = None
+    key: str | None = None
+    replay_of: str | None = None
+    batch_id: str | None = None
 
     @property
     def is_final(self) -> bool:
@@ -80,14 +96,14 @@ def fold(events: Iterable[Event | Unknown]) -> Job | None:
 def apply(job: Job | None, event: JobEvent) -> Job | None:  # noqa: PLR0911 - one per event
     """Return `job` after `event`. Never raises: the fact has happened."""
     if job is None:
-        return _queued(event) if isinstance(event, JobQueued) else None
+        return _accepted(event) if isinstance(event, JobQueued | JobScheduled) else None
     if job.is_final:
         return job
     match event:
-        case JobQueued():
-            return job
+        case JobScheduled() | JobQueued():
+            return replace(job, queued_at=job.queued_at or event.at) if isinstance(event, JobQueued) else job
         case JobStarted():
-            return replace(job, status="processing", attempts=event.attempt, started_at=job.started_at or event.at)
+            return _started(job, event)
         case JobRetryScheduled():
             return replace(job, status="queued", error=event.error)
         case JobCancelRequested():
@@ -109,14 +125,17 @@ def decide_attempt(
 
     1. It is final: nothing; the delivery is a left-over.
     2. Somebody wants it to end: it is cancelled.
-    3. All attempts were used: it fails.
-    4. Else the next attempt starts.
+    3. It may not begin any more: it fails.
+    4. All attempts were used, its own number if it has one: it fails.
+    5. Else the next attempt starts.
     """
     if job.is_final:  # 1
         return None
     if job.cancel_requested:  # 2
         return JobCancelled(id=stamp.id, at=stamp.at, job_id=job.job_id)
-    if job.attempts >= max_attempts:  # 3
+    if job.expires_at is not None and stamp.at >= job.expires_at:  # 3
+        return _expired(job, stamp)
+    if job.attempts >= (job.max_attempts or max_attempts):  # 4
         return JobFailed(
             id=stamp.id,
             at=stamp.at,
@@ -124,7 +143,37 @@ def decide_attempt(
             reason="max_attempts",
             error=f"Gave up after {job.attempts} attempts. Last error: {job.error or 'the worker died'}",
         )
-    return JobStarted(id=stamp.id, at=stamp.at, job_id=job.job_id, actor=actor, attempt=job.attempts + 1)  # 4
+    return JobStarted(id=stamp.id, at=stamp.at, job_id=job.job_id, actor=actor, attempt=job.attempts + 1)  # 5
+
+
+def decide_expiry(job: Job, stamp: Stamp) -> JobFailed | None:
+    """Return the event that ends a queued `job` whose time is over; None when it is not, or an attempt runs."""
+    is_over = job.expires_at is not None and stamp.at >= job.expires_at
+    return _expired(job, stamp) if is_over and job.status == "queued" else None
+
+
+def decide_due(job: Job, stamp: Stamp) -> JobQueued | None:
+    """Return the event that queues a scheduled `job`; None before its time, and once it was queued or has ended."""
+    if job.is_final or job.queued_at is not None or job.run_at is None or stamp.at < job.run_at:
+        return None
+    return JobQueued(
+        id=stamp.id,
+        at=stamp.at,
+        job_id=job.job_id,
+        model=job.model,
+        operation=job.operation,
+        priority=job.priority,
+        input_blob=job.input_blob,
+        metadata=job.metadata,
+        expires_at=job.expires_at,
+        run_timeout=job.run_timeout,
+        max_attempts=job.max_attempts,
+        seed=job.seed,
+        callback_url=job.callback_url,
+        key=job.key,
+        replay_of=job.replay_of,
+        batch_id=job.batch_id,
+    )
 
 
 def decide_cancel(job: Job, stamp: Stamp) -> JobCancelRequested | None:
@@ -134,7 +183,14 @@ def decide_cancel(job: Job, stamp: Stamp) -> JobCancelRequested | None:
     return JobCancelRequested(id=stamp.id, at=stamp.at, job_id=job.job_id)
 
 
-def _queued(event: JobQueued) -> Job:
+def _expired(job: Job, stamp: Stamp) -> JobFailed:
+    error = f"No attempt had begun by {job.expires_at:%Y-%m-%dT%H:%M:%SZ}."
+    if job.attempts:
+        error = f"None of {job.attempts} attempts succeeded by {job.expires_at:%Y-%m-%dT%H:%M:%SZ}."
+    return JobFailed(id=stamp.id, at=stamp.at, job_id=job.job_id, reason="expired", error=error)
+
+
+def _accepted(event: JobQueued | JobScheduled) -> Job:
     return Job(
         job_id=event.job_id,
         status="queued",
@@ -144,6 +200,26 @@ def _queued(event: JobQueued) -> Job:
         created_at=event.at,
         input_blob=event.input_blob,
         metadata=event.metadata,
+        queued_at=event.at if isinstance(event, JobQueued) else None,
+        run_at=event.run_at if isinstance(event, JobScheduled) else None,
+        expires_at=event.expires_at,
+        run_timeout=event.run_timeout,
+        max_attempts=event.max_attempts,
+        seed=event.seed,
+        callback_url=event.callback_url,
+        key=event.key,
+        replay_of=event.replay_of,
+        batch_id=event.batch_id,
+    )
+
+
+def _started(job: Job, event: JobStarted) -> Job:
+    return replace(
+        job,
+        status="processing",
+        attempts=event.attempt,
+        started_at=job.started_at or event.at,
+        revision=event.revision,
     )
 
 

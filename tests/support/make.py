@@ -122,6 +122,7 @@ def job(**fields: Any) -> Job:
         "priority": "normal",
         "created_at": AT,
         "input_blob": "0" * 64,
+        "queued_at": AT,
     }
     return Job(**(values | fields))
 
