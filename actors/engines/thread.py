@@ -63,8 +63,10 @@ class EngineThread:
             self._drop_jobs()
 
     async def close(self) -> None:
-        """Run the jobs that are queued, then end the thread. Closing again does nothing."""
+        """Run the jobs that are queued, then end the thread; without one, drop them. Closing again does nothing."""
         if not self._thread.is_alive():
+            self._has_ended = True
+            self._drop_jobs()
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._jobs.put(None)

@@ -104,7 +104,7 @@ async def test_asker_that_leaves_ends_the_work(server: Server) -> None:
             await anext(answer)
 
         async with asyncio.timeout(20):
-            await speaker.closed.wait()
+            assert await speaker.closed.wait()
 
 
 async def test_asker_that_leaves_before_reading_anything_ends_the_work(server: Server) -> None:
@@ -114,7 +114,7 @@ async def test_asker_that_leaves_before_reading_anything_ends_the_work(server: S
             await until(lambda: len(answer._waiting) == 4)
 
         async with asyncio.timeout(20):
-            await speaker.closed.wait()
+            assert await speaker.closed.wait()
 
 
 async def test_asker_that_leaves_before_the_first_frame_ends_the_work_with_that_frame(server: Server) -> None:
@@ -124,7 +124,7 @@ async def test_asker_that_leaves_before_the_first_frame_ends_the_work_with_that_
             pass
 
         async with asyncio.timeout(20):
-            await speaker.closed.wait()
+            assert await speaker.closed.wait()
 
 
 async def test_lost_connection_of_the_asker_ends_the_work(server: Server) -> None:

@@ -84,8 +84,13 @@ async def test_jobs_queued_before_the_end_are_run_and_later_ones_are_refused(thr
         await thread.call(seen.append, "after")
 
 
-async def test_closing_a_thread_that_never_started_does_nothing() -> None:
-    await EngineThread("idle").close()
+async def test_closed_thread_that_never_started_keeps_nobody_waiting() -> None:
+    thread = EngineThread("idle")
+
+    await thread.close()
+
+    with pytest.raises(LostError):
+        await thread.call(len, "after")
 
 
 async def test_cancelled_call_still_runs(thread: EngineThread) -> None:

@@ -34,35 +34,37 @@ async def test_request_that_says_nothing_loads_the_model_or_unloads_it(nats_url:
     assert errors == [400, 404, 404]
 
 
+TOLD = (
+    ModelCard(
+        id=CHAT_MODEL,
+        kind="chat",
+        tier=1,
+        state="ready",
+        created=1_700_000_000,
+        family="echo",
+        context_length=4096,
+        size_bytes=12,
+        memory_bytes=34,
+        parameters=7_615_616_512,
+        quantisation="4bit",
+        capabilities=("completion", "chat", "tools", "thinking"),
+    ),
+    ModelCard(
+        id="heavy",
+        kind="vision",
+        tier=2,
+        state="ready",
+        created=1_700_000_000,
+        expires_at=1_800_000_000,
+        parameters=900,
+    ),
+    ModelCard(id="kept", kind="chat", tier=2, state="ready", created=1_700_000_000, expires_at=1e300),
+    ModelCard(id=EMBED_MODEL, kind="embeddings", tier=0, state="loading", created=1_700_000_000),
+)
+
+
 async def test_catalogue_is_told(nats_url: str, tmp_path: Path) -> None:
-    cards = (
-        ModelCard(
-            id=CHAT_MODEL,
-            kind="chat",
-            tier=1,
-            state="ready",
-            created=1_700_000_000,
-            family="echo",
-            context_length=4096,
-            size_bytes=12,
-            memory_bytes=34,
-            parameters=7_615_616_512,
-            quantisation="4bit",
-            capabilities=("completion", "chat", "tools", "thinking"),
-        ),
-        ModelCard(
-            id="heavy",
-            kind="vision",
-            tier=2,
-            state="ready",
-            created=1_700_000_000,
-            expires_at=1_800_000_000,
-            parameters=900,
-        ),
-        ModelCard(id="kept", kind="chat", tier=2, state="ready", created=1_700_000_000, expires_at=1e300),
-        ModelCard(id=EMBED_MODEL, kind="embeddings", tier=0, state="loading", created=1_700_000_000),
-    )
-    async with stack(nats_url, tmp_path) as edge, catalogue(edge.bus, cards):
+    async with stack(nats_url, tmp_path) as edge, catalogue(edge.bus, TOLD):
         async with AsyncClient(host=edge.url) as client:
             listed = (await client.list()).models
             running = (await client.ps()).models
