@@ -28,8 +28,8 @@ class Scene(Struct, frozen=True):
         for model in (self.first, self.second, self.third):
             status, answer = await self.fusion.ask(model)
             assert (status, answer["model"]) == (200, model)
+            await self.fusion.until_idle()  # What each slot says of its end may overtake what another said before.
         await self.fusion.until_states({self.first: "unloaded", self.second: "ready", self.third: "ready"})
-        await self.fusion.until_idle()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
