@@ -42,20 +42,32 @@ def main() -> None:
     told: Future[str] = Future()
     end_with_parent(told)
     configure_logs(args.role, level=os.environ.get("LOG_LEVEL", "info"))
+    status = _status(args, told)
+    if args.role in {"model", "slot"}:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # One in a hundred would abort (rc 134) when the process takes mlx's threads apart, all closed as it is.
+        os._exit(status)
+    sys.exit(status)
+
+
+def _status(args: argparse.Namespace, told: Future[str]) -> int:
+    """Run, and return with which status to end."""
     try:
         config = configuration(args.config, os.environ)
         run_until_stopped(lambda: _run(args, config, told))
     except (SettingsError, ModelFilesError, LostError, StreamError) as error:
         log.error("process.failed", error=str(error))
-        sys.exit(1)
+        return 1
     except DrainedError:
-        sys.exit(DRAINED)
+        return DRAINED
     except BaseExceptionGroup as group:
         foreseen, other = group.split((GaveUpError, ModelFilesError))
         if foreseen is None or other is not None:
             raise
         log.error("process.given_up", error=str(foreseen.exceptions))
-        sys.exit(1)
+        return 1
+    return 0
 
 
 def _arguments() -> argparse.Namespace:
