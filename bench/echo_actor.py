@@ -17,7 +17,7 @@ from bus.client import Bus
 from bus.config import BUS_VARIABLES, BusConfig
 from bus.events import EventLog
 from bus.messages.catalogue import ModelEntry
-from bus.process import configure_logs, run_until_stopped
+from bus.process import configure_logs, end_with_parent, run_until_stopped
 from bus.settings import settings
 from bus.streams import ensure_streams
 
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--instance", default="model-echo")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds before each word")
     args = parser.parse_args()
+    end_with_parent()
     configure_logs("model", level="warning")
     run_until_stopped(lambda: _run(args.instance, args.delay))
 

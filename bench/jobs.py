@@ -11,14 +11,13 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
 
 import msgspec
 from aiohttp import ClientSession
-from msgspec import Struct
 
 from bench.echo_actor import MODEL
 from bench.figures import percentile
@@ -37,7 +36,7 @@ from bus.subjects import SUBMIT_JOB
 from eventlog.events import JobCompleted, Recorded
 
 _TOY = Path(__file__).parents[1] / "models" / "fusion-toy"
-_INPUT = {"messages": [{"role": "user", "content": "hello big world"}]}
+_INPUT = {"messages": [{"role": "user", "content": "hello"}]}
 _BODY = {"model_id": MODEL, "operation": "chat", "input": _INPUT}
 _PATIENCE = 60.0
 _COLUMNS = (
@@ -138,7 +137,7 @@ class Lives:
                 if item.event.job_id in self._ends:
                     self._ends[item.event.job_id].set()
 
-    async def _each(self, left: "itertools.count[int] | object") -> None:
+    async def _each(self, left: Iterator[int]) -> None:
         for _ in left:
             job_id = new_id("job")
             ended = self._ends[job_id] = asyncio.Event()
