@@ -12,6 +12,7 @@ from actors.config import ActorsConfig
 from actors.embeddings import EmbeddingsActor
 from actors.engines.engine import ChatEngine, EmbeddingsEngine
 from actors.model_facts import discover, reserved_kv_bytes
+from actors.model_revision import revision_of
 from bus.messages.catalogue import HEAVY, ModelEntry
 from bus.messages.models import ModelKind
 from bus.serve import Receive
@@ -27,13 +28,15 @@ SUBJECTS: dict[ModelKind, tuple[Subject[Any, Any], ...]] = {
 class Capability(Struct, frozen=True):
     """One kind of model, with its engine built but not loaded.
 
-    `subjects` are answered by the actor through its mailbox, `beside` at once.
+    `subjects` are answered by the actor through its mailbox, `beside` at once. `revision` tells its files from any
+    others.
     """
 
     engine: ChatEngine[Any] | EmbeddingsEngine[Any]
     actor: ChatActor[Any] | EmbeddingsActor[Any]
     subjects: tuple[Subject[Any, Any], ...]
     beside: tuple[tuple[Subject[Any, Any], Receive[Any, Any]], ...] = ()
+    revision: str | None = None
 
 
 class ModelFiles(Struct, frozen=True, kw_only=True):
@@ -48,8 +51,10 @@ class ModelFiles(Struct, frozen=True, kw_only=True):
 def capability(entry: ModelEntry, files: ModelFiles, config: ActorsConfig) -> Capability:
     """Return what serves `entry` from its `files`.
 
-    Imports the engine's libraries, so call it in the model's own process.
+    Imports the engine's libraries, so call it in the model's own process. Reads some of the files, so call it in a
+    thread.
     """
+    revision = revision_of(files.model, files.adapter)
     match entry.kind:
         case "chat":
             from actors.engines.text import TextEngine  # noqa: PLC0415 - only the one that is needed
@@ -69,27 +74,28 @@ def capability(entry: ModelEntry, files: ModelFiles, config: ActorsConfig) -> Ca
                 kv_bytes=_kv_bytes(entry, files, config),
                 kv_bits=entry.kv_bits,
             )
-            return chat_capability(TextEngine(files.model, limits))
+            return chat_capability(TextEngine(files.model, limits), revision)
         case "embeddings":
             from actors.engines.embeddings import EmbeddingEngine, EmbeddingLimits  # noqa: PLC0415 - the same
 
-            return embeddings_capability(EmbeddingEngine(files.model, EmbeddingLimits(warmup=config.warmup)))
+            engine = EmbeddingEngine(files.model, EmbeddingLimits(warmup=config.warmup))
+            return embeddings_capability(engine, revision)
         case "vision" | "transcription" | "speech" | "image" | "rerank":
             raise ModelFilesError(f"The model {entry.id} is for {entry.kind}, for which this version has no engine.")
         case _:
             assert_never(entry.kind)
 
 
-def chat_capability(engine: ChatEngine[Any]) -> Capability:
+def chat_capability(engine: ChatEngine[Any], revision: str | None = None) -> Capability:
     """Return chat on `engine`."""
     actor = ChatActor(engine)
     beside = ((TOKENIZE, actor.tokenize), (DETOKENIZE, actor.detokenize))
-    return Capability(engine, actor, (CHAT, COMPLETE), beside)
+    return Capability(engine, actor, (CHAT, COMPLETE), beside, revision)
 
 
-def embeddings_capability(engine: EmbeddingsEngine[Any]) -> Capability:
+def embeddings_capability(engine: EmbeddingsEngine[Any], revision: str | None = None) -> Capability:
     """Return embeddings on `engine`."""
-    return Capability(engine, EmbeddingsActor(engine), (EMBED,))
+    return Capability(engine, EmbeddingsActor(engine), (EMBED,), revision=revision)
 
 
 def _kv_bytes(entry: ModelEntry, files: ModelFiles, config: ActorsConfig) -> int | None:

@@ -17,6 +17,7 @@ import psutil
 import structlog
 from nats.aio.msg import Msg
 
+from actors.attempt import WorkerConfig
 from actors.capabilities import Capability
 from actors.config import ActorsConfig
 from actors.engines.memory import allocated_bytes
@@ -24,7 +25,7 @@ from actors.mailbox import Finished, Limits, Mailbox
 from actors.recorder import Recorder
 from actors.supervisor import supervise_all
 from actors.watchdog import end_stuck
-from actors.worker import Worker, WorkerConfig
+from actors.worker import Worker
 from actors.worker import child as worker_child
 from bus.blobs import Blobs
 from bus.client import Bus
@@ -173,6 +174,7 @@ class Host:
             run_timeout=self._config.job_run_timeout,
             drain=self._config.drain_seconds,
             ack_wait=self._config.job_ack_wait,
+            revision=self._capability.revision,
         )
         # The jobs of a slot go past the door: they hold the slot themselves, and may run on while it is draining.
         reach = None if self._slot is None else lambda subject: subject.at(self._entry.id, self._instance)

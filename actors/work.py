@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from bus.calls import whole_calls
 from bus.client import Bus
@@ -13,15 +14,19 @@ from bus.errors import RefusedError
 from bus.frames import Status
 from bus.messages.chat import ChatChunk, ChatRequest, TokenLogprob, ToolCall, Usage
 from bus.messages.embeddings import EmbedChunk, EmbedRequest
+from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
 from bus.pieces import in_one_piece
-from bus.subjects import CHAT, EMBED, Address, Subject
+from bus.subjects import CHAT, COMPLETE, DETOKENIZE, EMBED, TOKENIZE, Address, Subject
 from eventlog.events import FailureReason
+from eventlog.job import Job
 
 # From a subject to where a model answers on it.
 Reach = Callable[[Subject[Any, Any]], Address[Any, Any]]
 
 _chat_decoder = msgspec.json.Decoder(ChatRequest)
 _embed_decoder = msgspec.json.Decoder(EmbedRequest)
+_tokenize_decoder = msgspec.json.Decoder(TokenizeRequest)
+_detokenize_decoder = msgspec.json.Decoder(DetokenizeRequest)
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +49,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     may_pass: bool = False
 
 
-class _ChatUsage(msgspec.Struct, kw_only=True):
+class _Usage(msgspec.Struct, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
@@ -56,7 +61,14 @@ class _ChatResult(msgspec.Struct, kw_only=True, omit_defaults=True):
     reasoning_content: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: str | None
-    usage: _ChatUsage
+    usage: _Usage
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class _CompleteResult(msgspec.Struct, kw_only=True, omit_defaults=True):
+    text: str
+    finish_reason: str | None
+    usage: _Usage
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
@@ -65,33 +77,54 @@ class _EmbedResult(msgspec.Struct, kw_only=True):
     usage: dict[str, int]
 
 
-async def run_operation(bus: Bus, operation: str, reach: Reach, payload: bytes, job_id: str) -> Result:
-    """Return what `operation` gives on the model that `reach` leads to. Raises `BusError`, as `Bus.stream` does."""
-    if operation == "chat":
-        return await _chat(bus, reach(CHAT), decode(_chat_decoder, payload), job_id)
-    if operation == "embed":
-        return await _embed(bus, reach(EMBED), decode(_embed_decoder, payload), job_id)
-    raise RefusedError("invalid_request", f"This version cannot do '{operation}'.", param="operation")
+async def run_operation(bus: Bus, reach: Reach, job: Job, payload: bytes) -> Result:
+    """Return what the job's operation gives on the model that `reach` leads to; `payload` is its input.
+
+    The job's seed holds where the input names none. Raises `BusError`, as `Bus.stream` does.
+    """
+    match job.operation:
+        case "chat":
+            return await _generate(bus, reach(CHAT), _seeded(payload, job.seed), job)
+        case "complete":
+            return await _generate(bus, reach(COMPLETE), _seeded(payload, job.seed), job)
+        case "embed":
+            return await _embed(bus, reach(EMBED), decode(_embed_decoder, payload), job.job_id)
+        case "tokenize":
+            return _plain(await bus.ask(reach(TOKENIZE), decode(_tokenize_decoder, payload)))
+        case "detokenize":
+            return _plain(await bus.ask(reach(DETOKENIZE), decode(_detokenize_decoder, payload)))
+        case other:
+            raise RefusedError("invalid_request", f"This version cannot do '{other}'.", param="operation")
 
 
-async def _chat(bus: Bus, address: Address[ChatRequest, ChatChunk], request: ChatRequest, job_id: str) -> Result:
-    async with bus.stream(address, request, request_id=job_id) as answer:
+def _seeded(payload: bytes, seed: int | None) -> ChatRequest:
+    request = decode(_chat_decoder, payload)
+    return replace(request, seed=seed) if request.seed is None else request
+
+
+async def _generate(bus: Bus, address: Address[ChatRequest, ChatChunk], request: ChatRequest, job: Job) -> Result:
+    async with bus.stream(address, request, request_id=job.job_id) as answer:
         said = await in_one_piece(answer)
     usage = said.usage or Usage(prompt_tokens=0, completion_tokens=0)
     read, written = usage.prompt_tokens, usage.completion_tokens
-    result = _ChatResult(
-        content=said.text,
-        reasoning_content=said.reasoning,
-        tool_calls=whole_calls(said.tool_calls),
-        finish_reason=said.finish_reason,
-        usage=_ChatUsage(
-            prompt_tokens=read,
-            completion_tokens=written,
-            total_tokens=read + written,
-            prompt_tokens_details={"cached_tokens": usage.cached_tokens},
-        ),
-        logprobs=said.logprobs,
+    told = _Usage(
+        prompt_tokens=read,
+        completion_tokens=written,
+        total_tokens=read + written,
+        prompt_tokens_details={"cached_tokens": usage.cached_tokens},
     )
+    result: _ChatResult | _CompleteResult
+    if job.operation == "complete":
+        result = _CompleteResult(text=said.text, finish_reason=said.finish_reason, usage=told, logprobs=said.logprobs)
+    else:
+        result = _ChatResult(
+            content=said.text,
+            reasoning_content=said.reasoning,
+            tool_calls=whole_calls(said.tool_calls),
+            finish_reason=said.finish_reason,
+            usage=told,
+            logprobs=said.logprobs,
+        )
     return Result(body=msgspec.json.encode(result), prompt_tokens=read, completion_tokens=written)
 
 
@@ -105,3 +138,7 @@ async def _embed(bus: Bus, address: Address[EmbedRequest, EmbedChunk], request: 
                 read = item.prompt_tokens or read
     result = _EmbedResult(embeddings=vectors, usage={"prompt_tokens": read, "total_tokens": read})
     return Result(body=msgspec.json.encode(result), prompt_tokens=read)
+
+
+def _plain(reply: Tokens | Detokenized) -> Result:
+    return Result(body=msgspec.json.encode(reply))

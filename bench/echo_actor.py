@@ -1,4 +1,7 @@
-"""An actor process whose model is the echo, which costs nothing: what is left is the bus. Run by `bench.edge`."""
+"""An actor process whose model is the echo, which costs nothing: what is left is the bus. Run by other benchmarks.
+
+What `python -m actors model` reads from the environment, it does too.
+"""
 
 import argparse
 import os
@@ -6,7 +9,7 @@ from pathlib import Path
 
 from actors import host, recorder
 from actors.capabilities import chat_capability
-from actors.config import ActorsConfig
+from actors.config import VARIABLES, ActorsConfig
 from actors.engines.echo import EchoEngine
 from actors.supervisor import supervising
 from bus.blobs import Blobs
@@ -14,7 +17,7 @@ from bus.client import Bus
 from bus.config import BUS_VARIABLES, BusConfig
 from bus.events import EventLog
 from bus.messages.catalogue import ModelEntry
-from bus.process import configure_logs, run_until_stopped
+from bus.process import configure_logs, end_with_parent, run_until_stopped
 from bus.settings import settings
 from bus.streams import ensure_streams
 
@@ -24,19 +27,22 @@ MODEL = "echo"
 def main() -> None:
     """Host the echo until SIGTERM, as `python -m actors model` hosts a model."""
     parser = argparse.ArgumentParser(prog="python -m bench.echo_actor", description=__doc__)
-    parser.parse_args()
+    parser.add_argument("--instance", default="model-echo")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds before each word")
+    args = parser.parse_args()
+    end_with_parent()
     configure_logs("model", level="warning")
-    run_until_stopped(_run)
+    run_until_stopped(lambda: _run(args.instance, args.delay))
 
 
-async def _run() -> None:
+async def _run(instance: str, delay: float) -> None:
     bus_config = settings(BusConfig, None, os.environ, BUS_VARIABLES, where="bus")
-    config = ActorsConfig(default_concurrency=64)
+    config = settings(ActorsConfig, None, os.environ, VARIABLES, where="actors")
     async with Bus.connect("model", bus_config) as bus:
         await ensure_streams(bus.nc, config.job_ttl_days)
         recording = recorder.Recorder(EventLog(bus))
-        part = chat_capability(EchoEngine())
-        hosted = host.Host(bus, ModelEntry(id=MODEL, kind="chat"), part, config, "model-echo")
+        part = chat_capability(EchoEngine(delay))
+        hosted = host.Host(bus, ModelEntry(id=MODEL, kind="chat"), part, config, instance)
         async with supervising(recorder.child(recording)):
             await hosted.run(recording, Blobs(Path(bus_config.blobs)))
 

@@ -87,7 +87,12 @@ def _texts(words: int) -> Iterator[str]:
 async def _fusion(folder: Path) -> AsyncGenerator[tuple[Target, dict[str, Measured]]]:
     port = free_port()
     config = ServerConfig(store=folder / "nats", port=free_port(), monitor_port=free_port(), name="bench")
-    environment = {"FUSION_NATS_URL": config.url, "FUSION_STATE_DIR": str(folder), "LOG_LEVEL": "info"}
+    environment = {
+        "FUSION_NATS_URL": config.url,
+        "FUSION_STATE_DIR": str(folder),
+        "LOG_LEVEL": "info",
+        "DEFAULT_CONCURRENCY": "64",
+    }
     async with (
         running(config, folder / "nats.log") as server,
         started([sys.executable, "-m", "bench.echo_actor"], folder / "actor.log", environment) as actor,

@@ -38,6 +38,19 @@ class Delivery:
         """The subject of the message."""
         return self._msg.subject
 
+    @property
+    def queued(self) -> Recorded | None:
+        """The event of the log that was put on the queue; None if it was handed out before, as more has happened since.
+
+        The work queue is sourced from the log: the message is the event, and a header tells its place.
+        """
+        # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>
+        if int(self._msg.reply.split(".")[-5]) > 1:
+            return None
+        # <stream> <its sequence> <filter> <transform> <subject>
+        _, seq, *_ = (self._msg.headers or {})["Nats-Stream-Source"].split(" ")
+        return Recorded(int(seq), decode(self._msg.data), self._msg.data)
+
     async def ack(self) -> None:
         """Take it off the queue; returns when the server has done so. No fence: a late ack succeeds too."""
         with suppress(NatsError, TimeoutError):  # Then it comes again, and the log tells that it is done.

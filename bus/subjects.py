@@ -180,6 +180,7 @@ JOB_EVENT = "fusion.event.job.*.*"  # job id, what happened
 JOB_QUEUED = "fusion.event.job.*.queued.*.*"  # job id, priority, model
 JOB_EVENTS = "fusion.event.job.*.>"  # job id: all that happened to it
 JOB_FEED = "fusion.feed.job.*.>"
+CANCEL_FEED = "fusion.feed.job.*.cancel_requested"  # job id
 RESPONSE_EVENT = "fusion.event.response.*.*"  # response id, what happened
 RESPONSE_EVENTS = "fusion.event.response.*.>"  # response id: all that happened to it
 REQUEST_FINISHED = "fusion.event.request.*.finished"  # request id

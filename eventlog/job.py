@@ -119,7 +119,7 @@ def apply(job: Job | None, event: JobEvent) -> Job | None:  # noqa: PLR0911 - on
 
 
 def decide_attempt(
-    job: Job, stamp: Stamp, *, actor: str, max_attempts: int
+    job: Job, stamp: Stamp, *, actor: str, max_attempts: int, revision: str | None = None
 ) -> JobStarted | JobFailed | JobCancelled | None:
     """Return what a worker that was handed `job` records before anything else.
 
@@ -143,7 +143,9 @@ def decide_attempt(
             reason="max_attempts",
             error=f"Gave up after {job.attempts} attempts. Last error: {job.error or 'the worker died'}",
         )
-    return JobStarted(id=stamp.id, at=stamp.at, job_id=job.job_id, actor=actor, attempt=job.attempts + 1)  # 5
+    return JobStarted(  # 5
+        id=stamp.id, at=stamp.at, job_id=job.job_id, actor=actor, attempt=job.attempts + 1, revision=revision
+    )
 
 
 def decide_expiry(job: Job, stamp: Stamp) -> JobFailed | None:

@@ -6,8 +6,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import Struct
+
 from actors import jobs
-from actors.worker import Worker, WorkerConfig
+from actors.attempt import WorkerConfig
+from actors.worker import Worker
 from bus.blobs import Blobs
 from bus.client import Bus
 from bus.errors import LostError, RefusedError
@@ -66,6 +70,12 @@ class World:
 
     async def submit(self, **fields: Any) -> JobReply:
         return await self.bus.ask(SUBMIT_JOB(), make.submit_job(**({"job_id": make.JOB_ID} | fields)))
+
+    async def queue(self, request: Struct | None = None, **fields: Any) -> int:
+        """Record that a job with this input is queued, whatever the jobs actor would say; return its sequence."""
+        payload = msgspec.json.encode(request or make.chat_request())
+        queued = make.job_queued(**({"input_blob": await self.blobs.put(payload)} | fields))
+        return await self.log.record_next(queued, after=0)
 
     async def cancel(self, job_id: str = make.JOB_ID) -> JobReply:
         return await self.bus.ask(CANCEL_JOB(), CancelJob(job_id=job_id))

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from actors import jobs, responses
-from actors.worker import Worker, WorkerConfig
+from actors.attempt import WorkerConfig
+from actors.worker import Worker
 from bus.client import Bus
 from bus.errors import LostError, RefusedError
 from bus.messages.models import ModelCard

@@ -94,17 +94,18 @@ async def chat_actor(
     engine: Any,
     limits: Limits | None = None,
     *,
+    model: str = CHAT_MODEL,
     instance: str = "chat-1",
     on_finished: Callable[[Finished[Any]], None] = lambda _: None,
 ) -> AsyncGenerator[Mailbox[Any, Any, Any]]:
-    """Serve CHAT_MODEL with `engine` behind a mailbox."""
+    """Serve `model` with `engine` behind a mailbox."""
     actor = ChatActor(engine)
     mailbox: Mailbox[Any, Any, Any] = Mailbox(actor, limits or Limits(), on_finished, instance)
     endpoints = (
-        Endpoint(CHAT(CHAT_MODEL), mailbox.receive),
-        Endpoint(COMPLETE(CHAT_MODEL), mailbox.receive),
-        Endpoint(TOKENIZE(CHAT_MODEL), actor.tokenize),
-        Endpoint(DETOKENIZE(CHAT_MODEL), actor.detokenize),
+        Endpoint(CHAT(model), mailbox.receive),
+        Endpoint(COMPLETE(model), mailbox.receive),
+        Endpoint(TOKENIZE(model), actor.tokenize),
+        Endpoint(DETOKENIZE(model), actor.detokenize),
     )
     await _load(engine)
     async with living(bus, "chat", *endpoints, instance=instance):
