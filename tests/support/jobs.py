@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from actors import jobs
+from actors.config import ActorsConfig
 from actors.worker import Worker, WorkerConfig
 from bus.blobs import Blobs
 from bus.client import Bus
@@ -124,12 +125,12 @@ async def living(*runs: Awaitable[None]) -> AsyncGenerator[list[asyncio.Future[N
 
 
 @asynccontextmanager
-async def world(server: Server, folder: Path, chat: Chat | None = None) -> AsyncGenerator[World]:
-    """Serve the jobs actor, and a chat actor if there is one."""
+async def world(server: Server, folder: Path, chat: Chat | None = None, **settings: Any) -> AsyncGenerator[World]:
+    """Serve the jobs actor, and a chat actor if there is one. `settings` are those of the actors."""
     blobs = Blobs(folder / "blobs")
     async with connected(server.url) as bus:
         await ensure_streams(bus.nc, keep_days=7)
-        async with living(jobs.child(bus, blobs, finding(CARDS), 7, "jobs-1").run()):
+        async with living(jobs.child(bus, blobs, finding(CARDS), ActorsConfig(**settings), "jobs-1").run()):
             await until_it(lambda: served(bus))
             if chat is None:
                 yield World(bus, blobs)
