@@ -41,7 +41,7 @@ class Admission:
         """Hold a place for a job of `model` while it is recorded. Raises `RefusedError` when none is left."""
         waiting = self._open.count(model) + self._arriving[model]
         if waiting >= self._most:
-            number = self._open.number(model, priority)
+            number = self._open.number(model, priority) + self._arriving[model]
             wait = self._open.wait(model, operation, number)
             when = "" if wait is None else f" and begin in about {wait:.0f} s"
             message = (
