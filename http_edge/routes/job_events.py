@@ -1,8 +1,7 @@
 """/api/mcp/jobs/{job_id}/events, and the same under /v1/jobs: what happened to a job, and what happens to it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 import msgspec
 from aiohttp import web
@@ -40,9 +39,9 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 async def _stream(request: web.Request, job_id: str, seen: int) -> web.StreamResponse:
     """Stream the events behind sequence `seen`. What was seen to its end is answered so that clients stop asking."""
-    log, changed = EventLog(request.app[BUS]), asyncio.Event()
+    log = EventLog(request.app[BUS])
     # Heard before the log is read, so that nothing falls in between.
-    async with log.follow(fill(JOB_FEED, job_id)) as feed, _setting(changed, feed):
+    async with log.hearing(fill(JOB_FEED, job_id)) as heard:
         story = await _read(log, job_id)
         if _has_ended(story) and story[-1].seq <= seen:
             return web.Response(status=204)
@@ -53,25 +52,9 @@ async def _stream(request: web.Request, job_id: str, seen: int) -> web.StreamRes
                     return stream.response
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_QUIET):
-                        await changed.wait()
-                changed.clear()
+                        await heard.wait()
+                heard.clear()
                 story = await _read(log, job_id)
-
-
-@asynccontextmanager
-async def _setting(changed: asyncio.Event, feed: AsyncGenerator[Recorded]) -> AsyncGenerator[None]:
-    """Set `changed` whenever the feed tells something. What it tells is read from the log, which has all in order."""
-
-    async def listen() -> None:
-        async for _ in feed:
-            changed.set()
-
-    listening = asyncio.create_task(listen(), name="feed")
-    try:
-        yield
-    finally:
-        listening.cancel()
-        await asyncio.wait((listening,))
 
 
 async def _tell(stream: EventStream, story: list[Recorded], seen: int) -> int:
