@@ -132,7 +132,7 @@ def _core(
         return await bus.ask(GET_MODEL(), GetModel(model=model))
 
     return (
-        jobs.child(bus, Blobs(config.bus.blobs), find, config.actors.job_ttl_days, args.instance),
+        jobs.child(bus, Blobs(config.bus.blobs), find, config.actors, args.instance),
         responses.child(bus, args.instance),
         models.child(bus, read, config.bus.state, config.actors, args.instance, on_open),
     )

@@ -23,9 +23,10 @@ from bus.client import Bus
 from bus.errors import BusError, RefusedError
 from bus.frames import Status
 from bus.messages.catalogue import HEAVY, ModelEntry
+from bus.messages.jobs import RefuseJobs
 from bus.serve import Caller, Endpoint, Receive, Serving
 from bus.streams import is_queued
-from bus.subjects import CANCEL, WAKE, Address, Subject, fill, unescape
+from bus.subjects import CANCEL, REFUSE_JOBS, WAKE, Address, Subject, fill, unescape
 from bus.writer import HandOn
 
 log = structlog.get_logger()
@@ -36,6 +37,9 @@ _JOBS_PERIOD = 10.0
 
 # Until a model that could not be loaded is tried again for its jobs, in seconds.
 _PAUSE = 300.0
+
+# Why a model whose files are here will not be loaded the next time either.
+_FOR_GOOD = frozenset(("insufficient_memory", "invalid_request", "model_not_found", "unsupported_parameter"))
 
 
 class Door:
@@ -55,6 +59,7 @@ class Door:
         self._served: Serving | None = None
         self._not_before: dict[str, float] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
+        self._for_jobs: dict[str, asyncio.Task[None]] = {}
 
     async def run(self, served: Serving, on_open: Callable[[], Awaitable[None]]) -> None:
         """Open the door for all heavy models, say so, and have those loaded that jobs wait for, for ever."""
@@ -176,13 +181,30 @@ class Door:
         return [entry for entry in self._registry.entries if entry.tier == HEAVY]
 
     def _load_for_jobs(self, entry: ModelEntry) -> None:
-        """Load the model. If that fails, jobs alone have it tried again only after a while."""
+        if entry.id not in self._for_jobs:
+            task = self._for_jobs[entry.id] = asyncio.create_task(self._try_for_jobs(entry), name=f"jobs {entry.id}")
+            task.add_done_callback(lambda _: self._for_jobs.pop(entry.id))
 
-        def done(task: asyncio.Task[None]) -> None:
-            if not task.cancelled() and task.exception():
-                self._not_before[entry.id] = time.monotonic() + _PAUSE
+    async def _try_for_jobs(self, entry: ModelEntry) -> None:
+        """Load the model for its jobs, and see what to do if that fails.
 
-        self.ensure(entry).add_done_callback(done)
+        1. What another try would meet again ends its jobs.
+        2. Otherwise, jobs alone have it tried again after a while.
+        """
+        task = self.ensure(entry)
+        await asyncio.wait((task,))
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        is_final = isinstance(error, RefusedError) and error.code in _FOR_GOOD
+        if is_final and not await self._surveyor.is_remote(entry):  # 1
+            try:
+                await self._bus.ask(REFUSE_JOBS(), RefuseJobs(model=entry.id, error=str(error)))
+            except BusError as lost:
+                log.warning("jobs.not_refused", model=entry.id, error=str(lost))
+            else:
+                return
+        self._not_before[entry.id] = time.monotonic() + _PAUSE  # 2
 
     def _is_wanted(self, entry: ModelEntry) -> bool:
         return entry.id in self._loading or self._keeper.is_wanted(entry.id)

@@ -1,88 +1,94 @@
-"""The jobs actor: accepts jobs, tells how they stand, and takes the order to cancel them.
+"""The jobs actor: accepts jobs, tells how they stand, and ends those that nobody wants or can do any more.
 
-Listens on  fusion.jobs.submit, fusion.jobs.get, fusion.jobs.cancel
-Owns        the admission of jobs: it alone records that a job was queued
-Never       runs a job, or keeps any state of its own: the log is the state
+Listens on  fusion.jobs.submit, fusion.jobs.get, fusion.jobs.cancel, fusion.jobs.replay, fusion.jobs.refuse
+Owns        the admission of jobs: it alone records that a job was queued or scheduled
+Never       runs a job, or keeps a state that is not in the log
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
 
-import msgspec
 import structlog
+from msgspec import Struct
 
+from actors.admission import Admission
+from actors.config import ActorsConfig
+from actors.estimates import Estimates
+from actors.job_follower import follow_jobs
+from actors.job_orders import Source, accepted, check_order, decide_times, latest, replayed
+from actors.job_replies import JobReplies
+from actors.job_timer import keep_time
+from actors.open_jobs import OpenJob, OpenJobs
 from actors.supervisor import Child
-from bus.blobs import Blobs
+from bus.blobs import Blobs, blob_name
 from bus.client import Bus
-from bus.decoding import decode
-from bus.errors import ConflictError, RefusedError
+from bus.errors import ConflictError, LostError, RefusedError
 from bus.events import EventLog
 from bus.ids import new_id
-from bus.messages.chat import ChatRequest
-from bus.messages.embeddings import EmbedRequest
-from bus.messages.jobs import CancelJob, GetJob, JobReply, SubmitJob
+from bus.messages.jobs import CancelJob, GetJob, JobReply, JobsRefused, RefuseJobs, ReplayJob, SubmitJob
 from bus.messages.models import ModelCard
 from bus.serve import Caller, Endpoint, ServiceInfo, serving
-from bus.streams import purge_job
-from bus.subjects import CANCEL_JOB, GET_JOB, SUBMIT_JOB
-from eventlog.events import JobCancelled, JobQueued
-from eventlog.job import Job, Stamp, decide_cancel, fold
+from bus.streams import purge_job, stream_fill
+from bus.subjects import CANCEL_JOB, GET_JOB, REFUSE_JOBS, REPLAY_JOB, SUBMIT_JOB
+from eventlog.events import JobCancelled, JobFailed, JobQueued, JobScheduled
+from eventlog.job import Stamp, decide_cancel, fold
 
 log = structlog.get_logger()
 
-_KINDS = {"chat": "chat", "embed": "embeddings"}
-_INPUTS: dict[str, msgspec.json.Decoder[Any]] = {
-    "chat": msgspec.json.Decoder(ChatRequest),
-    "embed": msgspec.json.Decoder(EmbedRequest),
-}
-_INLINE_BYTES = 512 * 1024
-_METADATA_BYTES = 16 * 1024
+# Every client reads a number below it as what it is.
+_SEEDS = 2**31
+
+
+class Others(Struct, frozen=True, kw_only=True):
+    """What the actor asks of others: a model of the catalogue, which part of the log is full, and which lives.
+
+    `dequeue` takes a job off the work queue.
+    """
+
+    find: Callable[[str], Awaitable[ModelCard]]
+    fill: Callable[[], Awaitable[float]]
+    is_alive: Callable[[str], bool]
+    dequeue: Callable[[str], Awaitable[None]]
 
 
 class Jobs:
     """Answers for all jobs."""
 
     def __init__(
-        self,
-        events: EventLog,
-        blobs: Blobs,
-        find: Callable[[str], Awaitable[ModelCard]],
-        dequeue: Callable[[str], Awaitable[None]],
+        self, events: EventLog, blobs: Blobs, open_jobs: OpenJobs, config: ActorsConfig, others: Others
     ) -> None:
         self._events = events
         self._blobs = blobs
-        self._find = find
-        self._dequeue = dequeue
+        self._open = open_jobs
+        self._config = config
+        self._others = others
+        self._admission = Admission(open_jobs, others.fill, config.max_queued_jobs)
+        self._replies = JobReplies(events, blobs, open_jobs)
 
     async def submit(self, request: SubmitJob, _: Caller) -> AsyncGenerator[JobReply]:
-        """Record that the job is queued, which also enqueues it, and answer when that is stored."""
-        model = await self._check(request)
-        job_id = request.job_id or new_id("job")
-        queued = JobQueued(
-            id=new_id(),
-            at=datetime.now(UTC),
-            job_id=job_id,
-            model=model,
-            operation=request.operation,
-            priority=request.priority,
-            input_blob=await self._blobs.put(bytes(request.input)),
-            metadata=request.metadata,
-        )
+        """Record that the job is queued, which also enqueues it, or scheduled; answer when that is stored."""
+        card = await self._model(request.model)
+        seed = secrets.randbelow(_SEEDS) if check_order(request, card) else None
+        content = bytes(request.input)
+        source = Source(model=card.id, input_blob=blob_name(content), seed=seed)
         try:
-            await self._events.record_next(queued, after=0)
-        except ConflictError:
-            await self._check_same(queued)
-            log.info("job.known", job_id=job_id)
-            yield await self._reply(job_id)
-            return
-        log.info("job.queued", job_id=job_id, model=model, operation=request.operation)
-        yield _reply(fold([queued]))
+            stamp = _stamp()
+            times = decide_times(request, stamp.at, self._config)
+            event = accepted(request, stamp, request.job_id or new_id("job"), source, times)
+            reply = await self._accept(event, content)
+        except (ConflictError, RefusedError):
+            known = await self._known(request, source)
+            if known is None:
+                raise
+            reply = known
+        yield reply
 
     async def get(self, request: GetJob, _: Caller) -> AsyncGenerator[JobReply]:
         """Answer from the log itself, so that a job is there as soon as it was accepted."""
-        yield await self._reply(request.job_id)
+        yield await self._replies.of_id(request.job_id)
 
     async def cancel(self, request: CancelJob, _: Caller) -> AsyncGenerator[JobReply]:
         """Ask for the job's end.
@@ -91,7 +97,7 @@ class Jobs:
         the next that is handed the job.
         """
         while True:
-            job, last = await self._job(request.job_id)
+            job, last = await self._replies.job(request.job_id)
             try:
                 event = decide_cancel(job, _stamp())
                 if event is not None:
@@ -99,94 +105,127 @@ class Jobs:
                 if job.status == "queued":
                     stamp = _stamp()
                     cancelled = JobCancelled(id=stamp.id, at=stamp.at, job_id=job.job_id)
-                    await self._events.record_next(cancelled, after=last)
+                    self._open.take(await self._events.record_next(cancelled, after=last), cancelled)
                     # Only tidiness: a worker that is handed the job sees in the log that it has ended.
-                    await self._dequeue(job.job_id)
+                    await self._others.dequeue(job.job_id)
                 break
             except ConflictError:
                 continue  # A worker was faster: look again.
-        yield await self._reply(request.job_id)
+        yield await self._replies.of_id(request.job_id)
 
-    async def _check(self, request: SubmitJob) -> str:
-        """Return the id of the model that is asked. Raises `RefusedError`, or `LostError` when nobody knows it."""
+    async def replay(self, request: ReplayJob, _: Caller) -> AsyncGenerator[JobReply]:
+        """Queue a job like one that has ended, and answer when that is stored."""
+        first, _seq = await self._replies.job(request.job_id)
+        if not first.is_final:
+            message = f"The job '{first.job_id}' is {first.status}; it can be replayed when it has ended."
+            raise RefusedError("conflict", message, param="job_id")
+        await self._model(first.model)
+        if not await self._blobs.renew(first.input_blob):
+            message = f"The input of the job '{first.job_id}' is not kept any more."
+            raise RefusedError("conflict", message, param="job_id")
+        stamp = _stamp()
+        event = replayed(first, stamp, new_id("job"), latest(stamp.at, self._config), request.key)
+        yield await self._accept(event)
+
+    async def refuse(self, request: RefuseJobs, _: Caller) -> AsyncGenerator[JobsRefused]:
+        """End the queued jobs of a model that cannot be loaded, and those whose worker has died."""
+        count = 0
+        for one in self._open.of_model(request.model):
+            if one.job.status == "queued" or not self._others.is_alive(one.actor or ""):
+                count += await self._end(one, request.error)
+        log.warning("jobs.refused", model=request.model, count=count, error=request.error)
+        yield JobsRefused(count=count)
+
+    async def _model(self, name: str) -> ModelCard:
+        """Return the model that is asked. Raises `RefusedError`, or `LostError` when nobody knows it."""
         try:
-            card = await self._find(request.model)
+            return await self._others.find(name)
         except RefusedError as error:
             raise RefusedError(error.code, error.failure.message, param="model_id") from error
-        if card.kind != _KINDS[request.operation]:
-            message = f"The model '{request.model}' is for {card.kind} and cannot do '{request.operation}'."
-            raise RefusedError("invalid_request", message, param="operation")
-        if len(msgspec.json.encode(request.metadata)) > _METADATA_BYTES:
-            raise RefusedError("too_large", "The metadata is larger than 16 KiB.", param="metadata")
-        try:
-            decode(_INPUTS[request.operation], bytes(request.input))
-        except RefusedError as error:
-            param = f"input.{error.failure.param}" if error.failure.param else "input"
-            raise RefusedError(error.code, error.failure.message, param=param) from error
-        return card.id
 
-    async def _check_same(self, queued: JobQueued) -> None:
-        job, _ = await self._job(queued.job_id)
-        if (job.model, job.operation, job.input_blob) != (queued.model, queued.operation, queued.input_blob):
-            message = f"The job '{queued.job_id}' was submitted before with another input, operation or model."
-            raise RefusedError("conflict", message, param="job_id")
+    async def _accept(self, event: JobQueued | JobScheduled, content: bytes | None = None) -> JobReply:
+        """Record the first event of a job, whose input is `content` if that is not stored yet.
 
-    async def _job(self, job_id: str) -> tuple[Job, int]:
-        recorded = await self._events.read_job(job_id)
-        job = fold([item.event for item in recorded])
+        Raises `ConflictError` when the job is known, and `RefusedError` when there is no room for it.
+        """
+        await self._admission.check_storage()
+        with self._admission.admitting(event.model, event.operation, event.priority):
+            if content is not None:
+                await self._blobs.put(content)
+            self._open.take(await self._events.record_next(event, after=0), event)
+        log.info("job.accepted", job_id=event.job_id, model=event.model, operation=event.operation)
+        job = fold([event])
+        assert job is not None  # noqa: S101 - it begins with this event
+        return await self._replies.of(job)
+
+    async def _known(self, request: SubmitJob, source: Source) -> JobReply | None:
+        """Return the job if it was submitted before. Raises `RefusedError` if that was another one."""
+        job = fold([item.event for item in await self._events.read_job(request.job_id)]) if request.job_id else None
         if job is None:
-            raise RefusedError("job_not_found", f"There is no job '{job_id}'.", param="job_id")
-        return job, recorded[-1].seq
+            return None
+        if (job.model, job.operation, job.input_blob) != (source.model, request.operation, source.input_blob):
+            message = f"The job '{job.job_id}' was submitted before with another input, operation or model."
+            raise RefusedError("conflict", message, param="job_id")
+        log.info("job.known", job_id=job.job_id)
+        return await self._replies.of(job)
 
-    async def _reply(self, job_id: str) -> JobReply:
-        job, _ = await self._job(job_id)
-        result = await self._blobs.get(job.result_blob) if job.result_blob else None
-        return _reply(job, result)
-
-
-def _reply(job: Job | None, result: bytes | None = None) -> JobReply:
-    assert job is not None  # noqa: S101 - it was just queued, or found
-    return JobReply(
-        job_id=job.job_id,
-        status=job.status,
-        model=job.model,
-        operation=job.operation,
-        priority=job.priority,
-        created_at=job.created_at,
-        attempts=job.attempts,
-        started_at=job.started_at,
-        completed_at=job.completed_at,
-        result=msgspec.Raw(result) if result is not None and len(result) <= _INLINE_BYTES else msgspec.UNSET,
-        result_blob=job.result_blob,
-        error=job.error,
-        reason=job.reason,
-        metadata=job.metadata,
-    )
+    async def _end(self, one: OpenJob, error: str) -> bool:
+        """Record that the job fails because its model cannot be loaded; return whether that was so."""
+        stamp, job_id = _stamp(), one.job.job_id
+        failed = JobFailed(id=stamp.id, at=stamp.at, job_id=job_id, reason="model_unavailable", error=error)
+        try:
+            self._open.take(await self._events.record_next(failed, after=one.seq), failed)
+        except ConflictError:
+            return False  # A worker, or a cancel, was faster.
+        with suppress(LostError):
+            await self._others.dequeue(job_id)
+        return True
 
 
 def _stamp() -> Stamp:
     return Stamp(new_id(), datetime.now(UTC))
 
 
-def child(bus: Bus, blobs: Blobs, find: Callable[[str], Awaitable[ModelCard]], keep_days: int, instance: str) -> Child:
+def child(
+    bus: Bus, blobs: Blobs, find: Callable[[str], Awaitable[ModelCard]], config: ActorsConfig, instance: str
+) -> Child:
     """Return what the supervisor needs to run this actor. `find` returns a model of the catalogue, or refuses."""
 
     async def run() -> None:
-        jobs = Jobs(EventLog(bus), blobs, find, lambda job_id: purge_job(bus.nc, job_id))
+        changed, loaded = asyncio.Event(), asyncio.Event()
+        open_jobs = OpenJobs(Estimates(), changed.set)
+        events = EventLog(bus)
+        others = Others(
+            find=find,
+            fill=lambda: stream_fill(bus.nc, "EVENTS"),
+            is_alive=lambda name: any(each.instance == name for each in bus.presence.instances),
+            dequeue=lambda job_id: purge_job(bus.nc, job_id),
+        )
+        jobs = Jobs(events, blobs, open_jobs, config, others)
         info = ServiceInfo(
             name="fusion-jobs",
             instance=instance,
-            description="Accepts jobs, tells how they stand, cancels them",
+            description="Accepts jobs, tells how they stand, ends them",
         )
         endpoints = (
             Endpoint(SUBMIT_JOB(), jobs.submit),
             Endpoint(GET_JOB(), jobs.get),
             Endpoint(CANCEL_JOB(), jobs.cancel),
+            Endpoint(REPLAY_JOB(), jobs.replay),
+            Endpoint(REFUSE_JOBS(), jobs.refuse),
         )
-        async with serving(bus, info, *endpoints):
-            while True:
-                forgotten = await blobs.forget(keep_days * 24 * 3600)
-                log.debug("blobs.forgotten", count=forgotten)
-                await asyncio.sleep(3600)
+        async with asyncio.TaskGroup() as group:
+            following = group.create_task(follow_jobs(bus, open_jobs, loaded))
+            await loaded.wait()
+            timing = group.create_task(keep_time(events, open_jobs, changed, others.dequeue))
+            try:
+                async with serving(bus, info, *endpoints):
+                    while True:
+                        forgotten = await blobs.forget(config.job_ttl_days * 24 * 3600)
+                        log.debug("blobs.forgotten", count=forgotten)
+                        await asyncio.sleep(3600)
+            finally:
+                following.cancel()
+                timing.cancel()
 
     return Child("jobs", run)

@@ -60,6 +60,13 @@ class Surveyor:
             task.add_done_callback(lambda _: self._preparing.pop(entry))
         return self._preparing[entry]
 
+    async def is_remote(self, entry: ModelEntry) -> bool:
+        """Whether the model's files would have to be fetched, which may fail one time and not the next."""
+        try:
+            return await asyncio.to_thread(local_folder, entry) is None
+        except ModelFilesError:
+            return False
+
     async def available(self) -> list[ModelEntry]:
         """Return the models that lie on this machine, as heavy ones."""
         found = await asyncio.to_thread(available, self._config.model_folders)

@@ -16,6 +16,11 @@ from pathlib import Path
 _NAME = re.compile(r"[0-9a-f]{64}")
 
 
+def blob_name(content: bytes) -> str:
+    """Return the name under which `content` is stored."""
+    return hashlib.sha256(content).hexdigest()
+
+
 class Blobs:
     """A folder of blobs."""
 
@@ -30,12 +35,16 @@ class Blobs:
         """Return the content of the blob, or None when it is gone or was damaged."""
         return await asyncio.to_thread(self._get, name)
 
+    async def renew(self, name: str) -> bool:
+        """Keep the blob as long as one that is stored now; return whether it is there."""
+        return await asyncio.to_thread(self._renew, name)
+
     async def forget(self, older_than: float) -> int:
         """Delete the blobs that were stored more than `older_than` seconds ago; return how many."""
         return await asyncio.to_thread(self._forget, time.time() - older_than)
 
     def _put(self, content: bytes) -> str:
-        name = hashlib.sha256(content).hexdigest()
+        name = blob_name(content)
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = path.with_name(f"{name}.{secrets.token_hex(4)}")
@@ -53,7 +62,14 @@ class Blobs:
             content = self._path(name).read_bytes()
         except FileNotFoundError:
             return None
-        return content if hashlib.sha256(content).hexdigest() == name else None
+        return content if blob_name(content) == name else None
+
+    def _renew(self, name: str) -> bool:
+        try:
+            os.utime(self._path(name))
+        except FileNotFoundError:
+            return False
+        return True
 
     def _forget(self, before: float) -> int:
         old = [path for path in self._folder.glob("*/*") if _stored_at(path) < before]

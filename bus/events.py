@@ -155,6 +155,22 @@ class EventLog:
             if not self._bus.nc.is_closed:
                 await subscription.unsubscribe()
 
+    @asynccontextmanager
+    async def hearing(self, subject: str) -> AsyncGenerator[asyncio.Event]:
+        """Set the event whenever something is stored, from now on. What it was stands in the log, without a gap."""
+        heard = asyncio.Event()
+
+        async def on_event(_: Msg) -> None:
+            heard.set()
+
+        subscription = await self._bus.nc.subscribe(subject, cb=on_event)
+        try:
+            await settled(self._bus.nc)
+            yield heard
+        finally:
+            if not self._bus.nc.is_closed:
+                await subscription.unsubscribe()
+
     async def _append(self, event: Event, headers: dict[str, str]) -> int:
         subject, payload = subject_of(event), encode(event)
         headers = {"Nats-Msg-Id": event.id, **headers}

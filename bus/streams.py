@@ -4,7 +4,10 @@ EVENTS is the log. JOBS is a work queue that the server itself fills from EVENTS
 records a job and enqueues it. The reasons for each setting are in docs/adr/0003 and docs/subjects.md.
 """
 
+import base64
 import json
+import re
+from datetime import datetime
 from typing import Any
 
 from nats.aio.client import Client
@@ -19,6 +22,11 @@ Json = dict[str, Any]
 _DAY = 24 * 3600 * 10**9  # nanoseconds, as JetStream counts
 _GIB = 2**30
 _API = "$JS.API"
+
+_NO_MESSAGE = 10037
+
+# The stream and the sequence that a sourced message comes from.
+_SOURCE = re.compile(rb"Nats-Stream-Source: \S+ (\d+)")
 
 
 class StreamError(Exception):
@@ -96,6 +104,33 @@ async def stream_last_seq(nc: Client, name: str) -> int:
     """Return the sequence of the last message in the stream; 0 when there is none."""
     state = (await api(nc, f"STREAM.INFO.{name}"))["state"]
     return int(state["last_seq"]) if state["messages"] else 0
+
+
+async def stream_fill(nc: Client, name: str) -> float:
+    """Return which part of the bytes that the stream may hold it holds."""
+    answer = await api(nc, f"STREAM.INFO.{name}")
+    return float(answer["state"]["bytes"] / answer["config"]["max_bytes"])
+
+
+async def first_seq_since(nc: Client, name: str, at: datetime) -> int | None:
+    """Return the sequence of the first message that was stored at `at` or later; None when there is none."""
+    message = await _first(nc, name, {"start_time": at.isoformat(), "next_by_subj": ">"})
+    return None if message is None else int(message["seq"])
+
+
+async def oldest_source_seq(nc: Client, name: str) -> int | None:
+    """Return the sequence that the oldest message of the stream has in its source; None when it is empty."""
+    message = await _first(nc, name, {"seq": 1, "next_by_subj": ">"})
+    found = _SOURCE.search(base64.b64decode(message["hdrs"])) if message else None
+    return int(found[1]) if found else None
+
+
+async def _first(nc: Client, name: str, body: Json) -> Json | None:
+    answer = await api(nc, f"STREAM.MSG.GET.{name}", body)
+    if "error" in answer and answer["error"].get("err_code") != _NO_MESSAGE:
+        raise LostError("unavailable", f"{name}: {answer['error'].get('description')}.", retry_after=1)
+    message: Json | None = answer.get("message")
+    return message
 
 
 async def purge_job(nc: Client, job_id: str) -> None:

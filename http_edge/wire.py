@@ -1,7 +1,7 @@
 """JSON over HTTP: from a request to a struct, and from a struct to a response."""
 
 import asyncio
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -57,9 +57,16 @@ async def read_optional_body(request: web.Request, decoder: msgspec.json.Decoder
 
 
 def read_query(request: web.Request, kind: type[T]) -> T:
-    """Return the query string as `kind`. Raises `RefusedError` when it is not."""
+    """Return the query string as `kind`, where `a.b=c` is the member `b` of `a`. Raises `RefusedError` if it is not."""
+    said: dict[str, Any] = {}
+    for name, value in request.query.items():
+        field, dot, member = name.partition(".")
+        if dot:
+            said[field] = {**(said[field] if isinstance(said.get(field), dict) else {}), member: value}
+        else:
+            said[field] = value
     try:
-        return msgspec.convert(dict(request.query), kind, strict=False)
+        return msgspec.convert(said, kind, strict=False)
     except msgspec.ValidationError as error:
         raise refusal(error) from error
 

@@ -1,7 +1,7 @@
 """What is said with the historian."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Raw, Struct
 
@@ -11,15 +11,26 @@ from eventlog.job import JobStatus
 # DuckDB counts no further.
 Offset = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
+# With `-`, the latest first.
+Sort = Literal["created_at", "-created_at", "completed_at", "-completed_at"]
+
 
 class HistoryQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Tell which jobs there were, newest first, once the history has reached sequence `at_least` of the log."""
+    """Tell which jobs there were, newest first, once the history has reached sequence `at_least` of the log.
+
+    `metadata` names members that a job's has, with their values as text. `cursor` is what an earlier page said.
+    """
 
     status: JobStatus | None = None
     model: str | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
     offset: Offset = 0
     at_least: Annotated[int, Meta(ge=0)] = 0
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    metadata: dict[str, str] = {}
+    sort: Sort = "-created_at"
+    cursor: str | None = None
 
 
 class JobRow(Struct, frozen=True, kw_only=True):
@@ -45,6 +56,7 @@ class HistoryReply(Struct, frozen=True, kw_only=True):
     jobs: tuple[JobRow, ...]
     total: int
     as_of: int
+    next_cursor: str | None = None
 
 
 class JobQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

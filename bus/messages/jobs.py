@@ -9,6 +9,11 @@ from eventlog.events import Priority
 from eventlog.job import JobStatus
 
 Operation = Literal["chat", "complete", "embed", "tokenize", "detokenize"]
+# With its offset from UTC.
+Moment = Annotated[datetime, Meta(tz=True)]
+RunTimeout = Annotated[float, Meta(gt=0)]
+MaxAttempts = Annotated[int, Meta(ge=1, le=100)]
+CallbackUrl = Annotated[str, Meta(min_length=1, max_length=2048)]
 JobId = Annotated[str, Meta(pattern=r"^job-[0-9A-Za-z_-]{1,64}$")]
 
 
@@ -26,11 +31,11 @@ class SubmitJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, o
     priority: Priority = "normal"
     metadata: dict[str, Any] = {}
     job_id: JobId | None = None
-    run_at: datetime | None = None
-    expires_at: datetime | None = None
-    run_timeout: Annotated[float, Meta(gt=0)] | None = None
-    max_attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
-    callback_url: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
+    run_at: Moment | None = None
+    expires_at: Moment | None = None
+    run_timeout: RunTimeout | None = None
+    max_attempts: MaxAttempts | None = None
+    callback_url: CallbackUrl | None = None
     key: str | None = None
     batch_id: str | None = None
 

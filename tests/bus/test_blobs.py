@@ -101,3 +101,16 @@ async def test_file_that_vanishes_meanwhile_does_not_stop_the_forgetting(tmp_pat
 
 async def test_forgetting_where_nothing_was_ever_stored_is_fine(tmp_path: Path) -> None:
     assert await Blobs(tmp_path / "none").forget(older_than=0) == 0
+
+
+async def test_renewed_blob_is_kept_as_one_that_is_stored_now(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path)
+    renewed, other = await blobs.put(b"hello"), await blobs.put(b"other")
+    for name in (renewed, other):
+        os.utime(tmp_path / name[:2] / name, (0, 0))
+
+    there, missing = await blobs.renew(renewed), await blobs.renew("0" * 64)
+    count = await blobs.forget(3600)
+
+    assert (there, missing, count) == (True, False, 1)
+    assert await blobs.get(renewed) == b"hello"

@@ -1,5 +1,6 @@
 """The streams: kept as asked, and one write for the log and the queue."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,8 +17,12 @@ from bus.streams import (
     ensure_stream,
     ensure_streams,
     events_stream,
+    first_seq_since,
     jobs_stream,
+    oldest_source_seq,
+    purge_job,
     queue_consumer,
+    stream_fill,
     stream_last_seq,
 )
 from tests.support import make
@@ -138,3 +143,28 @@ async def pull_until_there(nc: Client, durable: str) -> Delivery:
     await until_it(pull)
     assert found[-1] is not None
     return found[-1]
+
+
+async def test_oldest_queued_job_and_the_recent_events_are_found_in_the_log(server: Server) -> None:
+    async with connected(server.url) as bus:
+        await ensure_streams(bus.nc, keep_days=7)
+        empty = await oldest_source_seq(bus.nc, "JOBS"), await first_seq_since(bus.nc, "EVENTS", make.AT)
+        log = EventLog(bus)
+        await log.record(make.request_finished())
+        for number in range(3):
+            await log.record(make.job_queued(job_id=f"job-{number}"))
+
+        async def are_queued() -> bool:
+            return await stream_last_seq(bus.nc, "JOBS") == 3
+
+        await until_it(are_queued)
+        first = await oldest_source_seq(bus.nc, "JOBS")
+        await purge_job(bus.nc, "job-0")
+        second = await oldest_source_seq(bus.nc, "JOBS")
+        recent = await first_seq_since(bus.nc, "EVENTS", make.AT)
+        later = await first_seq_since(bus.nc, "EVENTS", datetime.now(UTC) + timedelta(hours=1))
+        full = await stream_fill(bus.nc, "EVENTS")
+
+    assert empty == (None, None)
+    assert (first, second, recent, later) == (2, 3, 1, None)
+    assert 0 < full < 0.001

@@ -11,17 +11,26 @@ import pytest_asyncio
 from bus.events import EventLog
 from eventlog.events import JobCancelled, JobCompleted, JobFailed, ModelDraining
 from eventlog.job import fold
-from tests.support.heavy import MODELS, NEVER_ENDING, ONE, THREE, TWO, Heavy, heavy_up
+from tests.support.heavy import MODELS, NEVER_ENDING, ONE, THREE, TWO, Heavy, config, entry, heavy, made
 from tests.support.nats import until_it
+from tests.support.processes import fusion_up
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 JOBS = 30
 
 
+HUGE, BROKEN, MISSING = "org/huge", "org/broken", "org/missing"
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def fusion(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Heavy]:
-    async with heavy_up(tmp_path_factory.mktemp("jobs"), "slots: 2, min_residency: 1") as running:
+    folder = tmp_path_factory.mktemp("jobs")
+    broken = made(folder, BROKEN)
+    (broken / "model.safetensors").write_bytes(b"no tensors")
+    unloadable = entry(HUGE, made(folder, ONE), f"memory_bytes: {10**15}") + entry(BROKEN, broken)
+    models = config(folder, "slots: 2, min_residency: 1") + unloadable + entry(MISSING, folder / "nowhere")
+    async with fusion_up(folder, models) as up, heavy(up) as running:
         yield running
 
 
@@ -33,6 +42,14 @@ async def submit(fusion: Heavy, model: str, max_tokens: int = 4) -> str:
     async with fusion.http.post("/v1/jobs", json=job) as response:
         assert response.ok, await response.text()
         return str((await response.json())["job_id"])
+
+
+async def reason(fusion: Heavy, job_id: str) -> tuple[str | None, str]:
+    """Wait until the job has ended, and return why, and what is told of it."""
+    await ends(fusion, job_id)
+    async with fusion.http.get(f"/v1/jobs/{job_id}") as response:
+        job = await response.json()
+    return job.get("reason"), job.get("error", "")
 
 
 async def ends(fusion: Heavy, job_id: str) -> list[str]:
@@ -79,3 +96,13 @@ async def test_job_is_finished_before_its_model_gives_way(fusion: Heavy) -> None
     assert attempts is not None
     assert (ended, attempts.attempts) == (["JobCompleted"], 1)
     assert fusion.recorded(ModelDraining, THREE)
+
+
+@pytest.mark.parametrize(("model", "why"), [(HUGE, "needs"), (BROKEN, "safetensors"), (MISSING, "no folder")])
+async def test_jobs_of_a_model_that_cannot_be_loaded_are_ended(fusion: Heavy, model: str, why: str) -> None:
+    jobs = [await submit(fusion, model) for _ in range(3)]
+
+    ended = [await reason(fusion, job_id) for job_id in jobs]
+
+    assert {name for name, _ in ended} == {"model_unavailable"}
+    assert all(why in told for _, told in ended), ended

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from actors import jobs
 from actors.attempt import WorkerConfig
+from actors.config import ActorsConfig
 from actors.worker import Worker
 from bus.blobs import Blobs
 from bus.client import Bus
@@ -134,12 +135,12 @@ async def living(*runs: Awaitable[None]) -> AsyncGenerator[list[asyncio.Future[N
 
 
 @asynccontextmanager
-async def world(server: Server, folder: Path, chat: Chat | None = None) -> AsyncGenerator[World]:
-    """Serve the jobs actor, and a chat actor if there is one."""
+async def world(server: Server, folder: Path, chat: Chat | None = None, **settings: Any) -> AsyncGenerator[World]:
+    """Serve the jobs actor, and a chat actor if there is one. `settings` are those of the actors."""
     blobs = Blobs(folder / "blobs")
     async with connected(server.url) as bus:
         await ensure_streams(bus.nc, keep_days=7)
-        async with living(jobs.child(bus, blobs, finding(CARDS), 7, "jobs-1").run()):
+        async with living(jobs.child(bus, blobs, finding(CARDS), ActorsConfig(**settings), "jobs-1").run()):
             await until_it(lambda: served(bus))
             if chat is None:
                 yield World(bus, blobs)

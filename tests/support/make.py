@@ -16,6 +16,7 @@ from eventlog.events import (
     JobFailed,
     JobQueued,
     JobRetryScheduled,
+    JobScheduled,
     JobStarted,
     Recorded,
     RequestFinished,
@@ -31,6 +32,9 @@ MODEL = "local/tiny-1.5"
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
+_ACCEPTED = {"model": MODEL, "operation": "chat", "priority": "normal", "input_blob": "0" * 64}
+
+
 def at(seconds: float) -> datetime:
     """Return a moment so long after AT."""
     return AT + timedelta(seconds=seconds)
@@ -38,13 +42,12 @@ def at(seconds: float) -> datetime:
 
 def job_queued(**fields: Any) -> JobQueued:
     """Return the first event of a job."""
-    values = {
-        "model": MODEL,
-        "operation": "chat",
-        "priority": "normal",
-        "input_blob": "0" * 64,
-    }
-    return JobQueued(**(_common() | values | fields))
+    return JobQueued(**(_common() | _ACCEPTED | fields))
+
+
+def job_scheduled(**fields: Any) -> JobScheduled:
+    """Return the first event of a job that is to be queued a minute later."""
+    return JobScheduled(**(_common() | _ACCEPTED | {"run_at": at(60)} | fields))
 
 
 def job_started(**fields: Any) -> JobStarted:

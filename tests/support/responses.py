@@ -7,6 +7,7 @@ from typing import Any
 
 from actors import jobs, responses
 from actors.attempt import WorkerConfig
+from actors.config import ActorsConfig
 from actors.worker import Worker
 from bus.client import Bus
 from bus.errors import LostError, RefusedError
@@ -30,7 +31,7 @@ async def responding(nats_url: str, folder: Path, engine: Any) -> AsyncGenerator
         async with (
             chat_actor(edge.bus, engine),
             living(
-                jobs.child(edge.bus, edge.blobs, finding(CARDS), 7, "jobs-1").run(),
+                jobs.child(edge.bus, edge.blobs, finding(CARDS), ActorsConfig(), "jobs-1").run(),
                 responses.child(edge.bus, "responses-1").run(),
                 Worker(edge.bus, edge.blobs, CHAT_MODEL, "chat-1", config).run(room),
             ),

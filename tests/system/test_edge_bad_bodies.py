@@ -142,7 +142,12 @@ BAD_BODIES: list[tuple[str, Any, str, str | None]] = [
     (JOBS, JOB | {"input": "hello"}, INVALID, "input"),
     (JOBS, JOB | {"priority": "urgent"}, INVALID, "priority"),
     (JOBS, JOB | {"metadata": []}, INVALID, "metadata"),
-    (JOBS, JOB | {"callback_url": "http://x"}, UNSUPPORTED, "callback_url"),
+    (JOBS, JOB | {"callback_url": ""}, INVALID, "callback_url"),
+    (JOBS, JOB | {"run_at": "tomorrow"}, INVALID, "run_at"),
+    (JOBS, JOB | {"run_at": "2030-01-01T00:00:00"}, INVALID, "run_at"),
+    (JOBS, JOB | {"expires_at": 5}, INVALID, "expires_at"),
+    (JOBS, JOB | {"run_timeout": 0}, INVALID, "run_timeout"),
+    (JOBS, JOB | {"max_attempts": 0}, INVALID, "max_attempts"),
     (JOBS, JOB | {"model": CHAT_MODEL}, UNSUPPORTED, "model"),
 ]
 

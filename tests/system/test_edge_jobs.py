@@ -83,7 +83,7 @@ class _Jobs:
             reason=None,
             metadata={},
         )
-        yield HistoryReply(jobs=(row,), total=17, as_of=3)
+        yield HistoryReply(jobs=(row,), total=17, as_of=3, next_cursor="behind-job-1")
 
 
 @asynccontextmanager
@@ -117,14 +117,16 @@ async def test_job_is_submitted_as_the_seeds_say(nats_url: str, tmp_path: Path, 
         assert (message.model, message.priority, message.metadata) == (CHAT_MODEL, "high", {"user_id": "user123"})
 
 
-async def test_same_idempotency_key_is_the_same_job(nats_url: str, tmp_path: Path) -> None:
+async def test_same_idempotency_key_of_the_same_client_is_the_same_job(nats_url: str, tmp_path: Path) -> None:
     async with stack(nats_url, tmp_path) as edge, _jobs(edge.bus):
         ids = []
-        for key in ("one", "one", "two"):
-            async with edge.http.post("/v1/jobs", json=BODY, headers={"Idempotency-Key": key}) as response:
+        for key, client in (("one", "a"), ("one", "a"), ("two", "a"), ("one", "b"), ("one", "")):
+            headers = {"Idempotency-Key": key} | ({"Authorization": f"Bearer {client}"} if client else {})
+            async with edge.http.post("/v1/jobs", json=BODY, headers=headers) as response:
                 ids.append((await response.json())["job_id"])
 
-        assert ids[0] == ids[1] != ids[2]
+        assert ids[0] == ids[1]
+        assert len(set(ids)) == 4
 
 
 async def test_idempotency_key_is_refused_for_another_job(nats_url: str, tmp_path: Path) -> None:
@@ -206,9 +208,34 @@ async def test_jobs_are_listed_by_status_and_model(nats_url: str, tmp_path: Path
 
         assert jobs.queries == [HistoryQuery(status="queued", model=CHAT_MODEL, limit=5, offset=10)]
         assert (answer["total"], answer["limit"], answer["offset"]) == (17, 5, 10)
+        assert answer["next_cursor"] == "behind-job-1"
         [job] = answer["jobs"]
         assert job["created_at"] == "2025-11-17T12:00:00Z"
         assert "completed_at" not in job
+
+
+async def test_jobs_are_listed_by_time_and_metadata_in_an_order(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge, _jobs(edge.bus) as jobs:
+        query = {
+            "created_after": "2025-11-17T12:00:00Z",
+            "created_before": "2025-11-17T14:00:00+02:00",
+            "metadata.user_id": "user123",
+            "metadata.a.b": "c",
+            "sort": "completed_at",
+            "cursor": "behind-job-0",
+        }
+        async with edge.http.get("/v1/jobs", params=query) as response:
+            assert response.status == 200
+
+        assert jobs.queries == [
+            HistoryQuery(
+                created_after=NOON,
+                created_before=NOON,
+                metadata={"user_id": "user123", "a.b": "c"},
+                sort="completed_at",
+                cursor="behind-job-0",
+            )
+        ]
 
 
 @pytest.mark.parametrize(
@@ -221,6 +248,11 @@ async def test_jobs_are_listed_by_status_and_model(nats_url: str, tmp_path: Path
         (f"offset={2**63}", "offset"),
         ("status=done", "status"),
         ("x=1", "x"),
+        ("sort=model", "sort"),
+        ("created_after=yesterday", "created_after"),
+        ("created_before=2025-11-17T12:00:00", "created_before"),
+        ("metadata=x", "metadata"),
+        ("status.x=queued", "status"),
     ],
 )
 async def test_query_that_cannot_be_understood_is_refused(
