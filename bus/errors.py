@@ -27,10 +27,12 @@ Code = Literal[
     "restarting",
     "storage_full",
     "stream_broken",
+    "subscription_not_found",
     "timeout",
     "too_large",
     "unavailable",
     "unsupported_parameter",
+    "webhook_not_found",
 ]
 
 

@@ -21,6 +21,8 @@ STATUSES: dict[Code, tuple[int, ErrorType]] = {
     "model_not_found": (404, "invalid_request_error"),
     "job_not_found": (404, "invalid_request_error"),
     "response_not_found": (404, "invalid_request_error"),
+    "webhook_not_found": (404, "invalid_request_error"),
+    "subscription_not_found": (404, "invalid_request_error"),
     "conflict": (409, "invalid_request_error"),
     "too_large": (413, "invalid_request_error"),
     "queue_full": (429, "rate_limit_error"),
