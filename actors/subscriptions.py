@@ -8,7 +8,6 @@ Never       keeps any state of its own, or reads for anybody: whoever subscribes
 import asyncio
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
-from typing import get_args
 
 import structlog
 
@@ -35,11 +34,9 @@ from bus.subjects import (
     LIST_SUBSCRIPTIONS,
     consumer_of_subscription,
 )
-from eventlog.events import Event
+from eventlog.schema import kinds
 
 log = structlog.get_logger()
-
-KINDS = frozenset(str(kind.__struct_config__.tag) for kind in get_args(Event))
 
 _EVENTS, _START, _NAME = "fusion_events", "fusion_start", "fusion_name"
 
@@ -114,8 +111,8 @@ def _consumer(name: str, events: tuple[str, ...]) -> Json:
 
 def _events(request: CreateSubscription) -> tuple[str, ...]:
     for index, kind in enumerate(request.events):
-        if kind not in KINDS:
-            message = f"There are no events of the kind {kind[:80]!r}; there are: {', '.join(sorted(KINDS))}."
+        if kind not in kinds():
+            message = f"There are no events of the kind {kind[:80]!r}; there are: {', '.join(kinds())}."
             raise RefusedError("invalid_request", message, param=f"events[{index}]")
     return tuple(sorted(set(request.events)))
 

@@ -15,6 +15,7 @@ Code = Literal[
     "conflict",
     "context_length_exceeded",
     "crashed",
+    "event_not_found",
     "insufficient_memory",
     "internal_error",
     "invalid_request",

@@ -17,6 +17,7 @@ from http_edge.routes import (
     chat,
     completions,
     embeddings,
+    event_schema,
     health,
     jobs,
     loading,
@@ -27,7 +28,9 @@ from http_edge.routes import (
     ollama_generate,
     ollama_models,
     responses,
+    subscriptions,
     tokens,
+    webhooks,
 )
 
 # Each with the format in which its API tells errors.
@@ -41,6 +44,9 @@ _CAPABILITIES = (
     (loading, OPENAI),
     (models, OPENAI),
     (jobs, OPENAI),
+    (webhooks, OPENAI),
+    (subscriptions, OPENAI),
+    (event_schema, OPENAI),
     (ollama_chat, OLLAMA),
     (ollama_generate, OLLAMA),
     (ollama_embed, OLLAMA),

@@ -23,6 +23,7 @@ STATUSES: dict[Code, tuple[int, ErrorType]] = {
     "response_not_found": (404, "invalid_request_error"),
     "webhook_not_found": (404, "invalid_request_error"),
     "subscription_not_found": (404, "invalid_request_error"),
+    "event_not_found": (404, "invalid_request_error"),
     "conflict": (409, "invalid_request_error"),
     "too_large": (413, "invalid_request_error"),
     "queue_full": (429, "rate_limit_error"),

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 SubscriptionName = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
+# Numbers up to here are exact in every JSON.
+Sequence = Annotated[int, Meta(ge=1, lt=2**53)]
 Start = Literal["new", "all"]
 
 ENDS = ("job.completed", "job.failed", "job.cancelled")
@@ -20,7 +22,7 @@ class CreateSubscription(Struct, frozen=True, kw_only=True, forbid_unknown_field
     name: SubscriptionName
     events: Annotated[tuple[str, ...], Meta(min_length=1)] = ENDS
     start: Start | None = None
-    start_seq: Annotated[int, Meta(ge=1, lt=2**63)] | None = None
+    start_seq: Sequence | None = None
     start_time: datetime | None = None
 
 

@@ -143,12 +143,12 @@ async def test_what_happened_while_the_actor_was_away_is_told_when_it_is_back(se
 async def test_host_that_does_not_answer_holds_up_no_other_and_no_job(server: Server, tmp_path: Path) -> None:
     async with silent() as url, world(server, tmp_path, Chat()) as fusion, telling(fusion.bus, tmp_path) as webhooks:
         async with receiving() as receiver, living(fusion.worker()):
-            silent = [await webhooks.register(url) for _ in range(20)]
+            mute = [await webhooks.register(url) for _ in range(20)]
             webhook = await webhooks.register(receiver.url)
             await fusion.submit()
             [delivery] = await webhooks.settled(webhook.webhook_id)
             kinds = await fusion.ended()
-            pending = [each for one in silent for each in await webhooks.deliveries(one.webhook_id)]
+            pending = [each for one in mute for each in await webhooks.deliveries(one.webhook_id)]
 
     assert delivery.status == "delivered"
     assert kinds[-1] == "JobCompleted"
