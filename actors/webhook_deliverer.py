@@ -60,7 +60,7 @@ def deliverer_consumer(timeout: float) -> Json:
     return {
         "durable_name": _DURABLE,
         "ack_policy": "explicit",
-        "ack_wait": int((timeout + 20) * 10**9),
+        "ack_wait": int((timeout + 10) * 10**9),
         "max_deliver": -1,
         "max_ack_pending": -1,
         "deliver_policy": "all",

@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from actors.config import ActorsConfig
-from actors.supervisor import Child
+from actors.supervisor import Child, Restarts
 from actors.webhook_address import Addresses
 from actors.webhook_deliverer import Deliverer, DelivererConfig
 from actors.webhook_deliveries import Deliveries
@@ -222,4 +222,5 @@ def child(bus: Bus, config: ActorsConfig, state: Path, instance: str, delays: tu
             group.create_task(Scheduler(bus, registry, deliveries).run(), name="webhooks/scheduler")
             group.create_task(deliverer.run(), name="webhooks/deliverer")
 
-    return Child("webhooks", run)
+    # Whatever is wrong with webhooks, the core goes on without them.
+    return Child("webhooks", run, restarts=Restarts(most=None))

@@ -83,12 +83,14 @@ async def create(request: web.Request) -> web.StreamResponse:
         start_seq=body.start_seq,
         start_time=body.start_time,
     )
-    return json_response(await request.app[BUS].ask(CREATE_SUBSCRIPTION(), message))
+    reply = await request.app[BUS].ask(CREATE_SUBSCRIPTION(), message)
+    return json_response(reply)
 
 
 async def list_all(request: web.Request) -> web.StreamResponse:
     """List all subscriptions."""
-    return json_response(await request.app[BUS].ask(LIST_SUBSCRIPTIONS(), ListSubscriptions()))
+    reply = await request.app[BUS].ask(LIST_SUBSCRIPTIONS(), ListSubscriptions())
+    return json_response(reply)
 
 
 async def retrieve(request: web.Request) -> web.StreamResponse:

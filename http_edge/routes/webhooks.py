@@ -58,17 +58,20 @@ async def register(request: web.Request) -> web.StreamResponse:
     message = RegisterWebhook(
         url=body.url, events=body.events or ENDS, secret=body.secret, description=body.description or ""
     )
-    return json_response(await request.app[BUS].ask(REGISTER_WEBHOOK(), message))
+    reply = await request.app[BUS].ask(REGISTER_WEBHOOK(), message)
+    return json_response(reply)
 
 
 async def list_all(request: web.Request) -> web.StreamResponse:
     """List all webhooks."""
-    return json_response(await request.app[BUS].ask(LIST_WEBHOOKS(), ListWebhooks()))
+    reply = await request.app[BUS].ask(LIST_WEBHOOKS(), ListWebhooks())
+    return json_response(reply)
 
 
 async def retrieve(request: web.Request) -> web.StreamResponse:
     """Tell about a webhook."""
-    return json_response(await request.app[BUS].ask(GET_WEBHOOK(), GetWebhook(webhook_id=_webhook_id(request))))
+    reply = await request.app[BUS].ask(GET_WEBHOOK(), GetWebhook(webhook_id=_webhook_id(request)))
+    return json_response(reply)
 
 
 async def delete(request: web.Request) -> web.StreamResponse:
@@ -80,21 +83,24 @@ async def delete(request: web.Request) -> web.StreamResponse:
 async def test(request: web.Request) -> web.StreamResponse:
     """Send a test, and tell how that went."""
     message = TryWebhook(webhook_id=_webhook_id(request))
-    return json_response(await request.app[BUS].ask(TEST_WEBHOOK(), message, patience=_TEST_PATIENCE))
+    reply = await request.app[BUS].ask(TEST_WEBHOOK(), message, patience=_TEST_PATIENCE)
+    return json_response(reply)
 
 
 async def deliveries(request: web.Request) -> web.StreamResponse:
     """List the last deliveries to a webhook."""
     last = read_query(request, Last)
     message = ListDeliveries(webhook_id=_webhook_id(request), limit=last.limit)
-    return json_response(await request.app[BUS].ask(LIST_DELIVERIES(), message))
+    reply = await request.app[BUS].ask(LIST_DELIVERIES(), message)
+    return json_response(reply)
 
 
 async def redeliver(request: web.Request) -> web.StreamResponse:
     """Begin anew with a delivery that has ended."""
     delivery_id = path_id(request, "delivery_id", "webhook_not_found")
     message = Redeliver(webhook_id=_webhook_id(request), delivery_id=delivery_id)
-    return json_response(await request.app[BUS].ask(REDELIVER(), message))
+    reply = await request.app[BUS].ask(REDELIVER(), message)
+    return json_response(reply)
 
 
 def _webhook_id(request: web.Request) -> str:
