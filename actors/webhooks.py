@@ -185,7 +185,7 @@ def _view(delivery: Delivery) -> DeliveryReply:
         attempted_at=delivery.attempted_at,
         due_at=None if delivery.is_final else delivery.due_at,
         http_status=delivery.http_status,
-        error=delivery.error,
+        last_error=delivery.last_error,
     )
 
 

@@ -47,8 +47,9 @@ class Delivery(Struct, frozen=True, kw_only=True):
     status: DeliveryStatus = "pending"
     attempts: int = 0
     attempted_at: datetime | None = None
+    ended_at: datetime | None = None
     http_status: int | None = None
-    error: str | None = None
+    last_error: str | None = None
 
     @property
     def is_final(self) -> bool:
@@ -93,11 +94,12 @@ def apply(delivery: Delivery | None, event: WebhookEvent) -> Delivery | None:
     tried = replace(delivery, attempts=event.attempt, attempted_at=event.at, http_status=event.status)
     match event:
         case WebhookFailed():
-            return replace(tried, error=event.error, due_at=event.at + timedelta(seconds=min(event.delay, _LONGEST)))
+            due_at = event.at + timedelta(seconds=min(event.delay, _LONGEST))
+            return replace(tried, last_error=event.error, due_at=due_at)
         case WebhookDelivered():
-            return replace(tried, status="delivered", error=None)
+            return replace(tried, status="delivered", ended_at=event.at)
         case WebhookAbandoned():
-            return replace(tried, status="abandoned", error=event.error)
+            return replace(tried, status="abandoned", ended_at=event.at, last_error=event.error)
         case _:
             assert_never(event)
 

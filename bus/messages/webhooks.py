@@ -112,7 +112,7 @@ class DeliveryReply(Struct, frozen=True, kw_only=True):
     attempted_at: datetime | None
     due_at: datetime | None
     http_status: int | None
-    error: str | None
+    last_error: str | None
 
 
 class DeliveryList(Struct, frozen=True, kw_only=True):

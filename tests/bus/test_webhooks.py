@@ -79,7 +79,7 @@ async def test_delivery_that_never_gets_through_is_abandoned_and_can_be_made_aga
             await until(lambda: len(receiver.received) == 3)
             [delivered] = await told.settled(webhook.webhook_id)
 
-    assert (abandoned.status, abandoned.attempts, abandoned.error) == ("abandoned", 2, "The answer was 500.")
+    assert (abandoned.status, abandoned.attempts, abandoned.last_error) == ("abandoned", 2, "The answer was 500.")
     assert (failed.failure_count, failed.status) == (2, "active")
     assert (delivered.status, delivered.attempts) == ("delivered", 1)
     assert len({each.headers["webhook-id"] for each in receiver.received}) == 1
@@ -163,7 +163,7 @@ async def test_attempt_that_takes_too_long_has_failed(server: Server, tmp_path: 
             [delivery] = await webhooks.settled(webhook.webhook_id)
             tested = await fusion.bus.ask(TEST_WEBHOOK(), TryWebhook(webhook_id=webhook.webhook_id))
 
-    assert (delivery.status, delivery.error) == ("abandoned", "There was no answer within 0.2 s.")
+    assert (delivery.status, delivery.last_error) == ("abandoned", "There was no answer within 0.2 s.")
     assert (tested.delivered, tested.status, tested.error) == (False, None, "There was no answer within 0.2 s.")
 
 

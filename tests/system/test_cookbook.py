@@ -16,8 +16,8 @@ from tests.support.processes import fusion_up
 def pieces() -> dict[str, str]:
     """Return the Python below each heading."""
     found = re.split(r"^## (.*)$", page("cookbook.md"), flags=re.MULTILINE)
-    blocks = {name: re.findall(r"```python\n(.*?)```", text, re.DOTALL) for name, text in zip(found[1::2], found[2::2])}
-    return {name: "\n".join(python) for name, python in blocks.items()}
+    texts = zip(found[1::2], found[2::2], strict=True)
+    return {name: "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)) for name, text in texts}
 
 
 def test_every_recipe_is_there_for_both() -> None:
