@@ -18,7 +18,7 @@ from bus.streams import ensure_stream, webhooks_bucket
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True):
-    """A webhook as it is kept."""
+    """A webhook as it is kept. It is told what the log has behind the sequence `since`."""
 
     webhook_id: str
     url: str
@@ -26,6 +26,7 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
     secret: str
     status: WebhookStatus
     created_at: datetime
+    since: int
     description: str = ""
 
     def disabled(self) -> "Webhook":

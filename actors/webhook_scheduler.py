@@ -26,9 +26,11 @@ from eventlog.webhook_events import WebhookScheduled
 log = structlog.get_logger()
 
 _DURABLE = "webhooks"
-_BATCH = 100
+_BATCH = 500
 _WAIT = 5.0
 _PAUSE = 1.0
+# After a batch, for the next to grow: under load few acknowledgements have to be written.
+_GATHER = 0.05
 
 
 def scheduler_consumer(start: int) -> Json:
@@ -80,6 +82,7 @@ class Scheduler:
             await self._schedule(item)
         if batch:
             await batch[-1].delivery.ack()
+            await asyncio.sleep(_GATHER)
 
     async def _schedule(self, item: Taken) -> None:
         event = item.event
@@ -87,7 +90,7 @@ class Scheduler:
             return
         kind = str(type(event).__struct_config__.tag)
         for webhook in self._registry.webhooks:
-            if webhook.status == "active" and kind in webhook.events:
+            if webhook.status == "active" and kind in webhook.events and item.seq > webhook.since:
                 await self._record(item, event, kind, webhook.url, webhook.webhook_id)
         callback = await self._callback(event)
         if callback is not None:

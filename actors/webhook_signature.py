@@ -46,14 +46,13 @@ def signed_headers(key: bytes, delivery_id: str, at: int, body: bytes) -> dict[s
 
 def kept_secret(path: Path) -> str:
     """Return the secret in the file, which is made, readable by its owner only, when it is not there."""
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text(encoding="utf-8").strip()
-    secret = new_secret()
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(secret + "\n")
-    return secret
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"{path.name}.new")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(new_secret() + "\n")
+        draft.replace(path)
+    return path.read_text(encoding="utf-8").strip()
 
 
 def _wrong(message: str) -> RefusedError:

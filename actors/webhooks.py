@@ -41,7 +41,7 @@ from bus.messages.webhooks import (
     WebhookTried,
 )
 from bus.serve import Caller, Endpoint, ServiceInfo, serving
-from bus.streams import deliveries_stream, ensure_stream
+from bus.streams import deliveries_stream, ensure_stream, stream_last_seq
 from bus.subjects import (
     DELETE_WEBHOOK,
     GET_WEBHOOK,
@@ -62,7 +62,10 @@ _MOST = 1000
 class Webhooks:
     """Answers for all webhooks."""
 
-    def __init__(self, registry: Registry, deliveries: Deliveries, deliverer: Deliverer, addresses: Addresses) -> None:
+    def __init__(
+        self, bus: Bus, registry: Registry, deliveries: Deliveries, deliverer: Deliverer, addresses: Addresses
+    ) -> None:
+        self._nc = bus.nc
         self._registry = registry
         self._deliveries = deliveries
         self._deliverer = deliverer
@@ -82,6 +85,7 @@ class Webhooks:
             secret=secret,
             status="active",
             created_at=datetime.now(UTC),
+            since=await stream_last_seq(self._nc, "EVENTS"),
             description=request.description,
         )
         await self._registry.put(webhook)
@@ -205,7 +209,7 @@ def child(bus: Bus, config: ActorsConfig, state: Path, instance: str, delays: tu
         await registry.read()
         await deliveries.read_all()
         deliverer = Deliverer(bus, registry, deliveries, addresses, settings)
-        webhooks = Webhooks(registry, deliveries, deliverer, addresses)
+        webhooks = Webhooks(bus, registry, deliveries, deliverer, addresses)
         info = ServiceInfo(
             name="fusion-webhooks", instance=instance, description="Keeps webhooks and tells them what happens to jobs"
         )

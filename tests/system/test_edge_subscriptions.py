@@ -73,13 +73,16 @@ async def test_stream_brings_what_is_missed_and_what_comes(nats_url: str, tmp_pa
             missed = [await _frame(response) for _ in range(2)]
             await _ended(log, "job-3")
             came = await _frame(response)
-        headers = {"Accept": "text/event-stream", "Last-Event-ID": missed[0]["id"]}
+            await _call(edge, "POST", "/lab/ack", json={"seq": int(missed[0]["id"])})
+            await _ended(log, "job-4")
+            after = await _frame(response)
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": missed[1]["id"]}
         async with edge.http.get(PATH + "/lab/events", headers=headers) as response:
             resumed = await _frame(response)
 
-    assert [each["data"]["job_id"] for each in [*missed, came]] == ["job-1", "job-2", "job-3"]
-    assert {each["event"] for each in [*missed, came]} == {"job.completed"}
-    assert resumed == missed[1]
+    assert [each["data"]["job_id"] for each in [*missed, came, after]] == ["job-1", "job-2", "job-3", "job-4"]
+    assert {each["event"] for each in [*missed, came, after]} == {"job.completed"}
+    assert resumed == came
 
 
 async def _frame(response: aiohttp.ClientResponse) -> dict[str, Any]:

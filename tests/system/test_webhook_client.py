@@ -1,12 +1,15 @@
 """Sending a webhook, against real servers that would lead it astray."""
 
+import asyncio
 import socket
+import threading
 from typing import Any
 
 import pytest
 
 from actors import webhook_client
 from actors.webhook_address import Addresses
+from tests.support.nats import until
 from tests.support.webhooks import LOOPBACK, receiving
 
 BODY = b'{"type":"webhook.test"}'
@@ -30,14 +33,36 @@ async def test_name_that_resolves_to_this_machine_by_then_is_not_connected_to(mo
     monkeypatch.setattr(socket, "getaddrinfo", rebound)
     async with receiving() as inside:
         url = inside.url.replace("127.0.0.1", "rebound.example")
-        Addresses().refuse_url(url.replace("http:", "https:"), "url")
-        forbidden = await webhook_client.post(Addresses(), url, {}, BODY, 10)
+        secure = url.replace("http:", "https:")
+        Addresses().refuse_url(secure, "url")
+        forbidden = await webhook_client.post(Addresses(), secure, {}, BODY, 10)
         allowed = await webhook_client.post(Addresses(LOOPBACK), url, {}, BODY, 10)
 
     assert forbidden.status is None
     assert "127.0.0.1 is not a public address" in forbidden.error
     assert allowed.status == 200
     assert len(inside.received) == 1
+
+
+async def test_names_that_nobody_answers_for_take_no_threads_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answered = [], threading.Event()
+
+    def hanging(host: Any, *_: Any, **__: Any) -> Any:
+        asked.append(host)
+        answered.wait(60)
+        raise OSError("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    posts = [webhook_client.post(Addresses(), f"https://{n}.example/", {}, BODY, 30) for n in range(40)]
+    tasks = [asyncio.ensure_future(post) for post in posts]
+    try:
+        await until(lambda: len(asked) == 16)
+        assert await asyncio.to_thread(lambda: "done") == "done"
+    finally:
+        answered.set()
+    answers = await asyncio.gather(*tasks)
+
+    assert {answer.status for answer in answers} == {None}
 
 
 async def test_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
