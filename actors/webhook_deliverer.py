@@ -6,7 +6,6 @@ The queue keeps what is due later, through restarts of the server and of this pr
 import asyncio
 import random
 import time
-from collections import Counter
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -18,10 +17,11 @@ from actors.webhook_address import Addresses
 from actors.webhook_body import body_of, trial_body
 from actors.webhook_client import post
 from actors.webhook_deliveries import Deliveries
+from actors.webhook_hosts import Hosts
 from actors.webhook_registry import Registry, Webhook
 from actors.webhook_signature import key_of, signed_headers
 from bus.client import Bus
-from bus.durable import ensure_durable, pull_batch
+from bus.durable import Taken, ensure_durable, pull_batch
 from bus.errors import BusError, ConflictError
 from bus.events import EventLog
 from bus.ids import new_id
@@ -30,7 +30,7 @@ from bus.streams import Json
 from eventlog.events import Unknown
 from eventlog.job import Stamp, fold
 from eventlog.webhook import Answer, Delivery, abandoned, decide_next
-from eventlog.webhook_events import WebhookDelivered, WebhookFailed
+from eventlog.webhook_events import WebhookDelivered, WebhookFailed, WebhookScheduled
 
 log = structlog.get_logger()
 
@@ -38,9 +38,6 @@ _DURABLE = "deliveries"
 _WAIT = 5.0
 _PAUSE = 1.0
 _AT_ONCE = 16
-_AT_ONCE_PER_HOST = 4
-# Seconds until a delivery is looked at again whose host has enough to do.
-_HOST_IS_BUSY = 2.0
 _LONGEST_TEST = 30.0
 
 
@@ -68,7 +65,7 @@ def deliverer_consumer(timeout: float) -> Json:
 
 
 class Deliverer:
-    """Makes the attempts. A host that does not answer takes 4 of 16 places at most."""
+    """Makes the attempts, up to 16 at once."""
 
     def __init__(
         self, bus: Bus, registry: Registry, deliveries: Deliveries, addresses: Addresses, config: DelivererConfig
@@ -79,7 +76,7 @@ class Deliverer:
         self._deliveries = deliveries
         self._addresses = addresses
         self._config = config
-        self._hosts: Counter[str] = Counter()
+        self._hosts = Hosts()
 
     async def run(self) -> None:
         """Deliver for ever. When cancelled, what is under way goes back to the queue."""
@@ -88,7 +85,7 @@ class Deliverer:
         async with asyncio.TaskGroup() as group:
             while True:
                 await places.acquire()
-                task = group.create_task(self._take(*await self._next()))
+                task = group.create_task(self._take(await self._next()))
                 task.add_done_callback(lambda _: places.release())
 
     async def test(self, webhook: Webhook) -> Answer:
@@ -102,16 +99,32 @@ class Deliverer:
             min(self._config.timeout, _LONGEST_TEST),
         )
 
-    async def _next(self) -> tuple[str, Handed]:
+    async def _next(self) -> Taken:
         while True:
             try:
                 for item in await pull_batch(self._nc, "DELIVERIES", _DURABLE, 1, _WAIT):
-                    return item.delivery.subject.rsplit(".", 1)[1], item.delivery
+                    return item
             except BusError as error:
                 log.warning("webhooks.waiting", error=str(error))
                 await asyncio.sleep(_PAUSE)
 
-    async def _take(self, delivery_id: str, handed: Handed) -> None:
+    async def _take(self, item: Taken) -> None:
+        handed, event = item.delivery, item.event
+        if not isinstance(event, WebhookScheduled):
+            await handed.ack()  # Of a version that this one cannot read.
+            return
+        host = urlsplit(event.url).netloc.lower()
+        busy = self._hosts.enter(host, event.delivery_id)
+        if busy is not None:
+            await handed.nak(busy)
+            return
+        begun = time.monotonic()
+        try:
+            await self._try(event.delivery_id, handed)
+        finally:
+            self._hosts.leave(host, time.monotonic() - begun)
+
+    async def _try(self, delivery_id: str, handed: Handed) -> None:
         with bound_contextvars(delivery_id=delivery_id):
             try:
                 delay = await self._deliver(delivery_id)
@@ -134,8 +147,7 @@ class Deliverer:
         1. It has ended: never.
         2. Its time has not come: then.
         3. Its webhook is gone, or its job: abandoned.
-        4. Its host has enough to do: soon.
-        5. Make the attempt, and record how it went.
+        4. Make the attempt, and record how it went.
         """
         delivery, last = await self._deliveries.find(delivery_id)
         if delivery is None or delivery.is_final:  # 1
@@ -148,14 +160,7 @@ class Deliverer:
             why = "The job is not in the log any more." if secret else "The webhook is deleted or disabled."
             await self._deliveries.record_next(abandoned(delivery, why, _stamp()), after=last)
             return None
-        host = urlsplit(delivery.url).netloc.lower()
-        if self._hosts[host] >= _AT_ONCE_PER_HOST:  # 4
-            return _HOST_IS_BUSY
-        self._hosts[host] += 1
-        try:
-            answer = await self._send(delivery.url, delivery_id, secret, body, self._config.timeout)  # 5
-        finally:
-            self._hosts[host] -= 1
+        answer = await self._send(delivery.url, delivery_id, secret, body, self._config.timeout)  # 4
         return await self._record(delivery, answer, last)
 
     async def _record(self, delivery: Delivery, answer: Answer, last: int) -> float | None:
@@ -171,7 +176,12 @@ class Deliverer:
         if answer.is_gone and webhook is not None:
             await self._registry.put(webhook.disabled())
             log.info("webhook.disabled", webhook_id=webhook.webhook_id)
-        log.info("webhook.attempted", attempt=event.attempt, status=answer.status, delivered=_is_delivered(event))
+        log.info(
+            "webhook.attempted",
+            attempt=event.attempt,
+            status=answer.status,
+            delivered=isinstance(event, WebhookDelivered),
+        )
         return event.delay if isinstance(event, WebhookFailed) else None
 
     def _secret(self, delivery: Delivery) -> str | None:
@@ -190,10 +200,6 @@ class Deliverer:
     async def _send(self, url: str, delivery_id: str, secret: str, body: bytes, seconds: float) -> Answer:
         headers = signed_headers(key_of(secret), delivery_id, int(time.time()), body)
         return await post(self._addresses, url, headers, body, seconds)
-
-
-def _is_delivered(event: object) -> bool:
-    return isinstance(event, WebhookDelivered)
 
 
 def _stamp() -> Stamp:

@@ -7,6 +7,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from actors.webhook_body import body_of
+from actors.webhook_hosts import Hosts
 from actors.webhook_signature import kept_secret, key_of, new_secret, signed_headers
 from bus.errors import RefusedError
 from bus.ids import new_id
@@ -129,6 +130,25 @@ def test_secret_of_the_callbacks_is_made_once_and_kept(tmp_path: Path) -> None:
     assert kept_secret(path) == first
     assert len(key_of(first)) == 32
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_host_gets_four_at_once_and_others_wait_about_for_their_turn() -> None:
+    hosts = Hosts()
+    entered = [hosts.enter("dead", f"delivery-{number}") for number in range(4)]
+    for number in range(4):
+        hosts.leave("dead", 10.0)
+        hosts.enter("dead", f"delivery-{number}")
+
+    delays = [hosts.enter("dead", f"delivery-{number}") for number in range(4, 104)]
+    again = hosts.enter("dead", "delivery-4")
+
+    assert entered == [None] * 4
+    assert hosts.enter("other", "delivery-1") is None
+    assert delays == sorted(delays, key=lambda delay: delay or 0)
+    assert (delays[0], delays[-1]) == (pytest.approx(2.5, abs=0.2), 60.0)
+    assert again == delays[-1]
+    hosts.leave("dead", 0.01)
+    assert hosts.enter("dead", "delivery-4") is None
 
 
 def test_body_stays_under_twenty_kilobytes() -> None:
