@@ -21,6 +21,10 @@ dev *arguments:
 replay *arguments:
     uv run fusion replay {{ arguments }}
 
+# the JSON schema of the events, in the docs
+schemas:
+    uv run --no-sync python -m eventlog.schema > docs/events/schema.json
+
 # format and repair
 fix:
     uv run ruff format .

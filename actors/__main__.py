@@ -123,7 +123,7 @@ def _historian(bus: Bus, config: Configuration, args: argparse.Namespace) -> tup
 def _core(
     bus: Bus, config: Configuration, args: argparse.Namespace, on_open: Callable[[], Awaitable[None]]
 ) -> tuple[Child, ...]:
-    from actors import jobs, models, responses  # noqa: PLC0415 - only its own process needs them
+    from actors import jobs, models, responses, subscriptions, webhooks  # noqa: PLC0415 - only its own process needs them
 
     def read() -> tuple[ModelEntry, ...]:
         return configuration(args.config, os.environ).models
@@ -134,6 +134,8 @@ def _core(
     return (
         jobs.child(bus, Blobs(config.bus.blobs), find, config.actors, args.instance),
         responses.child(bus, args.instance),
+        webhooks.child(bus, config.actors, config.bus.state, args.instance),
+        subscriptions.child(bus, args.instance),
         models.child(bus, read, config.bus.state, config.actors, args.instance, on_open),
     )
 

@@ -1,5 +1,6 @@
 """The settings of the actors."""
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -43,6 +44,13 @@ class ActorsConfig(msgspec.Struct, frozen=True, kw_only=True):
     load_seconds: Seconds = 600.0
     recycle_growth_gb: Annotated[float, msgspec.Meta(gt=0)] = 4.0
     model_folders: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        for network in self.webhook_networks:
+            try:
+                ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"webhook_networks: {error}") from error
 
 
 VARIABLES = {

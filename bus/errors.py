@@ -15,6 +15,7 @@ Code = Literal[
     "conflict",
     "context_length_exceeded",
     "crashed",
+    "event_not_found",
     "insufficient_memory",
     "internal_error",
     "invalid_request",
@@ -27,10 +28,12 @@ Code = Literal[
     "restarting",
     "storage_full",
     "stream_broken",
+    "subscription_not_found",
     "timeout",
     "too_large",
     "unavailable",
     "unsupported_parameter",
+    "webhook_not_found",
 ]
 
 

@@ -74,6 +74,9 @@ _FAMILIES = {
     "model": (MODEL_EVENT, MODEL_EVENTS, "model"),
 }
 
+_QUEUED = str(JobQueued.__struct_config__.tag)
+_FINISHED = str(RequestFinished.__struct_config__.tag)
+
 
 def subject_of(event: Event) -> str:
     """Return the subject under which `event` is recorded."""
@@ -84,6 +87,16 @@ def subject_of(event: Event) -> str:
     family, _, what = str(type(event).__struct_config__.tag).partition(".")
     pattern, _, name = _FAMILIES[family]
     return fill(pattern, getattr(event, name), what)
+
+
+def pattern_of(kind: str) -> str:
+    """Return the pattern of the subjects under which events of this kind are recorded."""
+    if kind == _QUEUED:
+        return JOB_QUEUED
+    if kind == _FINISHED:
+        return REQUEST_FINISHED
+    family, _, what = kind.partition(".")
+    return f"{_FAMILIES[family][0].removesuffix('*')}{what}"
 
 
 class EventLog:

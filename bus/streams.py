@@ -74,6 +74,43 @@ def jobs_stream() -> Json:
     }
 
 
+def deliveries_stream() -> Json:
+    """Return the configuration of the work queue of webhooks, sourced from the log as the jobs are."""
+    return {
+        "name": "DELIVERIES",
+        "retention": "workqueue",
+        "discard": "new",
+        "max_msgs": 100_000,
+        "storage": "file",
+        "num_replicas": 1,
+        "sources": [
+            {
+                "name": "EVENTS",
+                "subject_transforms": [
+                    {"src": "fusion.event.webhook.*.scheduled", "dest": "fusion.delivery.{{wildcard(1)}}"}
+                ],
+            }
+        ],
+    }
+
+
+def webhooks_bucket() -> Json:
+    """Return the configuration of the bucket that keeps the webhooks: without an age, and not republished."""
+    return {
+        "name": "KV_fusion_webhooks",
+        "subjects": ["$KV.fusion_webhooks.>"],
+        "retention": "limits",
+        "discard": "new",
+        "max_msgs_per_subject": 1,
+        "max_msg_size": 16 * 1024,
+        "storage": "file",
+        "allow_direct": True,
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+        "num_replicas": 1,
+    }
+
+
 def queue_consumer(name: str, subject: str, ack_wait: float = 30.0) -> Json:
     """Return the configuration of one durable of the work queue: it hands a job out again after `ack_wait` seconds.
 
@@ -100,9 +137,15 @@ async def api(nc: Client, call: str, body: Json | None = None, *, wait: float = 
     return answer
 
 
+async def stream_state(nc: Client, name: str) -> Json:
+    """Return what the server tells of what is in the stream."""
+    state: Json = (await api(nc, f"STREAM.INFO.{name}"))["state"]
+    return state
+
+
 async def stream_last_seq(nc: Client, name: str) -> int:
     """Return the sequence of the last message in the stream; 0 when there is none."""
-    state = (await api(nc, f"STREAM.INFO.{name}"))["state"]
+    state = await stream_state(nc, name)
     return int(state["last_seq"]) if state["messages"] else 0
 
 

@@ -31,7 +31,31 @@ from bus.messages.models import (
 )
 from bus.messages.responses import DeleteResponse, GetResponse, PutResponse, ResponseReply
 from bus.messages.slots import LoadSlot, SlotLoaded
+from bus.messages.subscriptions import (
+    CreateSubscription,
+    DeleteSubscription,
+    GetSubscription,
+    ListSubscriptions,
+    SubscriptionDeleted,
+    SubscriptionList,
+    SubscriptionReply,
+)
 from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
+from bus.messages.webhooks import (
+    DeleteWebhook,
+    DeliveryList,
+    DeliveryReply,
+    GetWebhook,
+    ListDeliveries,
+    ListWebhooks,
+    Redeliver,
+    RegisterWebhook,
+    TryWebhook,
+    WebhookDeleted,
+    WebhookList,
+    WebhookReply,
+    WebhookTried,
+)
 
 RequestT = TypeVar("RequestT")
 ReplyT = TypeVar("ReplyT")
@@ -106,6 +130,11 @@ def queue_of(model: str) -> str:
     return f"fusion.queue.*.{escape(model)}.*"
 
 
+def consumer_of_subscription(name: str) -> str:
+    """Return the name of the durable consumer of EVENTS that keeps the place of the subscription."""
+    return f"tier2_{name}"
+
+
 def wake_of(model: str) -> str:
     """Return the pattern under which idle workers of `model` hear that a job was queued."""
     return f"fusion.wake.*.{escape(model)}.*"
@@ -136,6 +165,17 @@ LOAD_MODEL = Subject("fusion.models.load", LoadModel, ModelProgress, streamed=Tr
 UNLOAD_MODEL = Subject("fusion.models.unload", UnloadModel, ModelProgress, streamed=True)
 RELOAD_CATALOGUE = Subject("fusion.models.reload", ReloadCatalogue, CatalogueReloaded)
 REMOVE_MODEL = Subject("fusion.models.remove", RemoveModel, ModelRemoved)
+REGISTER_WEBHOOK = Subject("fusion.webhooks.register", RegisterWebhook, WebhookReply)
+LIST_WEBHOOKS = Subject("fusion.webhooks.list", ListWebhooks, WebhookList)
+GET_WEBHOOK = Subject("fusion.webhooks.get", GetWebhook, WebhookReply)
+DELETE_WEBHOOK = Subject("fusion.webhooks.delete", DeleteWebhook, WebhookDeleted)
+TEST_WEBHOOK = Subject("fusion.webhooks.test", TryWebhook, WebhookTried)
+LIST_DELIVERIES = Subject("fusion.webhooks.deliveries", ListDeliveries, DeliveryList)
+REDELIVER = Subject("fusion.webhooks.redeliver", Redeliver, DeliveryReply)
+CREATE_SUBSCRIPTION = Subject("fusion.subscriptions.create", CreateSubscription, SubscriptionReply)
+LIST_SUBSCRIPTIONS = Subject("fusion.subscriptions.list", ListSubscriptions, SubscriptionList)
+GET_SUBSCRIPTION = Subject("fusion.subscriptions.get", GetSubscription, SubscriptionReply)
+DELETE_SUBSCRIPTION = Subject("fusion.subscriptions.delete", DeleteSubscription, SubscriptionDeleted)
 
 # Heavy slots: one token, the instance.
 LOAD_SLOT = Subject("fusion.slots.load.*", LoadSlot, SlotLoaded, streamed=True)
@@ -163,6 +203,17 @@ REQUESTS = (
     UNLOAD_MODEL,
     RELOAD_CATALOGUE,
     REMOVE_MODEL,
+    REGISTER_WEBHOOK,
+    LIST_WEBHOOKS,
+    GET_WEBHOOK,
+    DELETE_WEBHOOK,
+    TEST_WEBHOOK,
+    LIST_DELIVERIES,
+    REDELIVER,
+    CREATE_SUBSCRIPTION,
+    LIST_SUBSCRIPTIONS,
+    GET_SUBSCRIPTION,
+    DELETE_SUBSCRIPTION,
     LOAD_SLOT,
 )
 

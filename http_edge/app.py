@@ -17,6 +17,7 @@ from http_edge.routes import (
     chat,
     completions,
     embeddings,
+    event_schema,
     health,
     job_events,
     jobs,
@@ -28,7 +29,9 @@ from http_edge.routes import (
     ollama_generate,
     ollama_models,
     responses,
+    subscriptions,
     tokens,
+    webhooks,
 )
 
 # Each with the format in which its API tells errors.
@@ -43,6 +46,9 @@ _CAPABILITIES = (
     (models, OPENAI),
     (jobs, OPENAI),
     (job_events, OPENAI),
+    (webhooks, OPENAI),
+    (subscriptions, OPENAI),
+    (event_schema, OPENAI),
     (ollama_chat, OLLAMA),
     (ollama_generate, OLLAMA),
     (ollama_embed, OLLAMA),

@@ -44,7 +44,7 @@ class EventStream:
     async def write(self, frames: bytes) -> None:
         """Send `frames`, and wait while the client is slower than we are."""
         if not self.response.prepared:
-            await self._open()
+            await self.open()
         if self._fits(frames):
             await self.response.write(frames)
         else:
@@ -74,7 +74,7 @@ class EventStream:
         if self._note != _WORKING:
             await self._comment()
         elif not self.response.prepared:
-            await self._open()
+            await self.open()
 
     async def fail(self, failure: Failure) -> None:
         """End with an error frame."""
@@ -98,7 +98,8 @@ class EventStream:
         else:
             await self.write(self._format.comment % self._note.encode())
 
-    async def _open(self) -> None:
+    async def open(self) -> None:
+        """Send the status line, before there is anything to say."""
         await self.response.prepare(self._request)
         self._request[STREAM] = self
         self._written_at = self._clock()

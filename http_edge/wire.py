@@ -1,6 +1,7 @@
 """JSON over HTTP: from a request to a struct, and from a struct to a response."""
 
 import asyncio
+import re
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -8,10 +9,12 @@ from aiohttp import web
 from msgspec import Meta
 
 from bus.decoding import decode, refusal
-from bus.errors import RefusedError
+from bus.errors import Code, RefusedError
 from http_edge.context import CONFIG
 
 T = TypeVar("T")
+
+_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 # A model's name becomes part of a subject, which NATS ends the connection for when it is over 4096 bytes;
 # escaping makes up to 12 bytes of a character.
@@ -69,6 +72,14 @@ def read_query(request: web.Request, kind: type[T]) -> T:
         return msgspec.convert(said, kind, strict=False)
     except msgspec.ValidationError as error:
         raise refusal(error) from error
+
+
+def path_id(request: web.Request, name: str, code: Code) -> str:
+    """Return the id called `name` in the path. Raises `RefusedError` with `code` when nothing can have such an id."""
+    value = request.match_info[name]
+    if not _ID.fullmatch(value):
+        raise RefusedError(code, f"There is no {value[:80]!r}.", param=name)
+    return value
 
 
 def json_response(message: object, status: int = 200) -> web.Response:

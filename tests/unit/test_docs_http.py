@@ -30,7 +30,9 @@ from http_edge.routes import (
     ollama_embed,
     ollama_generate,
     ollama_models,
+    subscriptions,
     tokens,
+    webhooks,
 )
 from tests.support.docs import page, section, unnamed
 
@@ -77,6 +79,8 @@ def undocumented(kind: type[msgspec.Struct], module: Any, own: str) -> set[str]:
         (embeddings, "http.md", "## `POST /v1/embeddings`"),
         (tokens, "http.md", "## `POST /v1/tokenize`"),
         (jobs, "http.md", "## `POST /v1/jobs`"),
+        (webhooks, "webhooks.md", "### `POST /api/mcp/webhook`"),
+        (subscriptions, "webhooks.md", "### `POST /api/subscriptions`"),
         (messages, "anthropic.md", "## `POST /v1/messages`"),
         (ollama_chat, "ollama.md", "## `POST /api/chat`"),
         (ollama_generate, "ollama.md", "## `POST /api/generate`"),
