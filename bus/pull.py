@@ -80,6 +80,8 @@ class LogReader:
 
     _BATCH = 1000
     _EXPIRES = 5.0
+    # So many events may wait here for a projection that is slower than the log.
+    _AHEAD = 20_000
 
     def __init__(self, bus: Bus, after: int) -> None:
         self._bus = bus
@@ -124,6 +126,9 @@ class LogReader:
             self._queue.put_nowait(None)
             return
         self._queue.put_nowait(Recorded(seq, decode(msg.data), msg.data))
+        if self._owed == self._BATCH // 2 and self._queue.qsize() < self._AHEAD:
+            with suppress(NatsError):  # So that the next ones are on their way while these are taken in.
+                await self._pull()
 
     def _take(self, entry: Recorded | None, entries: list[Recorded]) -> None:
         if entry is not None and entry.seq > self._last:
@@ -135,19 +140,23 @@ class LogReader:
         if self._reconnects != self._bus.nc.stats["reconnects"]:
             self._reconnects = self._bus.nc.stats["reconnects"]
             self._owed = 0  # A pull ends with the server, and so may the consumer.
-        if self._owed > self._BATCH // 2 and now - self._asked_at < self._EXPIRES + 1:
+        if now - self._asked_at > self._EXPIRES + 1:
+            self._owed = 0
+        if self._owed > self._BATCH // 2:
             return
         try:
             if not self._consumer or self._owed <= 0:
                 await self._ensure_consumer()
-            body = {"batch": self._BATCH, "expires": int(self._EXPIRES * _NANO)}
-            subject = f"$JS.API.CONSUMER.MSG.NEXT.EVENTS.{self._consumer}"
-            await self._bus.nc.publish(subject, json.dumps(body).encode(), reply=self.inbox)
+            await self._pull()
         except (LostError, NatsError):
             await asyncio.sleep(0.1)  # the server is away; the client reconnects by itself
-            return
-        self._owed = self._BATCH
-        self._asked_at = now
+
+    async def _pull(self) -> None:
+        body = {"batch": self._BATCH, "expires": int(self._EXPIRES * _NANO)}
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.EVENTS.{self._consumer}"
+        await self._bus.nc.publish(subject, json.dumps(body).encode(), reply=self.inbox)
+        self._owed += self._BATCH
+        self._asked_at = time.monotonic()
 
     async def _ensure_consumer(self) -> None:
         nc = self._bus.nc

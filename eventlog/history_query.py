@@ -5,6 +5,7 @@ import binascii
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
@@ -148,6 +149,11 @@ def stats(db: duckdb.DuckDBPyConnection, query: StatsQuery) -> Table:
     )
     columns, rows = names_of(found), found.fetchall()
     return Table(columns, tuple(map(plain_row, rows[: query.limit])), len(rows) > query.limit)
+
+
+def export(db: duckdb.DuckDBPyConnection, table: str, to: Path) -> None:
+    """Write one of TABLES or VIEWS as a Parquet file."""
+    db.sql(f"FROM {table}").write_parquet(str(to))
 
 
 def names_of(found: duckdb.DuckDBPyConnection) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ DuckDB, and cannot be interrupted while it does. Reads a `Question` from its inp
 Whoever starts it ends it when its time is over.
 """
 
-import os
 import re
 import resource
 import sys
@@ -53,10 +52,8 @@ def main() -> None:
     """Answer one question."""
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_BYTES, _ADDRESS_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
-    copy = Path(sys.argv[1])
-    os.chdir(copy.parent)  # DuckDB tells by which path it was opened.
     question = msgspec.json.decode(sys.stdin.buffer.read(), type=Question)
-    sys.stdout.buffer.write(msgspec.json.encode(answer(Path(copy.name), question)))
+    sys.stdout.buffer.write(msgspec.json.encode(answer(Path(sys.argv[1]), question)))
 
 
 def answer(copy: Path, question: Question) -> Answer:

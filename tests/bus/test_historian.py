@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from actors import historian
+from bus.blobs import Blobs
 from bus.client import Bus, settled
 from bus.errors import LostError, RefusedError
 from bus.events import EventLog, subject_of
@@ -34,7 +35,9 @@ STORY: tuple[JobEvent, ...] = (
 @asynccontextmanager
 async def history_of(bus: Bus, path: Path) -> AsyncGenerator[asyncio.Future[None]]:
     """Run a historian until the block ends."""
-    life = asyncio.ensure_future(historian.child(bus, path, 100_000, "historian-1").run())
+    life = asyncio.ensure_future(
+        historian.child(bus, path, Blobs(path.with_name("blobs")), 100_000, "historian-1").run()
+    )
     await until_it(lambda: answers_or_ended(bus, life))
     try:
         yield life
