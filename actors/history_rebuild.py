@@ -37,6 +37,12 @@ async def rebuild(bus: Bus, file: HistoryFile) -> None:
     log.info("history.rebuilt", goal=goal)
 
 
+def _empty(path: Path) -> History:
+    history = History(path)
+    history.fill()
+    return history
+
+
 class _NewHistory:
     """A history that nobody reads yet, with a thread of its own."""
 
@@ -58,7 +64,7 @@ class _NewHistory:
 async def _new_history(path: Path) -> AsyncGenerator[_NewHistory]:
     """Give an empty history at `path`."""
     with ThreadPoolExecutor(1, "history-rebuild") as thread:
-        new = _NewHistory(await asyncio.get_running_loop().run_in_executor(thread, History, path), thread)
+        new = _NewHistory(await asyncio.get_running_loop().run_in_executor(thread, _empty, path), thread)
         try:
             yield new
         finally:

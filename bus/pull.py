@@ -7,6 +7,7 @@ because the message keeps its original subject (docs/adr/0003).
 import asyncio
 import json
 import time
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -86,7 +87,9 @@ class LogReader:
     def __init__(self, bus: Bus, after: int) -> None:
         self._bus = bus
         self._last = after
-        self._queue: asyncio.Queue[Recorded | None] = asyncio.Queue()
+        # Not an asyncio.Queue, which takes a fifth of the time that an event may take.
+        self._arrived: deque[Recorded] = deque()
+        self._news = asyncio.Event()
         self._consumer = ""
         self._asked_at = 0.0
         self._owed = 0
@@ -101,9 +104,12 @@ class LogReader:
             await self._ask()
             with suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
-                    self._take(await self._queue.get(), entries)
-            while self._queue.qsize() and len(entries) < limit:
-                self._take(self._queue.get_nowait(), entries)
+                    await self._news.wait()
+            self._news.clear()
+            while self._arrived and len(entries) < limit:
+                self._take(self._arrived.popleft(), entries)
+        if self._arrived:
+            self._news.set()
         return entries
 
     async def receive(self, msg: Msg) -> None:
@@ -112,7 +118,7 @@ class LogReader:
         if "Status" in headers:
             # 408 and 409 end a pull; anything may be wrong with the consumer, so look again.
             self._owed = 0
-            self._queue.put_nowait(None)
+            self._news.set()
             return
         self._owed -= 1
         # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>
@@ -123,15 +129,16 @@ class LogReader:
         self._expected += 1
         if consumer_seq != self._expected:
             self._consumer = ""  # Something was lost on the way: begin again behind the last one taken.
-            self._queue.put_nowait(None)
+            self._news.set()
             return
-        self._queue.put_nowait(Recorded(seq, decode(msg.data), msg.data))
-        if self._owed == self._BATCH // 2 and self._queue.qsize() < self._AHEAD:
+        self._arrived.append(Recorded(seq, decode(msg.data), msg.data))
+        self._news.set()
+        if self._owed == self._BATCH // 2 and len(self._arrived) < self._AHEAD:
             with suppress(NatsError):  # So that the next ones are on their way while these are taken in.
                 await self._pull()
 
-    def _take(self, entry: Recorded | None, entries: list[Recorded]) -> None:
-        if entry is not None and entry.seq > self._last:
+    def _take(self, entry: Recorded, entries: list[Recorded]) -> None:
+        if entry.seq > self._last:
             self._last = entry.seq
             entries.append(entry)
 
@@ -163,8 +170,7 @@ class LogReader:
         if self._consumer and "error" not in await api(nc, f"CONSUMER.INFO.EVENTS.{self._consumer}", wait=1):
             return
         self._consumer = ""  # What still comes from it would be ahead of what the next one brings.
-        while self._queue.qsize():
-            self._queue.get_nowait()
+        self._arrived.clear()
         config: dict[str, Any] = {
             "ack_policy": "none",
             "deliver_policy": "by_start_sequence",

@@ -73,6 +73,10 @@ class History:
         """Write everything out and let go of the file. No cursor may be in use any more."""
         self._db.close()
 
+    def fill(self) -> None:
+        """Expect many events at once: what goes in is brought into its final place less often."""
+        self._db.execute("SET checkpoint_threshold = '256MB'")
+
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """Return what reads the tables as they are after some batch, whatever goes in meanwhile. To be closed."""
         return self._db.cursor()
