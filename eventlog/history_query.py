@@ -144,21 +144,16 @@ def stats(db: duckdb.DuckDBPyConnection, query: StatsQuery) -> Table:
         if value is not None:
             where.add(f"{column} = ?", value)
     found = db.execute(
-        f"SELECT * FROM {query.view} {where} ORDER BY {bucket} DESC, ALL LIMIT ?",  # noqa: S608 - our own names
+        f"SELECT * FROM {query.view} {where} ORDER BY 1 DESC, 2, 3, 4 LIMIT ?",  # noqa: S608 - our own names
         [*where.values, query.limit + 1],
     )
-    columns, rows = names_of(found), found.fetchall()
+    columns, rows = tuple(str(column[0]) for column in found.description or ()), found.fetchall()
     return Table(columns, tuple(map(plain_row, rows[: query.limit])), len(rows) > query.limit)
 
 
 def export(db: duckdb.DuckDBPyConnection, table: str, to: Path) -> None:
     """Write one of TABLES or VIEWS as a Parquet file."""
     db.sql(f"FROM {table}").write_parquet(str(to))
-
-
-def names_of(found: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
-    """Return the names of the columns of what was asked last."""
-    return tuple(str(column[0]) for column in found.description or ())
 
 
 def plain_row(row: Sequence[Any]) -> tuple[Any, ...]:

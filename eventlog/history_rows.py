@@ -127,8 +127,8 @@ def delivery_of(row: tuple[Any, ...]) -> Delivery:
 
 
 def naive(at: datetime) -> datetime:
-    """Return `at` as the tables have it."""
-    return at.astimezone(UTC).replace(tzinfo=None)
+    """Return `at` as the tables have it. One that names no zone is in UTC."""
+    return at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at
 
 
 def utc(at: datetime) -> datetime:

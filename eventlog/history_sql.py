@@ -15,7 +15,7 @@ import duckdb
 import msgspec
 from msgspec import Struct
 
-from eventlog.history_query import Table, names_of, plain_row
+from eventlog.history_query import Table, plain_row
 
 # Of addresses, not of memory in use: Python and DuckDB take about half a GiB of them before anything is asked.
 _ADDRESS_BYTES = 2 << 30
@@ -71,18 +71,16 @@ def _selected(db: duckdb.DuckDBPyConnection, question: Question) -> Table:
     statements = db.extract_statements(question.sql)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise ValueError("Only one statement is run, and only one that selects.")
-    # On a line of its own, for it may end in a comment.
-    query = f"SELECT * FROM (\n{statements[0].query.rstrip().rstrip(';')}\n) LIMIT {question.limit + 1}"  # noqa: S608 - it is what was asked
-    found = db.execute(query)
-    columns, rows, size = names_of(found), list[tuple[Any, ...]](), 0
-    while (row := found.fetchone()) is not None:
+    found = db.sql(statements[0]).limit(question.limit + 1)
+    rows, size = list[tuple[Any, ...]](), 0
+    for row in found.fetchall():
         rows.append(plain_row(row))
         size += len(msgspec.json.encode(rows[-1]))
         if size > question.most_bytes and len(rows) == 1:
             raise ValueError(f"One row is {size} bytes; all together may be {question.most_bytes}.")
         if size > question.most_bytes or len(rows) > question.limit:
-            return Table(columns, tuple(rows[:-1]), truncated=True)
-    return Table(columns, tuple(rows), truncated=False)
+            return Table(tuple(found.columns), tuple(rows[:-1]), truncated=True)
+    return Table(tuple(found.columns), tuple(rows), truncated=False)
 
 
 def _told(error: Exception) -> str:

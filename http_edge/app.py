@@ -18,6 +18,7 @@ from http_edge.routes import (
     completions,
     embeddings,
     health,
+    history,
     jobs,
     loading,
     messages,
@@ -41,6 +42,7 @@ _CAPABILITIES = (
     (loading, OPENAI),
     (models, OPENAI),
     (jobs, OPENAI),
+    (history, OPENAI),
     (ollama_chat, OLLAMA),
     (ollama_generate, OLLAMA),
     (ollama_embed, OLLAMA),
@@ -49,7 +51,7 @@ _CAPABILITIES = (
 )
 
 # Where an unknown path is not OpenAI's; a route is the folder of what is below it.
-_FOLDERS = {"/api": OLLAMA, "/api/mcp": OPENAI}
+_FOLDERS = {"/api": OLLAMA, "/api/mcp": OPENAI, "/api/history": OPENAI}
 
 
 def make_app(bus: Bus, config: EdgeConfig, blobs: Blobs) -> web.Application:
