@@ -65,6 +65,10 @@ test-faults:
 bench *arguments:
     uv run python -m bench.chat {{ arguments }}
 
+# how fast the history is rebuilt and answers
+bench-history *arguments:
+    uv run python -m bench.history {{ arguments }}
+
 # what bus and edge cost
 bench-edge *arguments:
     uv run python -m bench.edge {{ arguments }}

@@ -117,7 +117,7 @@ def _historian(bus: Bus, config: Configuration, args: argparse.Namespace) -> tup
     from actors import historian  # noqa: PLC0415 - only its own process needs DuckDB
 
     path = config.bus.state / "history.duckdb"
-    return (historian.child(bus, path, config.actors.job_ttl_days, args.instance),)
+    return (historian.child(bus, path, Blobs(config.bus.blobs), config.actors.job_ttl_days, args.instance),)
 
 
 def _core(

@@ -246,6 +246,7 @@ class Host:
                 prompt_tokens=read or 0,
                 completion_tokens=usage.completion_tokens if usage else 0,
                 cached_tokens=usage.cached_tokens if usage else 0,
+                key=finished.key,
             )
         )
 

@@ -51,6 +51,7 @@ class Finished(msgspec.Struct, Generic[ReplyT], frozen=True, kw_only=True):
     first: float | None
     total: float
     last: ReplyT | None
+    key: str | None = None
 
 
 class Mailbox(Generic[RequestT, WorkT, ReplyT]):
@@ -203,4 +204,5 @@ class _Clock:
             first=self._first - self._begun if self._first else None,
             total=now - self._begun,
             last=last,
+            key=caller.key,
         )

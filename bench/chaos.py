@@ -35,6 +35,7 @@ from bus.streams import api, stream_last_seq
 from bus.subjects import CANCEL_JOB, JOB_EVENTS, LIST_HISTORY, SUBMIT_JOB
 from eventlog.events import JobEvent, JobRetryScheduled, JobStarted, Unknown
 from eventlog.history import History
+from eventlog.history_query import count_jobs, find_job
 from eventlog.job import Job, fold
 
 _ACK_WAIT = 2.0
@@ -252,8 +253,9 @@ def _history(path: Path, recorded: Mapping[str, Events]) -> dict[str, Job]:
     """Return the jobs as the history has them. Raises `LookupError` if it has more than there are in the log."""
     history = History(path)
     try:
-        total = history.page(status=None, model=None, limit=1, offset=0).total
-        jobs = {job_id: job for job_id in recorded if (job := history.job(job_id))}
+        db = history.cursor()
+        total = count_jobs(db)
+        jobs = {job_id: job for job_id in recorded if (job := find_job(db, job_id=job_id))}
     finally:
         history.close()
     if total != len(jobs):

@@ -18,7 +18,7 @@ from nats.errors import Error as NatsError
 
 from bus.config import BusConfig
 from bus.errors import LostError, RefusedError
-from bus.frames import KEEP_ALIVE, REQUEST_ID, size
+from bus.frames import KEEP_ALIVE, KEY, REQUEST_ID, size
 from bus.ids import new_id
 from bus.inbox import Answer, Inbox
 from bus.presence import Presence
@@ -93,10 +93,12 @@ class Bus:
         *,
         request_id: str | None = None,
         keep_alive: float | None = None,
+        key: str | None = None,
     ) -> AsyncGenerator[Answer[ReplyT]]:
         """Ask `address` and read the pieces as they come. Leaving the block early ends the work at the far side.
 
         `keep_alive` is for how many seconds a heavy model stays loaded afterwards; negative is for ever.
+        `key` is the fingerprint of the API key for which it is done.
 
         Raises, here or from the answer: `RefusedError` with the reason of the one asked; `LostError` when nobody
         answers, the answerer dies, a piece is missing, or one of the config's timeouts runs out.
@@ -105,6 +107,8 @@ class Bus:
         headers = {REQUEST_ID: request_id}
         if keep_alive is not None:
             headers[KEEP_ALIVE] = str(keep_alive)
+        if key is not None:
+            headers[KEY] = key
         answer = self.inbox.open(request_id, address.reply, self.config, streamed=address.streamed)
         try:
             await self._send(address.name, self._encoder.encode(request), answer, headers)

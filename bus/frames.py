@@ -18,6 +18,7 @@ REQUEST_ID = "Fusion-Request-Id"
 FIRST = "Fusion-First"  # how many frames somebody else has sent of this answer; unsaid, none
 LEASE = "Fusion-Lease"  # a subject: publish there, with no payload, when the request is over
 KEEP_ALIVE = "Fusion-Keep-Alive"  # seconds that a heavy model stays loaded afterwards; negative: for ever
+KEY = "Fusion-Key"  # the fingerprint of the API key, for the record; never the key
 ERROR = "Nats-Service-Error"  # the message; NATS ADR-32
 ERROR_CODE = "Nats-Service-Error-Code"
 STATUS = "Status"  # set by nats-server: 503 when nobody is subscribed

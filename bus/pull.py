@@ -7,6 +7,7 @@ because the message keeps its original subject (docs/adr/0003).
 import asyncio
 import json
 import time
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -93,11 +94,15 @@ class LogReader:
 
     _BATCH = 1000
     _EXPIRES = 5.0
+    # So many events may wait here for a projection that is slower than the log.
+    _AHEAD = 20_000
 
     def __init__(self, bus: Bus, after: int) -> None:
         self._bus = bus
         self._last = after
-        self._queue: asyncio.Queue[Recorded | None] = asyncio.Queue()
+        # Not an asyncio.Queue, which takes a fifth of the time that an event may take.
+        self._arrived: deque[Recorded] = deque()
+        self._news = asyncio.Event()
         self._consumer = ""
         self._asked_at = 0.0
         self._owed = 0
@@ -112,9 +117,12 @@ class LogReader:
             await self._ask()
             with suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
-                    self._take(await self._queue.get(), entries)
-            while self._queue.qsize() and len(entries) < limit:
-                self._take(self._queue.get_nowait(), entries)
+                    await self._news.wait()
+            self._news.clear()
+            while self._arrived and len(entries) < limit:
+                self._take(self._arrived.popleft(), entries)
+        if self._arrived:
+            self._news.set()
         return entries
 
     async def receive(self, msg: Msg) -> None:
@@ -123,7 +131,7 @@ class LogReader:
         if "Status" in headers:
             # 408 and 409 end a pull; anything may be wrong with the consumer, so look again.
             self._owed = 0
-            self._queue.put_nowait(None)
+            self._news.set()
             return
         self._owed -= 1
         # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>
@@ -134,12 +142,16 @@ class LogReader:
         self._expected += 1
         if consumer_seq != self._expected:
             self._consumer = ""  # Something was lost on the way: begin again behind the last one taken.
-            self._queue.put_nowait(None)
+            self._news.set()
             return
-        self._queue.put_nowait(Recorded(seq, decode(msg.data), msg.data))
+        self._arrived.append(Recorded(seq, decode(msg.data), msg.data))
+        self._news.set()
+        if self._owed == self._BATCH // 2 and len(self._arrived) < self._AHEAD:
+            with suppress(NatsError):  # So that the next ones are on their way while these are taken in.
+                await self._pull()
 
-    def _take(self, entry: Recorded | None, entries: list[Recorded]) -> None:
-        if entry is not None and entry.seq > self._last:
+    def _take(self, entry: Recorded, entries: list[Recorded]) -> None:
+        if entry.seq > self._last:
             self._last = entry.seq
             entries.append(entry)
 
@@ -148,27 +160,30 @@ class LogReader:
         if self._reconnects != self._bus.nc.stats["reconnects"]:
             self._reconnects = self._bus.nc.stats["reconnects"]
             self._owed = 0  # A pull ends with the server, and so may the consumer.
-        if self._owed > self._BATCH // 2 and now - self._asked_at < self._EXPIRES + 1:
+        if now - self._asked_at > self._EXPIRES + 1:
+            self._owed = 0
+        if self._owed > self._BATCH // 2:
             return
         try:
             if not self._consumer or self._owed <= 0:
                 await self._ensure_consumer()
-            body = {"batch": self._BATCH, "expires": int(self._EXPIRES * _NANO)}
-            subject = f"$JS.API.CONSUMER.MSG.NEXT.EVENTS.{self._consumer}"
-            await self._bus.nc.publish(subject, json.dumps(body).encode(), reply=self.inbox)
+            await self._pull()
         except (LostError, NatsError):
             await asyncio.sleep(0.1)  # the server is away; the client reconnects by itself
-            return
-        self._owed = self._BATCH
-        self._asked_at = now
+
+    async def _pull(self) -> None:
+        body = {"batch": self._BATCH, "expires": int(self._EXPIRES * _NANO)}
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.EVENTS.{self._consumer}"
+        await self._bus.nc.publish(subject, json.dumps(body).encode(), reply=self.inbox)
+        self._owed += self._BATCH
+        self._asked_at = time.monotonic()
 
     async def _ensure_consumer(self) -> None:
         nc = self._bus.nc
         if self._consumer and "error" not in await api(nc, f"CONSUMER.INFO.EVENTS.{self._consumer}", wait=1):
             return
         self._consumer = ""  # What still comes from it would be ahead of what the next one brings.
-        while self._queue.qsize():
-            self._queue.get_nowait()
+        self._arrived.clear()
         config: dict[str, Any] = {
             "ack_policy": "none",
             "deliver_policy": "by_start_sequence",

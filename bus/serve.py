@@ -22,7 +22,7 @@ from structlog.contextvars import bound_contextvars
 from bus.client import Bus, settled
 from bus.decoding import decode
 from bus.errors import BusError, Failure
-from bus.frames import KEEP_ALIVE, LEASE, REQUEST_ID, STATUS, Frame, Status
+from bus.frames import KEEP_ALIVE, KEY, LEASE, REQUEST_ID, STATUS, Frame, Status
 from bus.ids import new_id
 from bus.subjects import CANCEL, Address, fill, unescape
 from bus.telemetry import extracted
@@ -39,12 +39,14 @@ ReplyT = TypeVar("ReplyT")
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who asks, and for what: `request_id` follows the request, `operation` is its subject's second token.
 
-    `keep_alive` is for how many seconds a heavy model shall stay loaded afterwards; negative: for ever.
+    `keep_alive` is for how many seconds a heavy model shall stay loaded afterwards; negative: for ever. `key` is the
+    fingerprint of the API key.
     """
 
     request_id: str
     operation: str = ""
     keep_alive: float | None = None
+    key: str | None = None
 
 
 class Receive(Protocol[RequestT_contra, ReplyT_co]):
@@ -144,11 +146,16 @@ class Serving:
             msg = request._msg  # noqa: SLF001 - nats-py offers the reply subject nowhere else
             headers = msg.headers or {}
             request_id = headers.get(REQUEST_ID) or new_id("req")
-            caller = Caller(request_id=request_id, operation=operation, keep_alive=_seconds(headers.get(KEEP_ALIVE)))
-            key = _last_token(headers[LEASE]) if LEASE in headers else new_id()
-            writer = Writer(self._bus, msg, fill(CANCEL, self._info.instance, key))
+            caller = Caller(
+                request_id=request_id,
+                operation=operation,
+                keep_alive=_seconds(headers.get(KEEP_ALIVE)),
+                key=headers.get(KEY),
+            )
+            token = _last_token(headers[LEASE]) if LEASE in headers else new_id()
+            writer = Writer(self._bus, msg, fill(CANCEL, self._info.instance, token))
             with suppress(NatsError):
-                await self._start(key, self._run(msg, endpoint, decoder, caller, writer), caller, writer)
+                await self._start(token, self._run(msg, endpoint, decoder, caller, writer), caller, writer)
 
         name = address.name.removeprefix("fusion.").split(".")
         await self.service.add_endpoint(

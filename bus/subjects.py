@@ -8,12 +8,19 @@ from msgspec import Struct
 from bus.messages.chat import ChatChunk, ChatRequest
 from bus.messages.embeddings import EmbedChunk, EmbedRequest
 from bus.messages.history import (
+    Exported,
+    ExportHistory,
     HistoryQuery,
     HistoryReply,
+    HistoryStats,
+    HistoryTable,
     JobHistory,
     JobQuery,
+    ListViews,
+    QueryHistory,
     RebuildHistory,
     Rebuilt,
+    ViewList,
 )
 from bus.messages.jobs import CancelJob, GetJob, JobReply, JobsRefused, RefuseJobs, ReplayJob, SubmitJob
 from bus.messages.models import (
@@ -159,6 +166,10 @@ DELETE_RESPONSE = Subject("fusion.responses.delete", DeleteResponse, ResponseRep
 LIST_HISTORY = Subject("fusion.history.list", HistoryQuery, HistoryReply)
 GET_HISTORY = Subject("fusion.history.get", JobQuery, JobHistory)
 REBUILD_HISTORY = Subject("fusion.history.rebuild", RebuildHistory, Rebuilt)
+LIST_VIEWS = Subject("fusion.history.views", ListViews, ViewList)
+HISTORY_STATS = Subject("fusion.history.stats", HistoryStats, HistoryTable)
+QUERY_HISTORY = Subject("fusion.history.query", QueryHistory, HistoryTable)
+EXPORT_HISTORY = Subject("fusion.history.export", ExportHistory, Exported)
 LIST_MODELS = Subject("fusion.models.list", ListModels, ModelList)
 GET_MODEL = Subject("fusion.models.get", GetModel, ModelCard)
 LOAD_MODEL = Subject("fusion.models.load", LoadModel, ModelProgress, streamed=True)
@@ -197,6 +208,10 @@ REQUESTS = (
     LIST_HISTORY,
     GET_HISTORY,
     REBUILD_HISTORY,
+    LIST_VIEWS,
+    HISTORY_STATS,
+    QUERY_HISTORY,
+    EXPORT_HISTORY,
     LIST_MODELS,
     GET_MODEL,
     LOAD_MODEL,

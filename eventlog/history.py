@@ -1,60 +1,54 @@
 """The history: a DuckDB projection of the log. Deleting its file loses nothing; it is built again.
 
-One connection, used by one thread. Events go in by batches; the rows and the checkpoint move in one
-transaction, so that a batch counts once however often it is delivered.
+Events go in by batches, on one thread; the rows and the checkpoint move in one transaction, so that a batch counts
+once however often it is delivered. What is asked (history_query.py) has cursors of its own, on any thread.
 """
 
-import json
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
 
 import duckdb
-import numpy as np
-from msgspec import Struct
-from msgspec.structs import asdict
 
-from eventlog.events import Event, JobEvent, Recorded, RequestFinished, ResponseEvent, Unknown
+from eventlog import webhook
+from eventlog.attempt import Attempts
+from eventlog.events import JobEvent, ModelEvent, Recorded, RequestFinished
+from eventlog.history_rows import (
+    JOB_COLUMNS,
+    Columns,
+    attempt_columns,
+    delivery_columns,
+    delivery_of,
+    end_columns,
+    event_columns,
+    job_columns,
+    job_of,
+    model_columns,
+    naive,
+    objects,
+    request_columns,
+)
+from eventlog.history_schema import SCHEMA, TABLES, VERSION
 from eventlog.job import Job, apply
+from eventlog.webhook import Delivery
+from eventlog.webhook_events import WebhookEvent
 
-# To be counted up with every change of the tables.
-_VERSION = 3
+_JOB_EVENTS = get_args(JobEvent)
+_MODEL_EVENTS = get_args(ModelEvent)
+_WEBHOOK_EVENTS = get_args(WebhookEvent)
 
-_SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS schema_version (version INTEGER);
-CREATE TABLE IF NOT EXISTS checkpoint (seq BIGINT);
-CREATE TABLE IF NOT EXISTS events (seq BIGINT, recorded_at TIMESTAMP, type VARCHAR, subject_id VARCHAR, body VARCHAR);
-CREATE TABLE IF NOT EXISTS jobs (
-    job_id VARCHAR PRIMARY KEY, status VARCHAR, model VARCHAR, operation VARCHAR, priority VARCHAR,
-    created_at TIMESTAMP, input_blob VARCHAR, metadata VARCHAR, attempts INTEGER, cancel_requested BOOLEAN,
-    started_at TIMESTAMP, completed_at TIMESTAMP, result_blob VARCHAR, prompt_tokens BIGINT,
-    completion_tokens BIGINT, error VARCHAR, reason VARCHAR, queued_at TIMESTAMP, run_at TIMESTAMP,
-    expires_at TIMESTAMP, run_timeout DOUBLE, max_attempts INTEGER, seed BIGINT, revision VARCHAR,
-    callback_url VARCHAR, key VARCHAR, replay_of VARCHAR, batch_id VARCHAR
-);
-CREATE TABLE IF NOT EXISTS requests (
-    request_id VARCHAR, recorded_at TIMESTAMP, model VARCHAR, operation VARCHAR, outcome VARCHAR, queued DOUBLE,
-    first DOUBLE, total DOUBLE, prompt_tokens BIGINT, completion_tokens BIGINT, cached_tokens BIGINT
-);
-INSERT INTO checkpoint SELECT 0 WHERE NOT EXISTS (FROM checkpoint);
-INSERT INTO schema_version SELECT {_VERSION} WHERE NOT EXISTS (FROM schema_version);
+_END_ATTEMPTS = """
+    UPDATE attempts SET ended_at = batch.ended_at, outcome = batch.outcome, error = batch.error FROM batch
+    WHERE attempts.job_id = batch.job_id AND attempts.attempt = batch.attempt AND attempts.outcome IS NULL
 """
 
-_JOB_COLUMNS = tuple(Job.__struct_fields__)
-_TIMES = frozenset(("created_at", "started_at", "completed_at", "queued_at", "run_at", "expires_at"))
-_JOB_EVENTS = get_args(JobEvent)
-_RESPONSE_EVENTS = get_args(ResponseEvent)
+# Unfinished jobs that need not be read again; of more, those that were left alone the longest are.
+_MOST_OPEN = 20_000
 
 
 class OutdatedError(Exception):
     """The tables are those of another version of Fusion: delete the file, and it is built again from the log."""
-
-
-class Page(Struct, frozen=True):
-    """Some of the jobs that match, newest first, and how many match in all."""
-
-    jobs: tuple[Job, ...]
-    total: int
 
 
 class History:
@@ -66,70 +60,60 @@ class History:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = duckdb.connect(str(path))
-        self._db.execute("SET TimeZone = 'UTC'")
         version = self._version()
-        if version not in (None, _VERSION):
+        if version not in (None, VERSION):
             self._db.close()
-            raise OutdatedError(f"{path} has the tables of version {version}, not {_VERSION}")
-        self._db.execute(_SCHEMA)
+            raise OutdatedError(f"{path} has the tables of version {version}, not {VERSION}")
+        self._db.execute(SCHEMA)
+        self._open_jobs: dict[str, Job] = {}
+        self.checkpoint = int(self._one("SELECT seq FROM checkpoint")[0])
+        """The sequence of the log up to which events are in."""
 
     def close(self) -> None:
-        """Write everything out and let go of the file."""
+        """Write everything out and let go of the file. No cursor may be in use any more."""
         self._db.close()
 
-    @property
-    def checkpoint(self) -> int:
-        """The sequence of the log up to which events are in."""
-        return int(self._one("SELECT seq FROM checkpoint")[0])
+    def fill(self) -> None:
+        """Expect many events at once: what goes in is brought into its final place less often."""
+        self._db.execute("SET checkpoint_threshold = '256MB'")
 
-    def ingest(self, entries: list[Recorded]) -> int:
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return what reads the tables as they are after some batch, whatever goes in meanwhile. To be closed."""
+        return self._db.cursor()
+
+    def ingest(self, entries: Sequence[Recorded]) -> int:
         """Take in `entries`, in the order of the log, and return how many were new.
 
         Those up to the checkpoint are left out.
         """
-        done = self.checkpoint
-        new = [entry for entry in entries if entry.seq > done]
+        new = [entry for entry in entries if entry.seq > self.checkpoint]
         if not new:
             return 0
         self._db.begin()
         try:
-            self._insert_events(new)
-            self._update_jobs(new)
-            self._insert_requests(new)
+            self._insert("events", event_columns(new))
+            jobs = self._update_jobs([entry.event for entry in new if isinstance(entry.event, _JOB_EVENTS)])
+            self._update_deliveries([entry.event for entry in new if isinstance(entry.event, _WEBHOOK_EVENTS)])
+            requests = [entry.event for entry in new if isinstance(entry.event, RequestFinished)]
+            if requests:
+                self._insert("requests", request_columns(requests))
+            models = [entry.event for entry in new if isinstance(entry.event, _MODEL_EVENTS)]
+            if models:
+                self._insert("models", model_columns(models))
             self._db.execute("UPDATE checkpoint SET seq = ?", [new[-1].seq])
             self._db.commit()
         except duckdb.Error:
             self._db.rollback()
             raise
+        self.checkpoint = new[-1].seq
+        self._remember(jobs)
         return len(new)
-
-    def job(self, job_id: str) -> Job | None:
-        """Return one job, or None."""
-        found = self._jobs("WHERE job_id = ?", [job_id])
-        return found[0] if found else None
-
-    def events_of(self, job_id: str) -> list[bytes]:
-        """Return the events of a job as recorded, oldest first."""
-        query = "SELECT body FROM events WHERE subject_id = ? AND type LIKE 'job.%' ORDER BY seq"
-        return [str(row[0]).encode() for row in self._db.execute(query, [job_id]).fetchall()]
-
-    def page(self, *, status: str | None, model: str | None, limit: int, offset: int) -> Page:
-        """Return the jobs with this status and model, where given, newest first."""
-        conditions, values = ["TRUE"], list[object]()
-        for column, value in (("status", status), ("model", model)):
-            if value is not None:
-                conditions.append(f"{column} = ?")
-                values.append(value)
-        where = "WHERE " + " AND ".join(conditions)
-        total = int(self._one(f"SELECT count(*) FROM jobs {where}", values)[0])  # noqa: S608 - our own column names
-        order = f"{where} ORDER BY created_at DESC, job_id DESC LIMIT ? OFFSET ?"
-        return Page(tuple(self._jobs(order, [*values, limit, offset])), total)
 
     def forget(self, before: datetime) -> None:
         """Delete what happened before `before`, as the log has."""
-        moment = _naive(before)
-        for table, column in (("events", "recorded_at"), ("requests", "recorded_at"), ("jobs", "created_at")):
-            self._db.execute(f"DELETE FROM {table} WHERE {column} < ?", [moment])  # noqa: S608 - our own names
+        for table, column in TABLES.items():
+            self._db.execute(f"DELETE FROM {table} WHERE {column} < ?", [naive(before)])  # noqa: S608 - our own names
+        self._open_jobs.clear()
 
     def _version(self) -> int | None:
         """Return the version of the tables, None if there are none. Version 1 did not say it."""
@@ -138,88 +122,68 @@ class History:
             return int(self._one("SELECT version FROM schema_version")[0])
         return 1 if "checkpoint" in names else None
 
-    def _one(self, query: str, values: list[object] | None = None) -> tuple[Any, ...]:
-        row = self._db.execute(query, values or []).fetchone()
-        assert row is not None  # noqa: S101 - aggregates and the checkpoint always have one row
+    def _one(self, query: str) -> tuple[Any, ...]:
+        row = self._db.execute(query).fetchone()
+        assert row is not None  # noqa: S101 - the tables that are asked always have one row
         return row
 
-    def _jobs(self, clause: str, values: list[object]) -> list[Job]:
-        query = f"SELECT {', '.join(_JOB_COLUMNS)} FROM jobs {clause}"  # noqa: S608 - our own column names
-        return [_job(row) for row in self._db.execute(query, values).fetchall()]
-
-    def _insert_events(self, entries: list[Recorded]) -> None:
-        # A dict of numpy columns goes in at 74,000 rows/s, executemany at 2,600 (docs/adr/0003).
-        rows = {
-            "seq": np.array([entry.seq for entry in entries]),
-            "recorded_at": np.array([_at(entry.event) for entry in entries], dtype="datetime64[us]"),
-            "type": np.array([_type(entry.event) for entry in entries], dtype=object),
-            "subject_id": np.array([_subject_id(entry.event) for entry in entries], dtype=object),
-            "body": np.array([entry.raw.decode("utf-8", "replace") for entry in entries], dtype=object),
-        }
-        self._insert("events", rows)
-
-    def _update_jobs(self, entries: list[Recorded]) -> None:
-        events = [entry.event for entry in entries if isinstance(entry.event, _JOB_EVENTS)]
-        ids = list({event.job_id for event in events})
-        if not ids:
-            return
-        known: dict[str, Job | None] = {job.job_id: job for job in self._jobs("WHERE list_contains(?, job_id)", [ids])}
+    def _update_jobs(self, events: Sequence[JobEvent]) -> Iterable[Job]:
+        """Return the jobs as they are after `events`."""
+        ids = {event.job_id for event in events}
+        known: dict[str, Job | None] = {job_id: self._open_jobs.get(job_id) for job_id in ids}
+        missing = [job_id for job_id, job in known.items() if job is None]
+        known |= {job.job_id: job for job in map(job_of, self._known("jobs", "job_id", missing, JOB_COLUMNS))}
+        attempts = Attempts()
         for event in events:
-            known[event.job_id] = apply(known.get(event.job_id), event)
-        jobs = [_row(job) for job in known.values() if job is not None]
+            job = known[event.job_id]
+            attempts.take(job, event)
+            known[event.job_id] = apply(job, event)
+        jobs = [job for job in known.values() if job is not None]
         if jobs:
-            columns = {name: np.array([job[name] for job in jobs], dtype=object) for name in _JOB_COLUMNS}
-            for name in _TIMES:
-                columns[name] = columns[name].astype("datetime64[us]")
-            self._insert("jobs", columns, verb="INSERT OR REPLACE")
+            self._insert("jobs", job_columns(jobs), verb="INSERT OR REPLACE")
+        self._update_attempts(attempts)
+        return jobs
 
-    def _insert_requests(self, entries: list[Recorded]) -> None:
-        events = [entry.event for entry in entries if isinstance(entry.event, RequestFinished)]
-        if events:
-            names = ("request_id", "model", "operation", "outcome", "queued", "first", "total",
-                     "prompt_tokens", "completion_tokens", "cached_tokens")  # fmt: skip
-            rows = {name: np.array([getattr(event, name) for event in events], dtype=object) for name in names}
-            rows["recorded_at"] = np.array([_naive(event.at) for event in events], dtype="datetime64[us]")
-            self._insert("requests", rows)
+    def _update_attempts(self, attempts: Attempts) -> None:
+        if attempts.ended:
+            self._with_batch(_END_ATTEMPTS, end_columns(attempts.ended))
+        if attempts.begun:
+            self._insert("attempts", attempt_columns(list(attempts.begun.values())), verb="INSERT OR REPLACE")
 
-    def _insert(self, table: str, columns: dict[str, Any], verb: str = "INSERT") -> None:
-        self._db.register("batch", columns)
+    def _update_deliveries(self, events: Sequence[WebhookEvent]) -> None:
+        ids = {event.delivery_id for event in events}
+        known: dict[str, Delivery | None] = dict.fromkeys(ids)
+        found = self._known("deliveries", "delivery_id", ids, Delivery.__struct_fields__)
+        known |= {one.delivery_id: one for one in map(delivery_of, found)}
+        for event in events:
+            known[event.delivery_id] = webhook.apply(known[event.delivery_id], event)
+        rows = [one for one in known.values() if one is not None]
+        if rows:
+            self._insert("deliveries", delivery_columns(rows), verb="INSERT OR REPLACE")
+
+    def _known(self, table: str, key: str, ids: Collection[str], names: Iterable[str]) -> list[tuple[Any, ...]]:
+        """Return the rows of `table` whose `key` is one of `ids`."""
+        if not ids:
+            return []
+        query = f"SELECT {', '.join(names)} FROM {table} SEMI JOIN batch USING ({key})"  # noqa: S608 - our own names
+        return self._with_batch(query, {key: objects(ids)})
+
+    def _remember(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            self._open_jobs.pop(job.job_id, None)
+            if not job.is_final:
+                self._open_jobs[job.job_id] = job
+        while len(self._open_jobs) > _MOST_OPEN:
+            del self._open_jobs[next(iter(self._open_jobs))]
+
+    def _insert(self, table: str, columns: Columns, verb: str = "INSERT") -> None:
         names = ", ".join(columns)
-        self._db.execute(f"{verb} INTO {table} ({names}) SELECT {names} FROM batch")  # noqa: S608 - our own names
-        self._db.unregister("batch")
+        self._with_batch(f"{verb} INTO {table} ({names}) SELECT {names} FROM batch", columns)  # noqa: S608 - our own names
 
-
-def _naive(at: datetime) -> datetime:
-    return at.astimezone(UTC).replace(tzinfo=None)
-
-
-def _at(event: Event | Unknown) -> datetime | None:
-    return None if isinstance(event, Unknown) else _naive(event.at)
-
-
-def _type(event: Event | Unknown) -> str:
-    return event.kind if isinstance(event, Unknown) else str(type(event).__struct_config__.tag)
-
-
-def _subject_id(event: Event | Unknown) -> str | None:
-    if isinstance(event, _JOB_EVENTS):
-        return str(event.job_id)
-    if isinstance(event, _RESPONSE_EVENTS):
-        return str(event.response_id)
-    return event.request_id if isinstance(event, RequestFinished) else None
-
-
-def _row(job: Job) -> dict[str, Any]:
-    row = asdict(job)
-    row["metadata"] = json.dumps(job.metadata)
-    for name in _TIMES:
-        row[name] = None if row[name] is None else _naive(row[name])
-    return row
-
-
-def _job(row: tuple[Any, ...]) -> Job:
-    fields = dict(zip(_JOB_COLUMNS, row, strict=True))
-    fields["metadata"] = json.loads(fields["metadata"])
-    for name in _TIMES:
-        fields[name] = None if fields[name] is None else fields[name].replace(tzinfo=UTC)
-    return Job(**fields)
+    def _with_batch(self, query: str, columns: Columns) -> list[tuple[Any, ...]]:
+        """Return what `query` gives, to which `columns` are the table `batch`."""
+        self._db.register("batch", columns)
+        try:
+            return self._db.execute(query).fetchall()
+        finally:
+            self._db.unregister("batch")

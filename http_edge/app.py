@@ -19,6 +19,7 @@ from http_edge.routes import (
     embeddings,
     event_schema,
     health,
+    history,
     job_events,
     jobs,
     loading,
@@ -49,6 +50,7 @@ _CAPABILITIES = (
     (webhooks, OPENAI),
     (subscriptions, OPENAI),
     (event_schema, OPENAI),
+    (history, OPENAI),
     (ollama_chat, OLLAMA),
     (ollama_generate, OLLAMA),
     (ollama_embed, OLLAMA),
@@ -57,7 +59,7 @@ _CAPABILITIES = (
 )
 
 # Where an unknown path is not OpenAI's; a route is the folder of what is below it.
-_FOLDERS = {"/api": OLLAMA, "/api/mcp": OPENAI}
+_FOLDERS = {"/api": OLLAMA, "/api/mcp": OPENAI, "/api/history": OPENAI}
 
 
 def make_app(bus: Bus, config: EdgeConfig, blobs: Blobs) -> web.Application:

@@ -12,6 +12,7 @@ from bus.inbox import Answer
 from bus.messages.models import GetModel, ModelCard, ModelKind
 from bus.subjects import GET_MODEL, Subject
 from http_edge.context import BUS, KEEP_ALIVE, REQUEST_ID
+from http_edge.keys import fingerprint
 
 RequestT = TypeVar("RequestT")
 ReplyT = TypeVar("ReplyT")
@@ -30,7 +31,11 @@ async def asking(
     async with (
         _telling_why(bus, model, kind),
         bus.stream(
-            subject(model), message, request_id=request[REQUEST_ID], keep_alive=request.get(KEEP_ALIVE)
+            subject(model),
+            message,
+            request_id=request[REQUEST_ID],
+            keep_alive=request.get(KEEP_ALIVE),
+            key=fingerprint(request),
         ) as answer,
     ):
         await answer.admitted()

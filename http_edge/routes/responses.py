@@ -17,6 +17,7 @@ from bus.messages.responses import DeleteResponse
 from bus.subjects import CANCEL_JOB, CHAT, DELETE_RESPONSE, SUBMIT_JOB
 from http_edge.context import BUS
 from http_edge.generation import whole
+from http_edge.keys import fingerprint
 from http_edge.responses.background import answered
 from http_edge.responses.body import Body, chat_request, naming_fields, refuse_contradictions
 from http_edge.responses.items import Item, items
@@ -125,7 +126,9 @@ async def _submit(request: web.Request, message: ChatRequest, record: Record) ->
     # The job first: without its response it only runs for nothing, the other way round nothing would ever run.
     job_id = f"job-{record.response.id.removeprefix('resp_')}"
     chat = Raw(msgspec.json.encode(message))
-    submitted = SubmitJob(model=record.response.model, operation="chat", input=chat, job_id=job_id)
+    submitted = SubmitJob(
+        model=record.response.model, operation="chat", input=chat, job_id=job_id, key=fingerprint(request)
+    )
     await request.app[BUS].ask(SUBMIT_JOB(), submitted)
     await keep(request, record, job_id)
     return json_response(record.response)

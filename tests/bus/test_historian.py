@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from actors import historian
+from bus.blobs import Blobs
 from bus.client import Bus, settled
 from bus.errors import LostError, RefusedError
 from bus.events import EventLog, subject_of
@@ -34,7 +35,9 @@ STORY: tuple[JobEvent, ...] = (
 @asynccontextmanager
 async def history_of(bus: Bus, path: Path) -> AsyncGenerator[asyncio.Future[None]]:
     """Run a historian until the block ends."""
-    life = asyncio.ensure_future(historian.child(bus, path, 100_000, "historian-1").run())
+    life = asyncio.ensure_future(
+        historian.child(bus, path, Blobs(path.with_name("blobs")), 100_000, "historian-1").run()
+    )
     await until_it(lambda: answers_or_ended(bus, life))
     try:
         yield life
@@ -111,6 +114,43 @@ async def test_rebuilt_history_is_the_same(server: Server, tmp_path: Path) -> No
 
     assert (rebuilt.as_of, rebuilt.jobs) == (last, 2)
     assert after == before
+
+
+async def test_history_answers_and_goes_on_while_it_is_rebuilt(server: Server, tmp_path: Path) -> None:
+    async with connected(server.url) as bus:
+        await tell(bus, [make.job_queued(job_id=f"job-{n}") for n in range(300)])
+        async with history_of(bus, tmp_path / "h"):
+            totals = [(await page(bus, 300, limit=1)).total]
+            rebuilding = asyncio.ensure_future(bus.ask(REBUILD_HISTORY(), RebuildHistory(), patience=30))
+            while not rebuilding.done():
+                last = await tell(bus, [make.job_queued(job_id=f"job-{len(totals)}-late")])
+                totals.append((await page(bus, last, limit=1)).total)
+            rebuilt = await rebuilding
+            after = await page(bus, last, limit=1)
+
+    assert totals == list(range(300, 300 + len(totals)))
+    assert len(totals) > 1
+    assert rebuilt.as_of >= 300
+    assert (after.total, after.as_of) == (totals[-1], last)
+    assert sorted(path.name for path in tmp_path.glob("h*")) == ["h"]
+
+
+async def test_history_stays_as_it_was_when_it_cannot_be_rebuilt(server: Server, tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    async with connected(server.url) as bus:
+        last = await tell(bus, STORY)
+        async with history_of(bus, folder / "h") as life:
+            before = await page(bus, last)
+            folder.rename(tmp_path / "moved")
+            with pytest.raises(LostError, match="as it was") as lost:
+                await bus.ask(REBUILD_HISTORY(), RebuildHistory())
+            after = await page(bus, last)
+            alive = not life.done()
+            (tmp_path / "moved").rename(folder)
+
+    assert lost.value.code == "unavailable"
+    assert after == before
+    assert alive
 
 
 async def test_history_without_its_file_comes_back_from_the_log(server: Server, tmp_path: Path) -> None:

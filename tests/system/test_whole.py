@@ -1,10 +1,12 @@
 """Everything together, in processes, on real models: what a user sees with the clients that they have."""
 
 import asyncio
+import hashlib
 import json
 import shutil
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -15,6 +17,7 @@ from bus.client import Bus
 from bus.config import BusConfig
 from bus.events import EventLog
 from eventlog.events import RequestFinished
+from tests.support.cli import fusion as run_fusion
 from tests.support.nats import until_it
 from tests.support.processes import Fusion, endless_story, fusion_up
 
@@ -145,3 +148,34 @@ async def _run(*words: str) -> str:
     printed, _ = await process.communicate()
     assert process.returncode == 0, printed
     return printed.decode()
+
+
+async def test_usage_is_told_by_the_fingerprint_of_the_key(fusion: Fusion, tmp_path: Path) -> None:
+    key = f"key-{hashlib.sha256(b'sk-ann').hexdigest()[:12]}"
+    place = {"FUSION_STATE_DIR": str(fusion.state)}
+    async with AsyncOpenAI(base_url=f"{fusion.running.http_url}/v1", api_key="sk-ann", max_retries=0) as ann:
+        await _embed(ann, "a text")
+        await _stream(ann, "Hello")
+
+    async def used() -> Any:
+        async with (
+            aiohttp.ClientSession(fusion.running.http_url) as http,
+            http.get("/api/history/usage", params={"key": key}) as response,
+        ):
+            return {row["model"]: row["requests"] for row in (await response.json())["rows"]}
+
+    async def both_are_told() -> bool:
+        return await used() == {"fusion-toy": 1, "all-MiniLM-L6-v2": 1}
+
+    await until_it(both_are_told)
+    views = await run_fusion("history", environment=place)
+    rows = await run_fusion("history", "usage", "--since", "24h", "--key", key, environment=place)
+    asked = await run_fusion("history", "sql", "SELECT count(*) AS n FROM requests", "--json", environment=place)
+    exported = await run_fusion("history", "export", "usage", str(tmp_path / "usage.parquet"), environment=place)
+    wrong = await run_fusion("history", "sql", environment=place)
+
+    assert "throughput" in views.out
+    assert rows.out.count(key) == 2
+    assert json.loads(asked.out)["rows"][0][0] >= 2
+    assert (exported.status, (tmp_path / "usage.parquet").read_bytes()[:4]) == (0, b"PAR1")
+    assert (wrong.status, "give a view" in wrong.err) == (2, True)

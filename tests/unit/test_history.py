@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as some
 
 from eventlog.events import JobEvent, Recorded, Unknown, decode, encode
 from eventlog.history import History, OutdatedError
+from eventlog.history_query import Page, PageQuery, events_of, find_job, page
 from eventlog.job import Job, fold
 from tests.support import make
 
@@ -37,8 +39,23 @@ events = some.one_of(
 )
 
 
+def page_of(history: History, **query: Any) -> Page:
+    with history.cursor() as cursor:
+        return page(cursor, PageQuery(**query))
+
+
 def jobs(history: History) -> dict[str, Job]:
-    return {job.job_id: job for job in history.page(status=None, model=None, limit=1000, offset=0).jobs}
+    return {job.job_id: job for job in page_of(history, limit=1000).jobs}
+
+
+def job_of(history: History, job_id: str) -> Job | None:
+    with history.cursor() as cursor:
+        return find_job(cursor, job_id)
+
+
+def told_of(history: History, job_id: str) -> list[bytes]:
+    with history.cursor() as cursor:
+        return events_of(cursor, job_id)
 
 
 @pytest.fixture
@@ -56,7 +73,7 @@ def test_events_ingested_twice_count_once(history: History) -> None:
 
     assert (first, again, overlap) == (6, 0, 1)
     assert history.checkpoint == 7
-    assert len(history.events_of("job-a")) == 3
+    assert len(told_of(history, "job-a")) == 3
 
 
 @given(some.lists(events, max_size=25), some.lists(some.integers(0, 25), max_size=4))
@@ -72,7 +89,7 @@ def test_history_rebuilt_equals_history_built_bit_by_bit_and_the_fold(story: lis
     ids = {"job-a", "job-b", "job-ü"}
     folded = {job_id: fold(event for event in story if getattr(event, "job_id", "") == job_id) for job_id in ids}
     assert jobs(bits) == jobs(whole) == {job_id: job for job_id, job in folded.items() if job}
-    assert [bits.events_of(job_id) for job_id in ids] == [whole.events_of(job_id) for job_id in ids]
+    assert [told_of(bits, job_id) for job_id in ids] == [told_of(whole, job_id) for job_id in ids]
     assert bits.checkpoint == whole.checkpoint == len(entries)
     bits.close()
     whole.close()
@@ -81,8 +98,8 @@ def test_history_rebuilt_equals_history_built_bit_by_bit_and_the_fold(story: lis
 def test_events_of_a_job_are_as_recorded_in_order(history: History) -> None:
     history.ingest(make.entries(*STORY))
 
-    assert history.events_of("job-a") == [encode(STORY[0]), encode(STORY[2]), encode(STORY[4])]
-    assert history.events_of("job-x") == []
+    assert told_of(history, "job-a") == [encode(STORY[0]), encode(STORY[2]), encode(STORY[4])]
+    assert told_of(history, "job-x") == []
 
 
 def test_unknown_events_are_kept_and_passed_over(history: History) -> None:
@@ -100,15 +117,15 @@ def test_unknown_events_are_kept_and_passed_over(history: History) -> None:
 def test_job_whose_beginning_the_log_has_forgotten_is_passed_over(history: History) -> None:
     history.ingest(make.entries(make.job_started(), make.job_completed(), first=90))
 
-    assert history.job(make.JOB_ID) is None
+    assert job_of(history, make.JOB_ID) is None
     assert history.checkpoint == 91
 
 
 def test_job_comes_back_as_the_fold_has_it(history: History) -> None:
     history.ingest(make.entries(*STORY))
 
-    assert history.job("job-a") == fold([STORY[0], STORY[2], STORY[4]])
-    assert history.job("job-b") == fold([STORY[1], STORY[5]])
+    assert job_of(history, "job-a") == fold([STORY[0], STORY[2], STORY[4]])
+    assert job_of(history, "job-b") == fold([STORY[1], STORY[5]])
 
 
 @pytest.mark.parametrize(
@@ -126,15 +143,15 @@ def test_job_comes_back_as_the_fold_has_it(history: History) -> None:
     ],
 )
 def test_page_holds_what_was_asked_for_newest_first(
-    history: History, query: dict[str, object], ids: list[str], total: int
+    history: History, query: dict[str, Any], ids: list[str], total: int
 ) -> None:
     queued = [make.job_queued(job_id=f"job-{n}", at=make.at(n), model=f"m{n % 2}") for n in range(4)]
     history.ingest(make.entries(*queued, make.job_completed(job_id="job-1")))
 
-    page = history.page(**({"status": None, "model": None, "limit": 10, "offset": 0} | query))  # type: ignore[arg-type]
+    found = page_of(history, **query)
 
-    assert [job.job_id for job in page.jobs] == ids
-    assert page.total == total
+    assert [job.job_id for job in found.jobs] == ids
+    assert found.total == total
 
 
 def test_large_batch_with_rare_values_goes_in(history: History) -> None:
@@ -142,7 +159,7 @@ def test_large_batch_with_rare_values_goes_in(history: History) -> None:
 
     history.ingest(make.entries(*queued, make.job_failed(job_id="job-1777", error="rare")))
 
-    failed = history.page(status="failed", model=None, limit=10, offset=0)
+    failed = page_of(history, status="failed")
     assert [(job.job_id, job.error) for job in failed.jobs] == [("job-1777", "rare")]
 
 
@@ -152,7 +169,7 @@ def test_what_the_log_has_forgotten_is_forgotten(history: History) -> None:
     history.forget(before=make.at(5))
 
     assert set(jobs(history)) == {"new"}
-    assert history.events_of("old") == []
+    assert told_of(history, "old") == []
     assert history.checkpoint == 2
 
 

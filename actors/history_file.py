@@ -1,0 +1,160 @@
+"""The file of the history: one thread writes it, others read it meanwhile, and another file can take its place."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+import structlog
+
+from bus.errors import LostError
+from eventlog.events import Recorded
+from eventlog.history import History, OutdatedError
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+_READ_SECONDS = 5.0
+_READERS = 2
+
+
+class HistoryFile:
+    """Owns one history, and the threads on which it is written and read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint = 0
+        self._history: History | None = None
+        self._writer = ThreadPoolExecutor(1, "history-writer")
+        self._readers = ThreadPoolExecutor(_READERS, "history-reader")
+        self._writing = asyncio.Lock()
+        self._reading: set[asyncio.Future[Any]] = set()
+        self._may_read = asyncio.Event()
+
+    async def open(self) -> None:
+        """Open the file. A damaged one, or one of another version, is deleted: everything in it is in the log."""
+        self._history = await self._on_writer(lambda: _open(self.path))
+        self.checkpoint = self._history.checkpoint
+        self._may_read.set()
+
+    async def close(self) -> None:
+        """Close the file."""
+        await self._quiet()
+        await self._on_writer(self._close)
+        self._writer.shutdown()
+        self._readers.shutdown()
+
+    async def ingest(self, entries: Sequence[Recorded]) -> None:
+        """Take in `entries`, in the order of the log; those that are in already are left out."""
+        await self.write(lambda history: history.ingest(entries))
+        self.checkpoint = max(self.checkpoint, self._now.checkpoint)
+
+    async def write(self, work: Callable[[History], T]) -> T:
+        """Return what `work` does between two batches of events."""
+        async with self._writing:
+            return await self._on_writer(lambda: work(self._now))
+
+    async def read(self, work: Callable[[duckdb.DuckDBPyConnection], T], seconds: float = _READ_SECONDS) -> T:
+        """Return what `work` reads, beside what is written meanwhile. Raises `LostError` ("timeout")."""
+        await self._may_read.wait()
+        cursor = self._now.cursor()
+        reading = asyncio.get_running_loop().run_in_executor(self._readers, _read, work, cursor)
+        self._reading.add(reading)
+        reading.add_done_callback(self._has_read)
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.shield(reading)
+        except TimeoutError as error:
+            raise LostError("timeout", f"The history took longer than {seconds:g} s to answer.") from error
+        finally:
+            if not reading.done():
+                cursor.interrupt()
+
+    async def copy(self, to: Path) -> None:
+        """Copy the file as it is between two batches of events."""
+        await self.write(lambda _: _copy(self.path, to))
+
+    @asynccontextmanager
+    async def replaced_by(self, other: Path) -> AsyncGenerator[None]:
+        """Write nothing while the block brings `other` to where this file is, then have it take its place."""
+        async with self._writing:
+            yield
+            self._may_read.clear()
+            try:
+                await self._quiet()
+                await self._on_writer(lambda: self._take_over(other))
+            finally:
+                self._may_read.set()
+
+    def _close(self) -> None:
+        if self._history is not None:
+            self._history.close()
+
+    def _take_over(self, other: Path) -> None:
+        self._now.close()
+        _remove(self.path)
+        other.replace(self.path)
+        self._history = History(self.path)
+
+    def _has_read(self, reading: asyncio.Future[Any]) -> None:
+        self._reading.discard(reading)
+        if not reading.cancelled():
+            reading.exception()  # Of one that nobody waits for any more, nobody asks.
+
+    async def _quiet(self) -> None:
+        while self._reading:
+            await asyncio.wait(self._reading)
+
+    @property
+    def _now(self) -> History:
+        assert self._history is not None  # noqa: S101 - open comes first
+        return self._history
+
+    async def _on_writer(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, work)
+
+
+def folder_beside(path: Path) -> "tempfile.TemporaryDirectory[str]":
+    """Return a folder for what is made of the file at `path`. One that is left over is deleted when that is opened."""
+    return tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    _log_of(path).unlink(missing_ok=True)
+
+
+def _open(path: Path) -> History:
+    for left in path.parent.glob(f"{path.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        return History(path)
+    except (duckdb.Error, OutdatedError) as error:
+        if "lock" in str(error):
+            raise  # Another process has it: no reason to throw it away.
+        what = "history.damaged" if isinstance(error, duckdb.Error) else "history.outdated"
+        log.warning(what, path=str(path), error=str(error))
+        _remove(path)
+        return History(path)
+
+
+def _read(work: Callable[[duckdb.DuckDBPyConnection], T], cursor: duckdb.DuckDBPyConnection) -> T:
+    with cursor:
+        return work(cursor)
+
+
+def _copy(path: Path, to: Path) -> None:
+    # What was committed since the last checkpoint is in the log only.
+    for source, target in ((path, to), (_log_of(path), _log_of(to))):
+        if source.exists():
+            shutil.copyfile(source, target)
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(path.name + ".wal")
