@@ -111,7 +111,7 @@ def _historian(bus: Bus, config: Configuration, args: argparse.Namespace) -> tup
 def _core(
     bus: Bus, config: Configuration, args: argparse.Namespace, on_open: Callable[[], Awaitable[None]]
 ) -> tuple[Child, ...]:
-    from actors import jobs, models, responses  # noqa: PLC0415 - only its own process needs them
+    from actors import batches, files, jobs, models, responses  # noqa: PLC0415 - only its own process needs them
 
     def read() -> tuple[ModelEntry, ...]:
         return configuration(args.config, os.environ).models
@@ -121,6 +121,8 @@ def _core(
 
     return (
         jobs.child(bus, Blobs(config.bus.blobs), find, config.actors.job_ttl_days, args.instance),
+        files.child(bus, config.actors.job_ttl_days, args.instance),
+        batches.child(bus, Blobs(config.bus.blobs), args.instance),
         responses.child(bus, args.instance),
         models.child(bus, read, config.bus.state, config.actors, args.instance, on_open),
     )

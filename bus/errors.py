@@ -11,10 +11,12 @@ from typing import Literal
 import msgspec
 
 Code = Literal[
+    "batch_not_found",
     "cancelled",
     "conflict",
     "context_length_exceeded",
     "crashed",
+    "file_not_found",
     "insufficient_memory",
     "internal_error",
     "invalid_request",
