@@ -14,9 +14,11 @@ from http_edge.errors import FORMATS, OPENAI, RESPONSES
 from http_edge.middleware import answered, name_request
 from http_edge.ollama import OLLAMA
 from http_edge.routes import (
+    batches,
     chat,
     completions,
     embeddings,
+    files,
     health,
     jobs,
     loading,
@@ -41,6 +43,8 @@ _CAPABILITIES = (
     (loading, OPENAI),
     (models, OPENAI),
     (jobs, OPENAI),
+    (files, OPENAI),
+    (batches, OPENAI),
     (ollama_chat, OLLAMA),
     (ollama_generate, OLLAMA),
     (ollama_embed, OLLAMA),

@@ -33,7 +33,7 @@ class GetFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class ListFiles(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Tell which files there are, by when they were stored, behind the file `after`."""
 
-    purpose: Purpose | None = None
+    purpose: str | None = None
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 10_000
     after: str | None = None
     order: Order = "desc"

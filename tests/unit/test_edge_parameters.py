@@ -82,7 +82,7 @@ BODIES: dict[ModuleType, dict[str, Any]] = {
 def requests(route: ModuleType, **said: Any) -> Any:
     """Return what a model is asked for the body with what is `said`."""
     body = decode(route._body, msgspec.json.encode(BODIES[route] | said))
-    return route._chat_request(body) if route is chat else route._chat_requests(body, route._prompts(body))
+    return route.chat_request(body) if route is chat else route.chat_requests(body)
 
 
 @pytest.mark.parametrize(
