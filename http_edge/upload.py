@@ -12,6 +12,7 @@ from msgspec import Struct
 from bus.blobs import Draft
 from bus.errors import RefusedError
 from http_edge.context import BLOBS, CONFIG
+from http_edge.wire import refuse_encoded
 
 T = TypeVar("T")
 
@@ -39,6 +40,7 @@ async def read_form(request: web.Request) -> Form:
     if request.content_type != "multipart/form-data":
         message = f"Unsupported media type {request.content_type!r}; send Content-Type: multipart/form-data."
         raise RefusedError("invalid_request", message)
+    refuse_encoded(request)
     limit = request.app[CONFIG].max_file_bytes
     if (request.content_length or 0) > limit + _MOST_FIELDS * _LONGEST_FIELD:
         raise _too_large(limit)
