@@ -19,6 +19,7 @@ from http_edge.config import EdgeConfig
 from http_edge.errors import STATUSES
 from http_edge.responses import body as responses
 from http_edge.routes import (
+    batches,
     chat,
     completions,
     embeddings,
@@ -77,6 +78,7 @@ def undocumented(kind: type[msgspec.Struct], module: Any, own: str) -> set[str]:
         (embeddings, "http.md", "## `POST /v1/embeddings`"),
         (tokens, "http.md", "## `POST /v1/tokenize`"),
         (jobs, "http.md", "## `POST /v1/jobs`"),
+        (batches, "batches.md", "## `POST /v1/batches`"),
         (messages, "anthropic.md", "## `POST /v1/messages`"),
         (ollama_chat, "ollama.md", "## `POST /api/chat`"),
         (ollama_generate, "ollama.md", "## `POST /api/generate`"),
