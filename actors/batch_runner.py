@@ -31,6 +31,7 @@ WINDOW = 64
 # For how many seconds a batch that is to end waits for those of its jobs that run.
 _PATIENCE = 600.0
 _PAUSE = 1.0
+_LONGEST_PAUSE = 30.0
 
 _CODES: dict[FailureReason, Code] = {
     "error": "internal_error",
@@ -175,7 +176,7 @@ class Runner:
     async def _pause(self, error: LostError | RefusedError) -> None:
         log.info("batch.waiting", batch_id=self.batch_id, code=error.code)
         with suppress(TimeoutError):
-            async with asyncio.timeout(error.failure.retry_after or _PAUSE):
+            async with asyncio.timeout(min(error.failure.retry_after or _PAUSE, _LONGEST_PAUSE)):
                 await self._stopped.wait()
 
     async def _until(self, is_so: Callable[[], bool]) -> None:

@@ -17,7 +17,7 @@ from actors.pages import page
 from actors.supervisor import Child
 from bus.blobs import Blobs
 from bus.client import Bus
-from bus.errors import ConflictError, RefusedError
+from bus.errors import ConflictError, LostError, RefusedError
 from bus.events import EventLog
 from bus.ids import new_id
 from bus.messages.batches import (
@@ -56,6 +56,7 @@ log = structlog.get_logger()
 
 _WINDOWS = {"24h": timedelta(hours=24)}
 _PORTION = 1000
+_PAUSE = 1.0
 
 
 class Batches:
@@ -139,11 +140,16 @@ class Batches:
         """Run, for ever, what is under way, and go on with it after a restart: all there is to know is in the log."""
         while True:
             self._moved.clear()
-            begin = await self._first_under_way()
-            if begin is None:
-                await self._moved.wait()
-            else:
-                await self._follow_from(begin)
+            try:
+                begin = await self._first_under_way()
+                if begin is None:
+                    await self._moved.wait()
+                else:
+                    await self._follow_from(begin)
+            except* LostError as lost:
+                # The log was away for longer than one waits: look again how all stands.
+                log.warning("batches.lost", errors=[str(error) for error in lost.exceptions])
+                await asyncio.sleep(_PAUSE)
 
     async def _first_under_way(self) -> int | None:
         """Return the sequence with which the first batch that runs was started; end those that never were."""

@@ -48,17 +48,18 @@ def answer_line(endpoint: Endpoint, plan: bytes, outcome: RequestOutcome, result
         return AnswerLine(id=line_id, custom_id=planned.custom_id, error=fault)
     body = None if result is None else _body(endpoint, planned, outcome, result, name)
     if body is not None:
-        return AnswerLine(
-            id=line_id,
-            custom_id=planned.custom_id,
-            response=LineResponse(status_code=200, request_id=outcome.job_id, body=body),
-        )
+        response = LineResponse(status_code=200, request_id=outcome.job_id, body=body)
+    else:
+        response = _refused(outcome)
+    return AnswerLine(id=line_id, custom_id=planned.custom_id, response=response)
+
+
+def _refused(outcome: RequestOutcome) -> LineResponse:
     failure = outcome.failure or Failure(code="internal_error", message="The answer is gone or damaged.")
     status, kind = STATUSES[failure.code]
     param = failure.param and failure.param.removeprefix("input.")
     error = Envelope(ErrorBody(message=failure.message, type=kind, param=param, code=failure.code))
-    response = LineResponse(status_code=status, request_id=outcome.job_id, body=Raw(_encode(error)))
-    return AnswerLine(id=line_id, custom_id=planned.custom_id, response=response)
+    return LineResponse(status_code=status, request_id=outcome.job_id, body=Raw(_encode(error)))
 
 
 def _body(endpoint: Endpoint, planned: PlannedRequest, outcome: RequestOutcome, result: bytes, name: str) -> Raw | None:

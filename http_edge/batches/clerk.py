@@ -105,9 +105,18 @@ class Clerk:
         except Exception:
             # The last door: the edge goes on, and the log has the traceback.
             log.exception("batch.crashed", batch_id=batch_id)
+            await self._give_up(batch_id)
             await delivery.nak(_LATER)
         else:
             await delivery.ack()
+
+    async def _give_up(self, batch_id: str) -> None:
+        """Fail a batch whose file cannot be read for a mistake of ours. One that has run waits for a better version."""
+        mistake = LineError(
+            code="internal_error", message="The server made a mistake on this file; its log says which."
+        )
+        with suppress(BusError):
+            await self._bus.ask(FAIL_BATCH(), FailBatch(batch_id=batch_id, errors=(mistake,)))
 
     async def _do(self, batch_id: str) -> None:
         """Do what the batch waits for by now, if anything: an event may be told twice, or late."""

@@ -26,7 +26,7 @@ _LARGEST_INPUT = 1_000_000
 _LARGEST_LINE = 4 * 2**20
 
 # What is wrong is told in an event, of at most 64 KiB.
-_MOST_ERRORS = 100
+_MOST_ERRORS = 50
 _LONGEST_MESSAGE = 150
 _LONGEST_PARAM = 50
 
@@ -41,7 +41,7 @@ class Line(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class InputError(Exception):
-    """The file is not right: `errors` tells all that is wrong, or the first hundred things."""
+    """The file is not right: `errors` tells all that is wrong, or the first fifty things."""
 
     def __init__(self, errors: tuple[LineError, ...]) -> None:
         super().__init__(f"{len(errors)} lines are wrong")
@@ -66,8 +66,7 @@ class Planner:
         errors: list[LineError] = []
         for number, content in enumerate(iter(lambda: file.readline(_LARGEST_LINE), b""), 1):
             try:
-                if content.strip():
-                    self._take(content, draft)
+                self._take(content, draft)
             except _WrongError as error:
                 errors.append(error.at(number))
             if len(errors) == _MOST_ERRORS or len(content) == _LARGEST_LINE:
@@ -80,6 +79,8 @@ class Planner:
     def _take(self, content: bytes, draft: Draft) -> None:
         if len(content) == _LARGEST_LINE:
             raise _WrongError("too_large", f"The line has {_LARGEST_LINE} bytes or more; the rest was not read.")
+        if not content.strip():
+            return
         if self.total == MOST_REQUESTS:
             raise _WrongError("too_many_tasks", f"The file has more than {MOST_REQUESTS} requests.")
         try:

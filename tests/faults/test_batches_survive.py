@@ -37,7 +37,7 @@ async def test_batch_completes_with_each_line_once_whatever_is_killed(tmp_path: 
                 input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
             )
             await _kill(fusion, "edge")  # It may have begun to read the file.
-            for done, victims in ((10, ("core",)), (30, ("core", "edge"))):
+            for done, victims in ((5, ("core",)), (20, ("nats-server",)), (35, ("core", "edge"))):
                 await until_it(partial(_has_done, client, batch.id, done), 120)
                 for victim in victims:
                     await _kill(fusion, victim)

@@ -36,7 +36,9 @@ def test_every_pattern_without_a_reply_is_documented() -> None:
     assert unnamed([*patterns, subjects.wake_of("x").replace(".x.", ".<model>.")], page("subjects.md")) == []
 
 
-@pytest.mark.parametrize("module", [batches, chat, embeddings, files, history, jobs, models, presence, responses, tokens])
+@pytest.mark.parametrize(
+    "module", [batches, chat, embeddings, files, history, jobs, models, presence, responses, tokens]
+)
 def test_every_field_of_a_message_is_documented(module: Any) -> None:
     kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
     own = [kind for kind in kinds if kind.__module__ == module.__name__]
