@@ -77,7 +77,7 @@ _FAULTS: dict[str, LineFault] = {
     "expired": LineFault(
         code="batch_expired", message="This request could not be done before the completion window ended."
     ),
-    "cancelled": LineFault(code="batch_cancelled", message="The batch was cancelled before this request was done."),
+    "cancelled": LineFault(code="batch_cancelled", message="This request was cancelled before it was done."),
 }
 
 _planned = msgspec.json.Decoder(PlannedRequest)

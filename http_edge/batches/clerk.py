@@ -130,20 +130,24 @@ class Clerk:
             await self._finish(batch)
 
     async def _start(self, batch: BatchReply) -> None:
-        planner = Planner(batch.endpoint, ENDPOINTS[batch.endpoint], await self._cards())
-        file = await self._content(batch.input_file_id)
-        if file is None:
-            gone = LineError(code="file_not_found", message="The input file is gone.", param="input_file_id")
-            await self._bus.ask(FAIL_BATCH(), FailBatch(batch_id=batch.batch_id, errors=(gone,)))
-            return
         try:
-            async with self._blobs.writing() as draft:
-                await asyncio.to_thread(_plan, planner, file, draft)
+            start = await self._plan(batch)
         except InputError as error:
             await self._bus.ask(FAIL_BATCH(), FailBatch(batch_id=batch.batch_id, errors=error.errors))
-            return
-        start = StartBatch(batch_id=batch.batch_id, plan_blob=draft.name, total=planner.total)
-        await self._bus.ask(START_BATCH(), start)
+        else:
+            await self._bus.ask(START_BATCH(), start)
+
+    async def _plan(self, batch: BatchReply) -> StartBatch:
+        endpoint = ENDPOINTS.get(batch.endpoint)
+        if endpoint is None:  # It did not come over HTTP.
+            raise _input_error("invalid_request", f"A batch cannot be for '{batch.endpoint[:80]}'.", "endpoint")
+        file = await self._content(batch.input_file_id)
+        if file is None:
+            raise _input_error("file_not_found", "The input file is gone.", "input_file_id")
+        planner = Planner(batch.endpoint, endpoint, await self._cards())
+        async with self._blobs.writing() as draft:
+            await asyncio.to_thread(_plan, planner, file, draft)
+        return StartBatch(batch_id=batch.batch_id, plan_blob=draft.name, total=planner.total)
 
     async def _cards(self) -> dict[str, ModelCard]:
         models = (await self._bus.ask(LIST_MODELS(), ListModels())).models
@@ -198,6 +202,10 @@ class Clerk:
         return (await self._bus.ask(PUT_FILE(), file)).file_id
 
 
+def _input_error(code: str, message: str, param: str) -> InputError:
+    return InputError((LineError(code=code, message=message, param=param),))
+
+
 def _plan(planner: Planner, file: Path, draft: Draft) -> None:
     with file.open("rb") as lines:
         planner.plan(lines, draft)
@@ -220,6 +228,7 @@ async def _kept(delivery: Delivery) -> AsyncGenerator[None]:
         raise
     finally:
         keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
 
 
 _outcome = msgspec.json.Decoder(RequestOutcome)

@@ -16,8 +16,8 @@ from bus.events import EventLog
 from bus.ids import new_id
 from bus.messages.chat import ChatChunk, ChatRequest, Usage
 from bus.subjects import EVENTS
-from eventlog.batch_events import BatchCreated
 from eventlog.events import JobQueued
+from tests.support import make
 from tests.support.batches import answers, batching, ended, line, submit
 from tests.support.nats import until_it
 from tests.support.stack import EMBED_MODEL, GatedEngine, chat_body
@@ -141,18 +141,12 @@ async def test_cancelled_batch_keeps_what_is_done(nats_url: str, tmp_path: Path)
 
 
 async def test_batch_expires_when_its_time_is_over(nats_url: str, tmp_path: Path) -> None:
-    engine = GatedEngine()
-    async with batching(nats_url, tmp_path, engine, concurrency=1) as edge:
+    async with batching(nats_url, tmp_path, GatedEngine(), concurrency=1) as edge:
         client = edge.openai
         file = await client.files.create(file=("input.jsonl", line("late")), purpose="batch")
-        created = BatchCreated(
-            id=new_id(),
-            at=datetime.now(UTC),
-            batch_id=f"batch_{new_id()}",
-            input_file_id=file.id,
-            endpoint="/v1/chat/completions",
-            completion_window="24h",
-            expires_at=datetime.now(UTC) + timedelta(seconds=1),
+        now = datetime.now(UTC)
+        created = make.batch_created(
+            at=now, batch_id=f"batch_{new_id()}", input_file_id=file.id, expires_at=now + timedelta(seconds=1)
         )
         await EventLog(edge.bus).record_next(created, after=0)
 
