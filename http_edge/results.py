@@ -18,6 +18,13 @@ class _ChatResult(Struct, frozen=True, kw_only=True):
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
+class _CompleteResult(Struct, frozen=True, kw_only=True):
+    text: str
+    finish_reason: FinishReason
+    usage: WireUsage
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
 class _EmbedUsage(Struct, frozen=True, kw_only=True):
     prompt_tokens: int
 
@@ -35,7 +42,7 @@ class Vectors(Struct, frozen=True):
 
 
 def chat_result(result: bytes) -> Generated:
-    """Return what a job has said that chats or continues a text."""
+    """Return what a job has said that chats."""
     said = _chat.decode(result)
     return Generated(
         text=said.content,
@@ -47,6 +54,12 @@ def chat_result(result: bytes) -> Generated:
     )
 
 
+def complete_result(result: bytes) -> Generated:
+    """Return how a job has continued a text."""
+    said = _complete.decode(result)
+    return Generated(text=said.text, finish_reason=said.finish_reason, usage=said.usage, logprobs=said.logprobs)
+
+
 def embed_result(result: bytes) -> Vectors:
     """Return the vectors that a job has made."""
     made = _embed.decode(result)
@@ -55,4 +68,5 @@ def embed_result(result: bytes) -> Vectors:
 
 
 _chat = msgspec.json.Decoder(_ChatResult)
+_complete = msgspec.json.Decoder(_CompleteResult)
 _embed = msgspec.json.Decoder(_EmbedResult)

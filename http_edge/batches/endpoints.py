@@ -14,7 +14,7 @@ from bus.messages.jobs import Operation
 from bus.messages.models import ModelKind
 from http_edge.embedding import Embedded
 from http_edge.generation import refuse_unsupported, wants_usage
-from http_edge.results import chat_result, embed_result
+from http_edge.results import chat_result, complete_result, embed_result
 from http_edge.routes import chat, completions, embeddings
 from http_edge.wire import each_text
 
@@ -88,7 +88,7 @@ def _ask_completion(content: bytes) -> Asked:
 
 
 def _tell_completion(answered: Answered) -> object:
-    said, show = chat_result(answered.result), answered.show
+    said, show = complete_result(answered.result), answered.show
     choices = completions.told([said], [show.echo], with_logprobs=show.with_logprobs)
     return _head(answered, "cmpl", "text_completion") | {"choices": choices, "usage": said.usage}
 

@@ -24,7 +24,7 @@ URL = "/v1/completions"
 CARD = ModelCard(id="local/chat", kind="chat", tier=1, state="ready", created=0, aliases=("short",))
 CARDS = {"local/chat": CARD, "short": CARD}
 RESULT = {
-    "content": " two",
+    "text": " two",
     "finish_reason": "stop",
     "usage": {
         "prompt_tokens": 1,
@@ -126,7 +126,7 @@ def test_answer_has_its_echo_and_names_its_job() -> None:
         ),
         (
             None,
-            b'{"content": 5}',
+            b'{"text": 5}',
             500,
             {
                 "message": "The answer is gone or damaged.",
