@@ -123,7 +123,8 @@ def _historian(bus: Bus, config: Configuration, args: argparse.Namespace) -> tup
 def _core(
     bus: Bus, config: Configuration, args: argparse.Namespace, on_open: Callable[[], Awaitable[None]]
 ) -> tuple[Child, ...]:
-    from actors import jobs, models, responses, subscriptions, webhooks  # noqa: PLC0415 - only its own process needs them
+    # Only their own process needs them.
+    from actors import batches, files, jobs, models, responses, subscriptions, webhooks  # noqa: PLC0415
 
     def read() -> tuple[ModelEntry, ...]:
         return configuration(args.config, os.environ).models
@@ -133,6 +134,8 @@ def _core(
 
     return (
         jobs.child(bus, Blobs(config.bus.blobs), find, config.actors, args.instance),
+        files.child(bus, config.actors.job_ttl_days, args.instance),
+        batches.child(bus, Blobs(config.bus.blobs), args.instance),
         responses.child(bus, args.instance),
         webhooks.child(bus, config.actors, config.bus.state, args.instance),
         subscriptions.child(bus, args.instance),

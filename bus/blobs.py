@@ -11,7 +11,10 @@ import os
 import re
 import secrets
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 _NAME = re.compile(r"[0-9a-f]{64}")
 
@@ -19,6 +22,26 @@ _NAME = re.compile(r"[0-9a-f]{64}")
 def blob_name(content: bytes) -> str:
     """Return the name under which `content` is stored."""
     return hashlib.sha256(content).hexdigest()
+
+
+class Draft:
+    """A blob that is being written, piece by piece. It has no name before it is whole."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, piece: bytes) -> None:
+        """Append `piece`. It may block, as files do: what is large belongs on a thread."""
+        self._file.write(piece)
+        self._hash.update(piece)
+        self.size += len(piece)
+
+    @property
+    def name(self) -> str:
+        """The name of a blob with what was written so far."""
+        return self._hash.hexdigest()
 
 
 class Blobs:
@@ -39,22 +62,35 @@ class Blobs:
         """Keep the blob as long as one that is stored now; return whether it is there."""
         return await asyncio.to_thread(self._renew, name)
 
+    @asynccontextmanager
+    async def writing(self) -> AsyncGenerator[Draft]:
+        """Give a draft, which is stored under its `name` when the block ends. If it raises, nothing is left."""
+        path = await asyncio.to_thread(self._draft_path)
+        try:
+            with await asyncio.to_thread(_create, path) as file:
+                draft = Draft(file)
+                yield draft
+                await asyncio.to_thread(_sync, file)
+            await asyncio.to_thread(self._name, path, draft.name)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+    async def find(self, name: str) -> Path | None:
+        """Return the file of the blob, to be read only, or None when it is gone or was damaged."""
+        return await asyncio.to_thread(self._find, name)
+
     async def forget(self, older_than: float) -> int:
         """Delete the blobs that were stored more than `older_than` seconds ago; return how many."""
         return await asyncio.to_thread(self._forget, time.time() - older_than)
 
     def _put(self, content: bytes) -> str:
         name = blob_name(content)
-        path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = path.with_name(f"{name}.{secrets.token_hex(4)}")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        draft = self._draft_path()
+        with _create(draft) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # Replacing an existing one renews its age, which is when it will be forgotten.
-        draft.replace(path)
-        _sync_folder(path.parent)
+            _sync(file)
+        self._name(draft, name)
         return name
 
     def _get(self, name: str) -> bytes | None:
@@ -70,6 +106,28 @@ class Blobs:
         except FileNotFoundError:
             return False
         return True
+
+    def _find(self, name: str) -> Path | None:
+        path = self._path(name)
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            return None
+        return path if digest == name else None
+
+    def _draft_path(self) -> Path:
+        # In a folder like those of the blobs, so that what a crash leaves is forgotten with them.
+        folder = self._folder / "drafts"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder / secrets.token_hex(16)
+
+    def _name(self, draft: Path, name: str) -> None:
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Replacing an existing one renews its age, which is when it will be forgotten.
+        draft.replace(path)
+        _sync_folder(path.parent)
 
     def _forget(self, before: float) -> int:
         old = [path for path in self._folder.glob("*/*") if _stored_at(path) < before]
@@ -88,6 +146,15 @@ def _stored_at(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:  # A draft that has just got its name.
         return math.inf
+
+
+def _create(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

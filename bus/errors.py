@@ -11,11 +11,13 @@ from typing import Literal
 import msgspec
 
 Code = Literal[
+    "batch_not_found",
     "cancelled",
     "conflict",
     "context_length_exceeded",
     "crashed",
     "event_not_found",
+    "file_not_found",
     "insufficient_memory",
     "internal_error",
     "invalid_request",

@@ -276,7 +276,7 @@ async def _hang_up(nc: Client, service: Service) -> None:
 
 
 # Their second token is the question, not a model.
-_OWNERS = frozenset(("jobs", "history", "models", "webhooks", "subscriptions"))
+_OWNERS = frozenset(("jobs", "files", "batches", "history", "models", "webhooks", "subscriptions"))
 
 _CANCELLED = Failure(code="cancelled", message="The request was cancelled.")
 _CRASHED = Failure(code="crashed", message="The actor crashed on this request.", retry_after=1)

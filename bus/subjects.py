@@ -5,8 +5,20 @@ from urllib.parse import quote, unquote
 
 from msgspec import Struct
 
+from bus.messages.batches import (
+    BatchList,
+    BatchReply,
+    CancelBatch,
+    CreateBatch,
+    FailBatch,
+    FinishBatch,
+    GetBatch,
+    ListBatches,
+    StartBatch,
+)
 from bus.messages.chat import ChatChunk, ChatRequest
 from bus.messages.embeddings import EmbedChunk, EmbedRequest
+from bus.messages.files import DeleteFile, FileList, FileReply, GetFile, ListFiles, PutFile
 from bus.messages.history import (
     Exported,
     ExportHistory,
@@ -163,6 +175,17 @@ REFUSE_JOBS = Subject("fusion.jobs.refuse", RefuseJobs, JobsRefused)
 PUT_RESPONSE = Subject("fusion.responses.put", PutResponse, ResponseReply)
 GET_RESPONSE = Subject("fusion.responses.get", GetResponse, ResponseReply)
 DELETE_RESPONSE = Subject("fusion.responses.delete", DeleteResponse, ResponseReply)
+PUT_FILE = Subject("fusion.files.put", PutFile, FileReply)
+GET_FILE = Subject("fusion.files.get", GetFile, FileReply)
+LIST_FILES = Subject("fusion.files.list", ListFiles, FileList)
+DELETE_FILE = Subject("fusion.files.delete", DeleteFile, FileReply)
+CREATE_BATCH = Subject("fusion.batches.create", CreateBatch, BatchReply)
+START_BATCH = Subject("fusion.batches.start", StartBatch, BatchReply)
+FAIL_BATCH = Subject("fusion.batches.fail", FailBatch, BatchReply)
+FINISH_BATCH = Subject("fusion.batches.finish", FinishBatch, BatchReply)
+GET_BATCH = Subject("fusion.batches.get", GetBatch, BatchReply)
+LIST_BATCHES = Subject("fusion.batches.list", ListBatches, BatchList)
+CANCEL_BATCH = Subject("fusion.batches.cancel", CancelBatch, BatchReply)
 LIST_HISTORY = Subject("fusion.history.list", HistoryQuery, HistoryReply)
 GET_HISTORY = Subject("fusion.history.get", JobQuery, JobHistory)
 REBUILD_HISTORY = Subject("fusion.history.rebuild", RebuildHistory, Rebuilt)
@@ -205,6 +228,17 @@ REQUESTS = (
     PUT_RESPONSE,
     GET_RESPONSE,
     DELETE_RESPONSE,
+    PUT_FILE,
+    GET_FILE,
+    LIST_FILES,
+    DELETE_FILE,
+    CREATE_BATCH,
+    START_BATCH,
+    FAIL_BATCH,
+    FINISH_BATCH,
+    GET_BATCH,
+    LIST_BATCHES,
+    CANCEL_BATCH,
     LIST_HISTORY,
     GET_HISTORY,
     REBUILD_HISTORY,
@@ -257,6 +291,7 @@ WEBHOOK_EVENTS = "fusion.event.webhook.*.>"  # delivery id: all that happened to
 FILE_EVENT = "fusion.event.file.*.*"  # file id, what happened
 FILE_EVENTS = "fusion.event.file.*.>"  # file id: all that happened to it
 BATCH_EVENT = "fusion.event.batch.*.*"  # batch id, what happened
+BATCH_FEED = "fusion.feed.batch.*.*"  # batch id, what happened
 BATCH_EVENTS = "fusion.event.batch.*.>"  # batch id: all that happened to it
 QUEUE = "fusion.queue.*.*.*"  # priority, model, job id
 QUEUE_OF_MODEL = "fusion.queue.*.*.>"  # priority, model

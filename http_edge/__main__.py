@@ -1,7 +1,6 @@
 """Runs the edge: `python -m http_edge`. The supervisor of all starts it."""
 
 import argparse
-import asyncio
 import os
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from bus.ids import new_id
 from bus.process import configure_logs, end_with_parent, run_until_stopped
 from bus.settings import SettingsError, read_file, settings
 from http_edge.app import serving_http
+from http_edge.batches.clerk import Clerk
 from http_edge.config import VARIABLES, EdgeConfig
 
 log = structlog.get_logger()
@@ -43,13 +43,14 @@ def main() -> None:
 
 
 async def _serve(instance: str, bus_config: BusConfig, config: EdgeConfig) -> None:
+    blobs = Blobs(bus_config.blobs)
     async with (
         Bus.connect("edge", bus_config) as bus,
-        serving_http(bus, config, Blobs(bus_config.blobs)) as (host, port),
+        serving_http(bus, config, blobs) as (host, port),
         beating(bus, plain_beat(instance, "edge", {"url": f"http://{host}:{port}"})),
     ):
         log.info("edge.ready", host=host, port=port)
-        await asyncio.Event().wait()
+        await Clerk(bus, blobs).run()
 
 
 if __name__ == "__main__":

@@ -14,10 +14,12 @@ from http_edge.errors import FORMATS, OPENAI, RESPONSES
 from http_edge.middleware import answered, name_request
 from http_edge.ollama import OLLAMA
 from http_edge.routes import (
+    batches,
     chat,
     completions,
     embeddings,
     event_schema,
+    files,
     health,
     history,
     job_events,
@@ -51,6 +53,8 @@ _CAPABILITIES = (
     (subscriptions, OPENAI),
     (event_schema, OPENAI),
     (history, OPENAI),
+    (files, OPENAI),
+    (batches, OPENAI),
     (ollama_chat, OLLAMA),
     (ollama_generate, OLLAMA),
     (ollama_embed, OLLAMA),

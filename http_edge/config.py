@@ -17,6 +17,7 @@ class EdgeConfig(Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 32 * 2**20
+    max_file_bytes: Annotated[int, Meta(ge=1024)] = 200 * 2**20
     sse_comment_seconds: Seconds = 5.0
     read_seconds: Seconds = 30.0
     write_seconds: Seconds = 60.0

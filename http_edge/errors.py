@@ -20,6 +20,8 @@ STATUSES: dict[Code, tuple[int, ErrorType]] = {
     "previous_response_not_found": (400, "invalid_request_error"),
     "model_not_found": (404, "invalid_request_error"),
     "job_not_found": (404, "invalid_request_error"),
+    "file_not_found": (404, "invalid_request_error"),
+    "batch_not_found": (404, "invalid_request_error"),
     "response_not_found": (404, "invalid_request_error"),
     "webhook_not_found": (404, "invalid_request_error"),
     "subscription_not_found": (404, "invalid_request_error"),

@@ -39,9 +39,7 @@ async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T]) -> T
             "invalid_request",
             f"Unsupported media type {request.content_type!r}; send Content-Type: application/json.",
         )
-    encoding = request.headers.get("Content-Encoding", "identity")
-    if encoding != "identity":
-        raise RefusedError("invalid_request", f"Unsupported content encoding {encoding!r}; send the body as it is.")
+    refuse_encoded(request)
     try:
         async with asyncio.timeout(request.app[CONFIG].read_seconds):
             content = await request.read()
@@ -50,6 +48,13 @@ async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T]) -> T
     except web.RequestPayloadError as error:
         raise RefusedError("invalid_request", "The body is not encoded as its headers say.") from error
     return decode(decoder, content)
+
+
+def refuse_encoded(request: web.Request) -> None:
+    """Raise `RefusedError` when the body is compressed."""
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise RefusedError("invalid_request", f"Unsupported content encoding {encoding!r}; send the body as it is.")
 
 
 async def read_optional_body(request: web.Request, decoder: msgspec.json.Decoder[T]) -> T:

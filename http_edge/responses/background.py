@@ -2,27 +2,15 @@
 
 from typing import assert_never
 
-import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 
-from bus.messages.chat import ChatChunk, FinishReason, TokenLogprob, ToolCall, ToolCallDelta
+from bus.messages.chat import ChatChunk, ToolCallDelta
 from bus.messages.jobs import JobReply
 from http_edge.errors import ErrorType
-from http_edge.generation import Generated, WireUsage
+from http_edge.generation import Generated
 from http_edge.responses.output import Output
 from http_edge.responses.view import Response, ended, failed
-
-
-class ChatResult(Struct, frozen=True, kw_only=True):
-    """The result of a job that chats, as docs/http.md has it."""
-
-    content: str
-    reasoning_content: str = ""
-    tool_calls: tuple[ToolCall, ...] = ()
-    finish_reason: FinishReason
-    usage: WireUsage
-    logprobs: tuple[TokenLogprob, ...] = ()
+from http_edge.results import chat_result
 
 
 def answered(response: Response, said: Generated, at: float) -> Response:
@@ -52,21 +40,6 @@ def as_job_stands(response: Response, job: JobReply, result: bytes | None) -> Re
         case "completed":
             if result is None or job.completed_at is None:
                 return failed(response, (), "server_error", "The answer is gone or damaged.")
-            said = _result.decode(result)
-            return answered(response, _generated(said), job.completed_at.timestamp())
+            return answered(response, chat_result(result), job.completed_at.timestamp())
         case _:
             assert_never(job.status)
-
-
-def _generated(result: ChatResult) -> Generated:
-    return Generated(
-        text=result.content,
-        reasoning=result.reasoning_content,
-        tool_calls=result.tool_calls,
-        finish_reason=result.finish_reason,
-        usage=result.usage,
-        logprobs=result.logprobs,
-    )
-
-
-_result = msgspec.json.Decoder(ChatResult)

@@ -1,6 +1,7 @@
 """POST /v1/chat/completions, as OpenAI's clients speak it."""
 
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -218,22 +219,12 @@ async def create(request: web.Request) -> web.StreamResponse:
         "object": "chat.completion.chunk" if body.stream else "chat.completion",
         "created": int(time.time()),
     }
-    messages = variants(_chat_request(body), body.n)
+    messages = variants(chat_request(body), body.n)
     with naming_grammar(body), naming_tools():
         if body.stream:
             return await _stream(request, body, messages, Frames(head, with_usage=with_usage))
         model, said = await whole_each(request, CHAT, body.model, messages)
-    choices = [
-        Choice(
-            index=index,
-            message=_answer_message(each),
-            logprobs=chat_logprobs(each.logprobs) if body.logprobs else None,
-            finish_reason=each.finish_reason,
-        )
-        for index, each in enumerate(said)
-    ]
-    usage = usage_of([each.usage for each in said], body.n)
-    return json_response({**head, "model": model, "choices": choices, "usage": usage})
+    return json_response({**head, "model": model, **told(said, with_logprobs=bool(body.logprobs))})
 
 
 async def _stream(request: web.Request, body: Body, messages: list[ChatRequest], frames: Frames) -> web.StreamResponse:
@@ -248,6 +239,20 @@ async def _stream(request: web.Request, body: Body, messages: list[ChatRequest],
     return await relay_each(request, CHAT, body.model, asked, frames, body.n)
 
 
+def told(said: Sequence[Generated], *, with_logprobs: bool) -> dict[str, Any]:
+    """Return what an answer tells of what was `said` to one request: the choices and the usage."""
+    choices = [
+        Choice(
+            index=index,
+            message=_answer_message(each),
+            logprobs=chat_logprobs(each.logprobs) if with_logprobs else None,
+            finish_reason=each.finish_reason,
+        )
+        for index, each in enumerate(said)
+    ]
+    return {"choices": choices, "usage": usage_of([each.usage for each in said], len(said))}
+
+
 def _answer_message(said: Generated) -> AnswerMessage:
     return AnswerMessage(
         content=None if said.tool_calls and not said.text else said.text,
@@ -256,7 +261,8 @@ def _answer_message(said: Generated) -> AnswerMessage:
     )
 
 
-def _chat_request(body: Body) -> ChatRequest:
+def chat_request(body: Body) -> ChatRequest:
+    """Return what the model is asked. Raises `RefusedError`."""
     return ChatRequest(
         messages=tuple(_message(each, index) for index, each in enumerate(body.messages)),
         max_tokens=_max_tokens(body),

@@ -1,6 +1,7 @@
 """POST /v1/completions: texts to continue, without a conversation around them."""
 
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -15,6 +16,7 @@ from http_edge.choices import MAX_CHOICES, relay_each, usage_of, variants, whole
 from http_edge.context import REQUEST_ID
 from http_edge.generation import (
     Frames,
+    Generated,
     StreamOptions,
     refuse_unsupported,
     relay,
@@ -91,10 +93,8 @@ async def create(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, _body)
     refuse_unsupported(body, NEUTRAL)
     keep_loaded(request, body.ttl)
-    _refuse_combined(body)
     with_usage = wants_usage(body.stream, body.stream_options)
-    prompts = _prompts(body)
-    messages = _chat_requests(body, prompts)
+    prompts, messages = chat_requests(body)
     echoes = await _echoes(request, body, prompts)
     head = {
         "id": f"cmpl-{request[REQUEST_ID].removeprefix('req-')}",
@@ -106,17 +106,22 @@ async def create(request: web.Request) -> web.StreamResponse:
             frames = Frames(head, with_usage=with_usage)
             return await _stream(request, body, messages, frames, echoes)
         model, said = await whole_each(request, COMPLETE, body.model, messages)
-    choices = tuple(
+    choices = told(said, echoes, with_logprobs=body.logprobs is not None)
+    usage = usage_of([each.usage for each in said], body.n)
+    return json_response({**head, "model": model, "choices": choices, "usage": usage})
+
+
+def told(said: Sequence[Generated], echoes: Sequence[str], *, with_logprobs: bool) -> tuple[Choice, ...]:
+    """Return what an answer tells of what was `said`, each behind its echo."""
+    return tuple(
         Choice(
             text=echo + each.text,
             index=index,
-            logprobs=None if body.logprobs is None else text_logprobs(each.logprobs),
+            logprobs=text_logprobs(each.logprobs) if with_logprobs else None,
             finish_reason=each.finish_reason,
         )
         for index, (echo, each) in enumerate(zip(echoes, said, strict=True))
     )
-    usage = usage_of([each.usage for each in said], body.n)
-    return json_response({**head, "model": model, "choices": choices, "usage": usage})
 
 
 async def _stream(
@@ -209,7 +214,10 @@ async def _text(request: web.Request, model: str, prompt: Prompt) -> str:
     return said.prompt
 
 
-def _chat_requests(body: Body, prompts: tuple[Prompt, ...]) -> list[ChatRequest]:
+def chat_requests(body: Body) -> tuple[tuple[Prompt, ...], list[ChatRequest]]:
+    """Return the prompts, and what the model is asked: `n` times for each of them. Raises `RefusedError`."""
+    _refuse_combined(body)
+    prompts = _prompts(body)
     messages = [
         ChatRequest(
             prompt=prompt,
@@ -221,7 +229,7 @@ def _chat_requests(body: Body, prompts: tuple[Prompt, ...]) -> list[ChatRequest]
         )
         for prompt in prompts
     ]
-    return [each for message in messages for each in variants(message, body.n)]
+    return prompts, [each for message in messages for each in variants(message, body.n)]
 
 
 _body = msgspec.json.Decoder(Body)

@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Raw, Struct
 
-from http_edge.embedding import How, embedded, floats
+from http_edge.embedding import Embedded, Encode, How, embedded, floats
 from http_edge.generation import refuse_unsupported
 from http_edge.wire import ModelName, Texts, Ttl, each_text, json_response, read_body
 
@@ -57,12 +57,22 @@ async def create(request: web.Request) -> web.StreamResponse:
     """Turn texts into vectors."""
     body = await read_body(request, _body)
     refuse_unsupported(body, NEUTRAL)
-    encode = _as_base64 if body.encoding_format == "base64" else _as_numbers
+    encode = encoding(body.encoding_format)
     inputs = each_text(body.input, "input")
     how = How(truncate=bool(body.truncate), keep_alive=body.ttl)
     said = await embedded(request, body.model, inputs, encode, how)
+    return json_response(told(said))
+
+
+def encoding(name: Literal["float", "base64"] | None) -> Encode:
+    """Return what turns a vector into JSON."""
+    return _as_base64 if name == "base64" else _as_numbers
+
+
+def told(said: Embedded) -> Embeddings:
+    """Return the answer that tells of these vectors."""
     usage = Usage(prompt_tokens=said.tokens, total_tokens=said.tokens)
-    return json_response(Embeddings(data=said.data, model=said.model, usage=usage))
+    return Embeddings(data=said.data, model=said.model, usage=usage)
 
 
 def _as_base64(index: int, vector: bytes) -> bytes:

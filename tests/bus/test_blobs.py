@@ -103,6 +103,54 @@ async def test_forgetting_where_nothing_was_ever_stored_is_fine(tmp_path: Path) 
     assert await Blobs(tmp_path / "none").forget(older_than=0) == 0
 
 
+async def test_blob_written_in_pieces_is_the_same_blob(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path / "blobs")
+
+    async with blobs.writing() as draft:
+        draft.write(b"hel")
+        draft.write(b"lo")
+        assert await blobs.get(NAME) is None
+
+    assert (draft.name, draft.size) == (NAME, 5)
+    assert await blobs.get(NAME) == b"hello"
+
+
+async def test_draft_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path)
+
+    with pytest.raises(ZeroDivisionError):
+        async with blobs.writing() as draft:
+            draft.write(b"hello")
+            raise ZeroDivisionError
+
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+async def test_draft_that_a_crash_has_left_is_forgotten(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path)
+
+    async with blobs.writing() as draft:
+        draft.write(b"hello")
+        [left] = [path for path in tmp_path.rglob("*") if path.is_file()]
+        left.with_name("left").write_bytes(b"hel")
+
+    assert await blobs.forget(older_than=-10) == 2
+
+
+async def test_file_of_a_blob_is_found_unless_it_is_damaged(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path)
+    await blobs.put(b"hello")
+
+    path = await blobs.find(NAME)
+
+    assert path is not None
+    assert path.read_bytes() == b"hello"
+    path.write_bytes(b"hellO")
+    assert await blobs.find(NAME) is None
+    path.unlink()
+    assert await blobs.find(NAME) is None
+
+
 async def test_renewed_blob_is_kept_as_one_that_is_stored_now(tmp_path: Path) -> None:
     blobs = Blobs(tmp_path)
     renewed, other = await blobs.put(b"hello"), await blobs.put(b"other")

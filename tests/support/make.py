@@ -8,6 +8,17 @@ import msgspec
 from bus.ids import new_id
 from bus.messages.chat import ChatRequest, Message
 from bus.messages.jobs import SubmitJob
+from eventlog.batch_events import (
+    BatchCancelRequested,
+    BatchCreated,
+    BatchEnded,
+    BatchFailed,
+    BatchFinalizing,
+    BatchStarted,
+    FileDeleted,
+    FileStored,
+    LineError,
+)
 from eventlog.events import (
     Event,
     JobCancelled,
@@ -115,6 +126,63 @@ def response_deleted(**fields: Any) -> ResponseDeleted:
     return ResponseDeleted(**({"id": new_id(), "at": AT, "response_id": "resp_1"} | fields))
 
 
+def file_stored(**fields: Any) -> FileStored:
+    """Return the first event of a file."""
+    values = {
+        "id": new_id(),
+        "at": AT,
+        "file_id": "file-1",
+        "filename": "input.jsonl",
+        "purpose": "batch",
+        "bytes": 1,
+        "blob": "0" * 64,
+    }
+    return FileStored(**(values | fields))
+
+
+def file_deleted(**fields: Any) -> FileDeleted:
+    """Return the last event of a file."""
+    return FileDeleted(**({"id": new_id(), "at": AT, "file_id": "file-1"} | fields))
+
+
+def batch_created(**fields: Any) -> BatchCreated:
+    """Return the first event of a batch, which has a day."""
+    values = {
+        "input_file_id": "file-1",
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+        "expires_at": at(24 * 3600),
+    }
+    return BatchCreated(**(_of_batch() | values | fields))
+
+
+def batch_started(**fields: Any) -> BatchStarted:
+    """Return the start of a batch of three requests."""
+    return BatchStarted(**(_of_batch() | {"plan_blob": "1" * 64, "total": 3} | fields))
+
+
+def batch_cancel_requested(**fields: Any) -> BatchCancelRequested:
+    """Return the wish that the batch ends."""
+    return BatchCancelRequested(**(_of_batch() | fields))
+
+
+def batch_finalizing(**fields: Any) -> BatchFinalizing:
+    """Return the end of the last request of a batch."""
+    return BatchFinalizing(**(_of_batch() | {"outcomes_blob": "2" * 64, "completed": 2, "failed": 1} | fields))
+
+
+def batch_ended(**fields: Any) -> BatchEnded:
+    """Return the end of a batch."""
+    values = {"output_file_id": "file-2", "error_file_id": "file-3"}
+    return BatchEnded(**(_of_batch() | values | fields))
+
+
+def batch_failed(**fields: Any) -> BatchFailed:
+    """Return the end of a batch whose input is wrong."""
+    error = LineError(code="invalid_json_line", message="This is no JSON.", line=7)
+    return BatchFailed(**(_of_batch() | {"errors": (error,)} | fields))
+
+
 def job(**fields: Any) -> Job:
     """Return a job that was just queued."""
     values = {
@@ -145,6 +213,10 @@ def submit_job(text: str = "hello big world", **fields: Any) -> SubmitJob:
     """Return the order to run a chat later."""
     values = {"model": MODEL, "operation": "chat", "input": msgspec.Raw(msgspec.json.encode(chat_request(text)))}
     return SubmitJob(**(values | fields))
+
+
+def _of_batch() -> dict[str, Any]:
+    return {"id": new_id(), "at": AT, "batch_id": "batch_1"}
 
 
 def _common() -> dict[str, Any]:

@@ -9,8 +9,10 @@ import pytest
 
 from bus import frames, streams, subjects
 from bus.messages import (
+    batches,
     chat,
     embeddings,
+    files,
     history,
     jobs,
     models,
@@ -48,7 +50,8 @@ def test_every_pattern_without_a_reply_is_documented() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [chat, embeddings, history, jobs, models, presence, responses, subscriptions, tokens, webhooks]
+    "module",
+    [batches, chat, embeddings, files, history, jobs, models, presence, responses, subscriptions, tokens, webhooks],
 )
 def test_every_field_of_a_message_is_documented(module: Any) -> None:
     kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]

@@ -19,6 +19,7 @@ from http_edge.config import EdgeConfig
 from http_edge.errors import STATUSES
 from http_edge.responses import body as responses
 from http_edge.routes import (
+    batches,
     chat,
     completions,
     embeddings,
@@ -81,6 +82,7 @@ def undocumented(kind: type[msgspec.Struct], module: Any, own: str) -> set[str]:
         (jobs, "http.md", "## `POST /v1/jobs`"),
         (webhooks, "webhooks.md", "### `POST /api/mcp/webhook`"),
         (subscriptions, "webhooks.md", "### `POST /api/subscriptions`"),
+        (batches, "batches.md", "## `POST /v1/batches`"),
         (messages, "anthropic.md", "## `POST /v1/messages`"),
         (ollama_chat, "ollama.md", "## `POST /api/chat`"),
         (ollama_generate, "ollama.md", "## `POST /api/generate`"),

@@ -5,6 +5,7 @@ import msgspec
 import pytest
 from anthropic.types import message_count_tokens_params, message_create_params
 from ollama import _types as ollama
+from openai.types import batch_create_params
 from openai.types import completion_create_params as completion_params
 from openai.types import embedding_create_params as embedding_params
 from openai.types.chat import completion_create_params as chat_params
@@ -16,6 +17,7 @@ from http_edge import ollama_options
 from http_edge.generation import refuse_unsupported, stops
 from http_edge.responses import body as responses
 from http_edge.routes import (
+    batches,
     chat,
     completions,
     embeddings,
@@ -82,7 +84,7 @@ BODIES: dict[ModuleType, dict[str, Any]] = {
 def requests(route: ModuleType, **said: Any) -> Any:
     """Return what a model is asked for the body with what is `said`."""
     body = decode(route._body, msgspec.json.encode(BODIES[route] | said))
-    return route._chat_request(body) if route is chat else route._chat_requests(body, route._prompts(body))
+    return route.chat_request(body) if route is chat else route.chat_requests(body)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +104,7 @@ def requests(route: ModuleType, **said: Any) -> Any:
         ),
         (responses, response_params.ResponseCreateParamsStreaming, OURS),
         (embeddings, embedding_params.EmbeddingCreateParams, OURS | {"truncate"}),
+        (batches, batch_create_params.BatchCreateParams, set()),
     ],
 )
 def test_every_parameter_of_the_official_client_is_known_by_name(
