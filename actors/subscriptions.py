@@ -13,7 +13,7 @@ import structlog
 
 from actors.supervisor import Child
 from bus.client import Bus
-from bus.durable import delete_durable, ensure_durable, find_durable, list_durables
+from bus.durable import create_durable, delete_durable, find_durable, list_durables
 from bus.errors import RefusedError
 from bus.events import pattern_of
 from bus.messages.subscriptions import (
@@ -51,15 +51,13 @@ class Subscriptions:
         """Make a subscription. The same once more changes nothing; its name with other wishes is a conflict."""
         events, start = _events(request), _start(request)
         consumer = consumer_of_subscription(request.name)
-        kept = await find_durable(self._nc, "EVENTS", consumer)
-        if kept is None:
-            config = _consumer(consumer, events) | await self._place(request)
-            config["metadata"] = {_NAME: request.name, _EVENTS: " ".join(events), _START: start}
-            await ensure_durable(self._nc, "EVENTS", config)
+        config = _consumer(consumer, events) | await self._place(request)
+        config["metadata"] = {_NAME: request.name, _EVENTS: " ".join(events), _START: start}
+        if await create_durable(self._nc, "EVENTS", config):
             log.info("subscription.created", name=request.name, events=events, start=start)
-        else:
-            _check_same(kept, events, start)
-        yield await self._reply(request.name)
+        kept = await self._kept(request.name)
+        _check_same(kept, events, start)
+        yield await self._reply(kept)
 
     async def list(self, _request: ListSubscriptions, _: Caller) -> AsyncGenerator[SubscriptionList]:
         """Tell all subscriptions."""
@@ -72,19 +70,22 @@ class Subscriptions:
 
     async def get(self, request: GetSubscription, _: Caller) -> AsyncGenerator[SubscriptionReply]:
         """Tell about one."""
-        yield await self._reply(request.name)
+        yield await self._reply(await self._kept(request.name))
 
     async def delete(self, request: DeleteSubscription, _: Caller) -> AsyncGenerator[SubscriptionDeleted]:
         """Forget a subscription and its place."""
-        await self._reply(request.name)
+        await self._kept(request.name)
         await delete_durable(self._nc, "EVENTS", consumer_of_subscription(request.name))
         log.info("subscription.deleted", name=request.name)
         yield SubscriptionDeleted(name=request.name)
 
-    async def _reply(self, name: str) -> SubscriptionReply:
+    async def _kept(self, name: str) -> Json:
         kept = await find_durable(self._nc, "EVENTS", consumer_of_subscription(name))
         if kept is None:
             raise RefusedError("subscription_not_found", f"There is no subscription '{name}'.", param="name")
+        return kept
+
+    async def _reply(self, kept: Json) -> SubscriptionReply:
         return _reply(kept, (await stream_state(self._nc, "EVENTS"))["first_seq"])
 
     async def _place(self, request: CreateSubscription) -> Json:

@@ -16,7 +16,9 @@ from bus.streams import Json, StreamError, api, differences
 from eventlog.events import Event, Unknown, decode
 
 _NANO = 10**9
-_NOT_FOUND = 10014  # JetStream's error code for a consumer that is not there
+# JetStream's error codes for a consumer that is not there, and for one that is there already.
+_NOT_FOUND = 10014
+_EXISTS = 10148
 _GRACE = 2.0
 # No message now, or none in time, or the batch is over: what ends a pull as it should.
 _ENDS = frozenset(("404", "408"))
@@ -40,6 +42,21 @@ async def ensure_durable(nc: Client, stream: str, wanted: Json) -> None:
     wrong = differences(wanted, answer["config"])
     if wrong:
         raise StreamError(f"{stream}/{name}: the server keeps it otherwise than asked: {'; '.join(wrong)}")
+
+
+async def create_durable(nc: Client, stream: str, wanted: Json) -> bool:
+    """Create the durable consumer; return False when there is one of its name by now, which stays as it is.
+
+    Raises `LostError`.
+    """
+    name = wanted["durable_name"]
+    body = {"stream_name": stream, "config": wanted, "action": "create"}
+    answer = await api(nc, f"CONSUMER.CREATE.{stream}.{name}", body)
+    if "error" not in answer:
+        return True
+    if answer["error"].get("err_code") == _EXISTS:
+        return False
+    raise _refused(name, answer)
 
 
 async def find_durable(nc: Client, stream: str, name: str) -> Json | None:

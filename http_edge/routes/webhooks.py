@@ -29,7 +29,7 @@ from bus.subjects import (
     TEST_WEBHOOK,
 )
 from http_edge.context import BUS
-from http_edge.wire import json_response, path_id, read_body, read_query
+from http_edge.wire import json_response, path_id, read_body, read_optional_body, read_query
 
 # A test waits for the receiver, which has up to 30 s.
 _TEST_PATIENCE = 40.0
@@ -44,6 +44,10 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     events: Annotated[tuple[WebhookEventKind, ...], Meta(min_length=1)] | None = None
     secret: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     description: Annotated[str, Meta(max_length=1000)] | None = None
+
+
+class Nothing(Struct, frozen=True, forbid_unknown_fields=True):
+    """There is nothing to say."""
 
 
 class Last(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,6 +86,7 @@ async def delete(request: web.Request) -> web.StreamResponse:
 
 async def test(request: web.Request) -> web.StreamResponse:
     """Send a test, and tell how that went."""
+    await read_optional_body(request, _nothing)
     message = TryWebhook(webhook_id=_webhook_id(request))
     reply = await request.app[BUS].ask(TEST_WEBHOOK(), message, patience=_TEST_PATIENCE)
     return json_response(reply)
@@ -97,6 +102,7 @@ async def deliveries(request: web.Request) -> web.StreamResponse:
 
 async def redeliver(request: web.Request) -> web.StreamResponse:
     """Begin anew with a delivery that has ended."""
+    await read_optional_body(request, _nothing)
     delivery_id = path_id(request, "delivery_id", "webhook_not_found")
     message = Redeliver(webhook_id=_webhook_id(request), delivery_id=delivery_id)
     reply = await request.app[BUS].ask(REDELIVER(), message)
@@ -108,6 +114,7 @@ def _webhook_id(request: web.Request) -> str:
 
 
 _body = msgspec.json.Decoder(Body)
+_nothing = msgspec.json.Decoder(Nothing)
 
 ROUTES = [
     web.post("/api/mcp/webhook", register),

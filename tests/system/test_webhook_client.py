@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -82,6 +83,29 @@ async def test_when_to_come_again_is_read_as_seconds_or_a_date(said: str, second
         answer = await webhook_client.post(Addresses(LOOPBACK), receiver.url, {}, BODY, 10)
 
     assert answer.retry_after == seconds
+
+
+async def test_answer_without_an_end_is_not_read() -> None:
+    sent = 0
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+                await writer.drain()
+                sent += 0x10000
+        writer.close()
+
+    server = await asyncio.start_server(flood, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        answer = await webhook_client.post(Addresses(LOOPBACK), url, {}, BODY, 30)
+
+    assert answer.status == 200
+    assert sent < 50 * 2**20
 
 
 async def test_whatever_lies_at_the_other_end_is_an_answer() -> None:
