@@ -115,13 +115,13 @@ class Runner:
         return await self._store()
 
     async def _submit_all(self) -> None:
-        path = await self._blobs.find(self._plan_blob)
-        if path is None:
+        plan = await self._blobs.open(self._plan_blob)
+        if plan is None:
             failure = Failure(code="internal_error", message="The plan of the batch is gone or damaged.")
             for line in range(1, self._batch.total + 1):
                 self._end(line, RequestOutcome(status="failed", job_id=self._job_id(line), failure=failure))
             return
-        with await asyncio.to_thread(path.open, "rb") as plan:
+        with plan:
             await self._submit_lines(plan)
 
     async def _submit_lines(self, plan: BinaryIO) -> None:

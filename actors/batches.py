@@ -79,7 +79,7 @@ class Batches:
         created = BatchCreated(
             id=new_id(),
             at=now,
-            batch_id=f"batch_{new_id()}",
+            batch_id=request.batch_id or f"batch_{new_id()}",
             input_file_id=request.input_file_id,
             endpoint=request.endpoint,
             completion_window=request.completion_window,
@@ -87,8 +87,11 @@ class Batches:
             metadata=request.metadata,
             key=request.key,
         )
-        await self._events.record_next(created, after=0)
-        log.info("batch.created", batch_id=created.batch_id, endpoint=request.endpoint)
+        try:
+            await self._events.record_next(created, after=0)
+            log.info("batch.created", batch_id=created.batch_id, endpoint=request.endpoint)
+        except ConflictError:
+            await self._check_same(created)
         yield await self._reply(created.batch_id)
 
     async def start(self, request: StartBatch, _: Caller) -> AsyncGenerator[BatchReply]:
@@ -222,6 +225,12 @@ class Batches:
                 await self._events.record_next(event, after=last)
                 log.info("batch.moved", batch_id=batch_id, kind=type(event).__name__)
                 return
+
+    async def _check_same(self, created: BatchCreated) -> None:
+        batch, _ = await self._batch(created.batch_id)
+        if (batch.input_file_id, batch.endpoint) != (created.input_file_id, created.endpoint):
+            message = f"The batch '{created.batch_id}' was created before with another file or endpoint."
+            raise RefusedError("conflict", message, param="batch_id")
 
     async def _batch(self, batch_id: str) -> tuple[Batch, int]:
         recorded = await self._events.read(fill(BATCH_EVENTS, batch_id))

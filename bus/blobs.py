@@ -67,7 +67,8 @@ class Blobs:
         """Give a draft, which is stored under its `name` when the block ends. If it raises, nothing is left."""
         path = await asyncio.to_thread(self._draft_path)
         try:
-            with await asyncio.to_thread(_create, path) as file:
+            # Not on a thread: a cancel meanwhile would leave the file open.
+            with _create(path) as file:
                 draft = Draft(file)
                 yield draft
                 await asyncio.to_thread(_sync, file)
@@ -79,6 +80,11 @@ class Blobs:
     async def find(self, name: str) -> Path | None:
         """Return the file of the blob, to be read only, or None when it is gone or was damaged."""
         return await asyncio.to_thread(self._find, name)
+
+    async def open(self, name: str) -> BinaryIO | None:
+        """Return the blob as a file to read from, or None when it is gone or was damaged."""
+        path = await self.find(name)
+        return None if path is None else path.open("rb")  # as in `writing`, not on a thread
 
     async def forget(self, older_than: float) -> int:
         """Delete the blobs that were stored more than `older_than` seconds ago; return how many."""

@@ -17,13 +17,15 @@ BlobName = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 class CreateBatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Accept a batch: the lines of a file are requests to `endpoint`, to be done within `completion_window`.
 
-    `key` is the fingerprint of the API key.
+    Creating the same `batch_id` again changes nothing and returns the batch as it stands. `key` is the fingerprint of
+    the API key.
     """
 
     input_file_id: Annotated[str, Meta(min_length=1)]
     endpoint: Annotated[str, Meta(min_length=1)]
     completion_window: Literal["24h"] = "24h"
     metadata: dict[str, Any] = {}
+    batch_id: BatchId | None = None
     key: str | None = None
 
 

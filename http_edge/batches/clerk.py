@@ -4,7 +4,7 @@ Of several edges one does each; what an edge leaves undone when it dies is hande
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -161,16 +161,14 @@ class Clerk:
         return await self._blobs.find(file.blob)
 
     async def _finish(self, batch: BatchReply) -> None:
-        plan = await self._blobs.find(batch.plan_blob) if batch.plan_blob else None
-        outcomes = await self._blobs.find(batch.outcomes_blob) if batch.outcomes_blob else None
-        if plan is None or outcomes is None:
-            log.error("batch.lost", batch_id=batch.batch_id)
-            await self._bus.ask(FINISH_BATCH(), FinishBatch(batch_id=batch.batch_id))
-            return
         async with self._blobs.writing() as answers, self._blobs.writing() as errors:
-            with ExitStack() as files:
-                lines = [files.enter_context(await asyncio.to_thread(path.open, "rb")) for path in (plan, outcomes)]
-                await self._write(batch, lines, (answers, errors))
+            with ExitStack() as opened:
+                plan = await self._opened(batch.plan_blob, opened)
+                outcomes = await self._opened(batch.outcomes_blob, opened)
+                if plan and outcomes:
+                    await self._write(batch, (plan, outcomes), (answers, errors))
+                else:
+                    log.error("batch.lost", batch_id=batch.batch_id)
         finished = FinishBatch(
             batch_id=batch.batch_id,
             output_file_id=await self._put(batch, "output", answers),
@@ -178,7 +176,11 @@ class Clerk:
         )
         await self._bus.ask(FINISH_BATCH(), finished)
 
-    async def _write(self, batch: BatchReply, lines: Sequence[BinaryIO], drafts: tuple[Draft, Draft]) -> None:
+    async def _opened(self, name: str | None, opened: ExitStack) -> BinaryIO | None:
+        file = await self._blobs.open(name) if name else None
+        return opened.enter_context(file) if file else None
+
+    async def _write(self, batch: BatchReply, lines: tuple[BinaryIO, BinaryIO], drafts: tuple[Draft, Draft]) -> None:
         endpoint = ENDPOINTS[batch.endpoint]
         for _ in range(batch.total):
             plan, ended = await asyncio.to_thread(lambda: [each.readline() for each in lines])

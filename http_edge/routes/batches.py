@@ -1,5 +1,6 @@
 """/v1/batches, as OpenAI's clients speak it: many requests in a file, done as jobs."""
 
+import hashlib
 import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -8,7 +9,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from bus.errors import RefusedError
+from bus.errors import Code, RefusedError
 from bus.messages.batches import BatchReply, CancelBatch, CreateBatch, GetBatch, ListBatches
 from bus.subjects import CANCEL_BATCH, CREATE_BATCH, GET_BATCH, LIST_BATCHES
 from eventlog.batch import BatchStatus
@@ -18,6 +19,9 @@ from http_edge.context import BUS
 from http_edge.generation import refuse_unsupported
 from http_edge.keys import fingerprint
 from http_edge.wire import json_response, read_body, read_optional_body, read_query
+
+# What a refusal is about, as the client has said it.
+_PARAMS: dict[Code, str] = {"file_not_found": "input_file_id", "conflict": "Idempotency-Key"}
 
 _BATCH_ID = re.compile(r"batch_[0-9A-Za-z]{1,40}")
 
@@ -101,7 +105,7 @@ class BatchPage(Struct, frozen=True, kw_only=True):
 
 
 async def create(request: web.Request) -> web.StreamResponse:
-    """Accept a batch. Its lines are looked at later."""
+    """Accept a batch, whose lines are looked at later. The same `Idempotency-Key` of a client is the same batch."""
     body = await read_body(request, _body)
     refuse_unsupported(body, NEUTRAL)
     if body.endpoint not in ENDPOINTS:
@@ -112,14 +116,16 @@ async def create(request: web.Request) -> web.StreamResponse:
         endpoint=body.endpoint,
         completion_window=body.completion_window,
         metadata=body.metadata or {},
+        batch_id=_id_of(request),
         key=fingerprint(request),
     )
     try:
         batch = await request.app[BUS].ask(CREATE_BATCH(), message)
     except RefusedError as error:
-        if error.code != "file_not_found":
+        param = _PARAMS.get(error.code)
+        if param is None:
             raise
-        raise RefusedError("file_not_found", str(error), param="input_file_id") from error
+        raise RefusedError(error.code, str(error), param=param) from error
     return json_response(_batch(batch))
 
 
@@ -141,6 +147,15 @@ async def cancel(request: web.Request) -> web.StreamResponse:
     """End a batch; what is done by then is kept. One whose requests have all ended stays as it is."""
     await read_optional_body(request, _nothing)
     return json_response(_batch(await request.app[BUS].ask(CANCEL_BATCH(), CancelBatch(batch_id=_batch_id(request)))))
+
+
+def _id_of(request: web.Request) -> str | None:
+    named = request.headers.get("Idempotency-Key")
+    if not named:
+        return None
+    # Bytes of a header that are no UTF-8 come as surrogates.
+    digest = hashlib.sha256(f"{fingerprint(request)}\n{named}".encode(errors="surrogateescape"))
+    return f"batch_{digest.hexdigest()[:32]}"
 
 
 def _batch_id(request: web.Request) -> str:

@@ -141,14 +141,16 @@ async def test_file_of_a_blob_is_found_unless_it_is_damaged(tmp_path: Path) -> N
     blobs = Blobs(tmp_path)
     await blobs.put(b"hello")
 
-    path = await blobs.find(NAME)
+    path, file = await blobs.find(NAME), await blobs.open(NAME)
 
     assert path is not None
-    assert path.read_bytes() == b"hello"
+    assert file is not None
+    with file:
+        assert path.read_bytes() == file.read() == b"hello"
     path.write_bytes(b"hellO")
-    assert await blobs.find(NAME) is None
+    assert (await blobs.find(NAME), await blobs.open(NAME)) == (None, None)
     path.unlink()
-    assert await blobs.find(NAME) is None
+    assert (await blobs.find(NAME), await blobs.open(NAME)) == (None, None)
 
 
 async def test_renewed_blob_is_kept_as_one_that_is_stored_now(tmp_path: Path) -> None:

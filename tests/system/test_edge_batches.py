@@ -195,6 +195,21 @@ async def test_what_is_no_batch_is_refused(nats_url: str, tmp_path: Path) -> Non
     assert told == [(status, param) for _, status, param in wrong]
 
 
+async def test_same_idempotency_key_is_the_same_batch(nats_url: str, tmp_path: Path) -> None:
+    again = {"extra_headers": {"Idempotency-Key": "one"}}
+    async with batching(nats_url, tmp_path, EchoEngine()) as edge:
+        batches = edge.openai.batches
+        file = await edge.openai.files.create(file=("input.jsonl", line("a")), purpose="batch")
+        body = {"input_file_id": file.id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        made = [(await batches.create(**body, **again)).id for _ in range(2)]  # type: ignore[arg-type]
+        with pytest.raises(openai.ConflictError, match="another file or endpoint"):
+            await batches.create(**body | {"endpoint": "/v1/embeddings"}, **again)  # type: ignore[arg-type]
+        await ended(edge.openai, made[0])
+        listed = [batch.id async for batch in batches.list()]
+
+    assert made == listed * 2
+
+
 async def test_batches_are_listed_newest_first(nats_url: str, tmp_path: Path) -> None:
     async with batching(nats_url, tmp_path, EchoEngine()) as edge:
         made = [(await submit(edge.openai, [line("a")])).id for _ in range(3)]
