@@ -124,14 +124,14 @@ class OpenJobs:
         """When a job is due or expires next; perhaps one that has ended by then."""
         return self._deadlines[0][0] if self._deadlines else None
 
-    def due(self, at: datetime) -> list[OpenJob]:
+    def due(self, at: datetime) -> list[str]:
         """Return the jobs whose time to be queued, or to expire, has come by `at`; each once for each of its times."""
-        found: dict[str, OpenJob] = {}
+        found: dict[str, None] = {}
         while self._deadlines and self._deadlines[0][0] <= at:
             _, job_id = heapq.heappop(self._deadlines)
             if job_id in self._jobs:
-                found[job_id] = self._jobs[job_id]
-        return list(found.values())
+                found[job_id] = None
+        return list(found)
 
     def remind(self, job_id: str, at: datetime) -> None:
         """Have `due` return the job at that time, if it has not ended by then."""

@@ -27,10 +27,6 @@ def positions(known: OpenJobs, *job_ids: str) -> list[int | None]:
     return [known.position_of(job_id) for job_id in job_ids]
 
 
-def due(known: OpenJobs, at: datetime) -> list[str]:
-    return [one.job.job_id for one in known.due(at)]
-
-
 def test_queue_is_ordered_by_priority_and_then_by_the_log() -> None:
     known = open_jobs(
         make.job_queued(job_id=A, priority="low"),
@@ -110,8 +106,8 @@ def test_late_news_of_a_job_whose_end_was_taken_before_change_nothing() -> None:
 
 def test_scheduled_job_waits_without_a_position_until_it_is_queued() -> None:
     known = open_jobs(make.job_scheduled(job_id=A, run_at=make.at(60)), make.job_queued(job_id=B))
-    before = known.count(make.MODEL), positions(known, A, B), known.next_at, due(known, make.at(59))
-    times = due(known, make.at(60)), known.next_at
+    before = known.count(make.MODEL), positions(known, A, B), known.next_at, known.due(make.at(59))
+    times = known.due(make.at(60)), known.next_at
 
     known.follow(make.entries(make.job_queued(job_id=A), first=3))
 
@@ -122,12 +118,12 @@ def test_scheduled_job_waits_without_a_position_until_it_is_queued() -> None:
 
 def test_queued_job_is_due_when_it_expires_also_after_an_attempt() -> None:
     known = open_jobs(make.job_queued(job_id=A, expires_at=make.at(60)), make.job_started(job_id=A))
-    while_it_runs = due(known, make.at(60))
+    while_it_runs = known.due(make.at(60))
 
     known.follow(make.entries(make.job_retry_scheduled(job_id=A), first=3))
 
     assert while_it_runs == [A]
-    assert due(known, make.at(61)) == [A]
+    assert known.due(make.at(61)) == [A]
 
 
 def test_whoever_waits_for_the_next_deadline_hears_of_an_earlier_one() -> None:
