@@ -131,7 +131,9 @@ class Jobs:
         """End the queued jobs of a model that cannot be loaded, and those whose worker has died."""
         count = 0
         for one in self._open.of_model(request.model):
-            if one.job.status == "queued" or not self._others.is_alive(one.actor or ""):
+            is_queued = one.job.status == "queued" and one.place is not None
+            is_lost = one.job.status == "processing" and not self._others.is_alive(one.actor or "")
+            if is_queued or is_lost:
                 count += await self._end(one.job, request.error)
         log.warning("jobs.refused", model=request.model, count=count, error=request.error)
         yield JobsRefused(count=count)

@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 from actors.estimates import Estimates
 from actors.open_jobs import OpenJobs
 from eventlog.events import Event
-from eventlog.job import fold
+from eventlog.job import Job, fold
 from tests.support import make
 
 A, B, C = "job-a", "job-b", "job-c"
@@ -21,6 +21,11 @@ def open_jobs(*events: Event) -> OpenJobs:
     known = OpenJobs(Estimates(), lambda: None)
     known.follow(make.entries(*events))
     return known
+
+
+def states(known: OpenJobs) -> dict[str, Job]:
+    """Return the open jobs by their ids."""
+    return {one.job.job_id: one.job for one in known.of_model(make.MODEL)}
 
 
 def positions(known: OpenJobs, *job_ids: str) -> list[int | None]:
@@ -55,7 +60,7 @@ def test_running_job_has_no_position_and_one_that_comes_back_has_its_old_one() -
 def test_job_that_has_ended_is_forgotten(end: Any) -> None:
     known = open_jobs(make.job_queued(job_id=A), make.job_queued(job_id=B), end(job_id=A))
 
-    assert known.get(A) is None
+    assert set(states(known)) == {B}
     assert (known.count(make.MODEL), positions(known, B)) == (1, [1])
 
 
@@ -85,8 +90,7 @@ def test_events_that_the_actor_recorded_count_once_and_at_once(early: list[int],
 
     for job_id in (A, B):
         job = fold(item.event for item in entries if item.event.job_id == job_id)  # type: ignore[union-attr]
-        one = known.get(job_id)
-        assert (one and one.job) == (None if job is None or job.is_final else job)
+        assert states(known).get(job_id) == (None if job is None or job.is_final else job)
 
 
 def test_late_news_of_a_job_whose_end_was_taken_before_change_nothing() -> None:
@@ -96,12 +100,11 @@ def test_late_news_of_a_job_whose_end_was_taken_before_change_nothing() -> None:
     known.take(ended.seq, ended.event)
 
     known.follow([queued])
-    before = known.get(A)
+    before = states(known)
     known.follow([ended])
     known.take(queued.seq, queued.event)
 
-    assert before is None
-    assert known.get(A) is None
+    assert before == states(known) == {}
 
 
 def test_scheduled_job_waits_without_a_position_until_it_is_queued() -> None:
