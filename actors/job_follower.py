@@ -3,30 +3,44 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+from msgspec import Struct
+
 from actors.open_jobs import OpenJobs
 from bus.client import Bus
 from bus.events import EventLog
 from bus.pull import reading_log
-from bus.streams import first_seq_since, oldest_source_seq, stream_last_seq
+from bus.streams import first_seq_since, queued_jobs, stream_last_seq
 from bus.subjects import JOB_EVENT
 from eventlog.events import JobScheduled
 
 _BATCH = 1000
 
-# Jobs that are read at once.
-_TOGETHER = 32
-
-# The queue follows the log within milliseconds, or within seconds after the server has started again.
-_LAG = timedelta(minutes=1)
-
 _SCHEDULED = JOB_EVENT.replace("*.*", "*.scheduled")
 
 
-async def follow_jobs(bus: Bus, open_jobs: OpenJobs, loaded: asyncio.Event) -> None:
-    """Tell `open_jobs` all that happens to jobs, for ever; set `loaded` when it knows what had happened before."""
+class Recent(Struct, frozen=True):
+    """How much of the log is read at the start: what is so many seconds old, and at least so many events.
+
+    The queue follows the log within milliseconds, or within seconds after the server has started again; what is
+    not in it yet is found among these. The events tell besides how long jobs take.
+    """
+
+    seconds: float = 60.0
+    events: int = 10_000
+
+
+async def follow_jobs(bus: Bus, open_jobs: OpenJobs, loaded: asyncio.Event, recent: Recent | None = None) -> None:
+    """Tell `open_jobs` all that happens to jobs, for ever; set `loaded` when it knows what had happened before.
+
+    A job that is open is scheduled, or in the work queue, which it leaves when it has ended, or recent.
+    """
     goal = await stream_last_seq(bus.nc, "EVENTS")
-    after = await _beginning(bus, goal)
-    await _read_scheduled(EventLog(bus), open_jobs, after)
+    after = await _beginning(bus, goal, recent or Recent())
+    log = EventLog(bus)
+    scheduled = [item.event for item in await log.read(_SCHEDULED)]
+    ids = {event.job_id for event in scheduled if isinstance(event, JobScheduled)} | set(await queued_jobs(bus.nc))
+    for item in await log.read_last_of_jobs(sorted(ids)):
+        open_jobs.take(item.seq, item.event)
     open_jobs.position = after
     if after >= goal:
         loaded.set()
@@ -37,21 +51,8 @@ async def follow_jobs(bus: Bus, open_jobs: OpenJobs, loaded: asyncio.Event) -> N
                 loaded.set()
 
 
-async def _beginning(bus: Bus, last: int) -> int:
-    """Return the sequence behind which all events lie of the jobs that are in the queue, or will soon be.
-
-    A job leaves the work queue only when it has ended, so none that is open is older than the oldest one there.
-    """
-    oldest = await oldest_source_seq(bus.nc, "JOBS")
-    recent = await first_seq_since(bus.nc, "EVENTS", datetime.now(UTC) - _LAG)
-    return min(each for each in (oldest, recent, last + 1) if each is not None) - 1
-
-
-async def _read_scheduled(log: EventLog, open_jobs: OpenJobs, after: int) -> None:
-    """Take in the jobs that were scheduled before sequence `after` and are not in the queue yet."""
-    scheduled = [item.event for item in await log.read(_SCHEDULED) if item.seq <= after]
-    ids = [event.job_id for event in scheduled if isinstance(event, JobScheduled)]
-    for start in range(0, len(ids), _TOGETHER):
-        for story in await asyncio.gather(*map(log.read_job, ids[start : start + _TOGETHER])):
-            for item in story:
-                open_jobs.take(item.seq, item.event)
+async def _beginning(bus: Bus, last: int, recent: Recent) -> int:
+    """Return the sequence behind which the log is read."""
+    since = datetime.now(UTC) - timedelta(seconds=recent.seconds)
+    first = await first_seq_since(bus.nc, "EVENTS", since)
+    return max(min(last - recent.events, last if first is None else first - 1), 0)

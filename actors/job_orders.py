@@ -82,12 +82,12 @@ def decide_times(request: SubmitJob, at: datetime, config: ActorsConfig) -> Time
             message = f"'expires_at' has to be between {begin:%Y-%m-%dT%H:%M:%SZ} and {last:%Y-%m-%dT%H:%M:%SZ}."
             raise RefusedError("invalid_request", message, param="expires_at")
         return Times(run_at=run_at, expires_at=request.expires_at)
-    return Times(run_at=run_at, expires_at=latest(begin, config, at))  # 3
+    return Times(run_at=run_at, expires_at=expiry(begin, at, config))  # 3
 
 
-def latest(begin: datetime, config: ActorsConfig, at: datetime | None = None) -> datetime:
-    """Return until when a job may begin that can from `begin` on, and was submitted then or `at`."""
-    return min(begin + timedelta(seconds=config.job_queue_timeout), _last(at or begin, config))
+def expiry(begin: datetime, at: datetime, config: ActorsConfig) -> datetime:
+    """Return when a job expires that says nothing of it, was submitted at `at`, and may begin at `begin`."""
+    return min(begin + timedelta(seconds=config.job_queue_timeout), _last(at, config))
 
 
 def accepted(request: SubmitJob, stamp: Stamp, job_id: str, source: Source, times: Times) -> JobQueued | JobScheduled:

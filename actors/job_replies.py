@@ -71,8 +71,8 @@ class JobReplies:
         )
 
     async def _comparison(self, job: Job, replay_of: str, result: bytes | None) -> Comparison | None:
-        first = fold([item.event for item in await self._events.read_job(replay_of)])
-        if not job.is_final or (first is not None and not first.is_final):
+        if not job.is_final:
             return None
+        first = fold([item.event for item in await self._events.read_job(replay_of)])
         before = await self._blobs.get(first.result_blob) if first and first.result_blob else None
         return compare(replay_of, first, job, before, result)

@@ -18,10 +18,10 @@ from actors.admission import Admission
 from actors.config import ActorsConfig
 from actors.estimates import Estimates
 from actors.job_follower import follow_jobs
-from actors.job_orders import Source, accepted, check_order, decide_times, latest, replayed
+from actors.job_orders import Source, accepted, check_order, decide_times, expiry, replayed
 from actors.job_replies import JobReplies
 from actors.job_timer import keep_time
-from actors.open_jobs import OpenJob, OpenJobs
+from actors.open_jobs import OpenJobs
 from actors.supervisor import Child
 from bus.blobs import Blobs, blob_name
 from bus.client import Bus
@@ -34,7 +34,7 @@ from bus.serve import Caller, Endpoint, ServiceInfo, serving
 from bus.streams import purge_job, stream_fill
 from bus.subjects import CANCEL_JOB, GET_JOB, REFUSE_JOBS, REPLAY_JOB, SUBMIT_JOB
 from eventlog.events import JobCancelled, JobFailed, JobQueued, JobScheduled
-from eventlog.job import Stamp, decide_cancel, fold
+from eventlog.job import Job, Stamp, decide_cancel, fold
 
 log = structlog.get_logger()
 
@@ -124,15 +124,17 @@ class Jobs:
             message = f"The input of the job '{first.job_id}' is not kept any more."
             raise RefusedError("conflict", message, param="job_id")
         stamp = _stamp()
-        event = replayed(first, stamp, new_id("job"), latest(stamp.at, self._config), request.key)
+        event = replayed(first, stamp, new_id("job"), expiry(stamp.at, stamp.at, self._config), request.key)
         yield await self._accept(event)
 
     async def refuse(self, request: RefuseJobs, _: Caller) -> AsyncGenerator[JobsRefused]:
         """End the queued jobs of a model that cannot be loaded, and those whose worker has died."""
         count = 0
         for one in self._open.of_model(request.model):
-            if one.job.status == "queued" or not self._others.is_alive(one.actor or ""):
-                count += await self._end(one, request.error)
+            is_queued = one.job.status == "queued" and one.place is not None
+            is_lost = one.job.status == "processing" and not self._others.is_alive(one.actor or "")
+            if is_queued or is_lost:
+                count += await self._end(one.job, request.error)
         log.warning("jobs.refused", model=request.model, count=count, error=request.error)
         yield JobsRefused(count=count)
 
@@ -169,15 +171,18 @@ class Jobs:
         log.info("job.known", job_id=job.job_id)
         return await self._replies.of(job)
 
-    async def _end(self, one: OpenJob, error: str) -> bool:
+    async def _end(self, known: Job, error: str) -> bool:
         """Record that the job fails because its model cannot be loaded; return whether that was so."""
-        stamp, job_id = _stamp(), one.job.job_id
+        stamp, job_id = _stamp(), known.job_id
+        job, last = await self._replies.job(job_id)
+        if job.status != known.status:
+            return False  # A worker, or a cancel, was faster.
         failed = JobFailed(id=stamp.id, at=stamp.at, job_id=job_id, reason="model_unavailable", error=error)
         try:
-            self._open.take(await self._events.record_next(failed, after=one.seq), failed)
+            self._open.take(await self._events.record_next(failed, after=last), failed)
         except ConflictError:
-            return False  # A worker, or a cancel, was faster.
-        with suppress(LostError):
+            return False  # The same.
+        with suppress(LostError):  # Only tidiness.
             await self._others.dequeue(job_id)
         return True
 

@@ -71,10 +71,6 @@ class OpenJobs:
                 self._put(before, _after(before, job, seq, event))
                 self._measure(event, before)
 
-    def get(self, job_id: str) -> OpenJob | None:
-        """Return the job, None when it has ended or is unknown."""
-        return self._jobs.get(job_id)
-
     def count(self, model: str) -> int:
         """Return how many jobs of `model` wait, scheduled ones included."""
         return len(self._queued.get(model, ()))
@@ -84,9 +80,8 @@ class OpenJobs:
         return len(self._running.get(model, ()))
 
     def of_model(self, model: str) -> list[OpenJob]:
-        """Return the jobs of `model` that are in the queue or run, in no order."""
-        found = [self._jobs[job_id] for job_id in (*self._queued.get(model, ()), *self._running.get(model, ()))]
-        return [each for each in found if each.place is not None]
+        """Return the jobs of `model`, in no order."""
+        return [self._jobs[job_id] for job_id in (*self._queued.get(model, ()), *self._running.get(model, ()))]
 
     def number(self, model: str, priority: Priority) -> int:
         """Return which number a job would have in the queue of `model` if it came now, from 1."""
@@ -124,14 +119,14 @@ class OpenJobs:
         """When a job is due or expires next; perhaps one that has ended by then."""
         return self._deadlines[0][0] if self._deadlines else None
 
-    def due(self, at: datetime) -> list[OpenJob]:
+    def due(self, at: datetime) -> list[str]:
         """Return the jobs whose time to be queued, or to expire, has come by `at`; each once for each of its times."""
-        found: dict[str, OpenJob] = {}
+        found: dict[str, None] = {}
         while self._deadlines and self._deadlines[0][0] <= at:
             _, job_id = heapq.heappop(self._deadlines)
             if job_id in self._jobs:
-                found[job_id] = self._jobs[job_id]
-        return list(found.values())
+                found[job_id] = None
+        return list(found)
 
     def remind(self, job_id: str, at: datetime) -> None:
         """Have `due` return the job at that time, if it has not ended by then."""

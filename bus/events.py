@@ -7,7 +7,7 @@ was lost looks like a conflict until the own event is found in the log (docs/adr
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
@@ -58,6 +58,8 @@ _FULL = frozenset((10077, 10047, 10023))  # message, storage and resource limits
 
 _TRY = 1.0
 _BATCH = 256
+# The server answers with at most 1024 messages, and a job has eight kinds of events.
+_JOBS_AT_ONCE = 100
 
 
 # What is decided on what happened before: of each kind one aggregate, with an expected last sequence.
@@ -147,6 +149,15 @@ class EventLog:
             if not has_more:
                 return found
 
+    async def read_last_of_jobs(self, job_ids: Sequence[str]) -> list[Recorded]:
+        """Return the last event of each kind of these jobs, oldest first. Raises `LostError`."""
+        found: list[Recorded] = []
+        for start in range(0, len(job_ids), _JOBS_AT_ONCE):
+            patterns = [fill(JOB_EVENTS, job_id) for job_id in job_ids[start : start + _JOBS_AT_ONCE]]
+            batch, _ = await self._patiently({"multi_last": patterns})
+            found += batch
+        return sorted(found, key=lambda item: item.seq)
+
     @asynccontextmanager
     async def follow(self, subject: str = FEED) -> AsyncGenerator[AsyncGenerator[Recorded]]:
         """Hear of events as they are stored, from now on, on the feed. What is missed while away is not told."""
@@ -208,12 +219,14 @@ class EventLog:
         return None
 
     async def _read_batch(self, subject: str, start: int) -> tuple[list[Recorded], bool]:
+        return await self._patiently({"seq": start, "next_by_subj": subject, "batch": _BATCH})
+
+    async def _patiently(self, body: dict[str, object]) -> tuple[list[Recorded], bool]:
         """Read through JetStream's batched direct get (NATS ADR-31): messages, then an empty one with 204."""
         deadline = asyncio.get_running_loop().time() + self._bus.config.append_timeout
-        body = json.dumps({"seq": start, "next_by_subj": subject, "batch": _BATCH}).encode()
         while True:
             try:
-                return await self._direct_get(body)
+                return await self._direct_get(json.dumps(body).encode())
             except (NatsError, TimeoutError) as error:
                 if asyncio.get_running_loop().time() > deadline:
                     raise LostError("unavailable", "The event log does not answer.", retry_after=1) from error

@@ -188,8 +188,8 @@ async def list_page(request: web.Request) -> web.StreamResponse:
         model=page.model_id,
         limit=page.limit,
         offset=page.offset,
-        created_after=page.created_after,
-        created_before=page.created_before,
+        created_after=_bound(page.created_after, "created_after"),
+        created_before=_bound(page.created_before, "created_before"),
         metadata=page.metadata,
         sort=page.sort,
         cursor=page.cursor,
@@ -275,6 +275,15 @@ def _common(job: JobReply | JobRow) -> dict[str, Any]:
         "error": job.error,
         "reason": job.reason,
     }
+
+
+def _bound(at: datetime | None, param: str) -> datetime | None:
+    try:
+        return _utc_or_none(at)
+    except OverflowError as error:
+        raise RefusedError(
+            "invalid_request", f"'{param}' is no time in UTC that can be written.", param=param
+        ) from error
 
 
 def _utc(at: datetime) -> datetime:

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 
 import pytest
+from msgspec.structs import replace
 
 from bus.client import Bus
 from bus.errors import ConflictError, LostError, RefusedError
@@ -149,6 +150,25 @@ async def test_job_with_more_events_than_one_batch_is_read_whole_and_in_order(se
 
     assert [item.seq for item in recorded] == list(range(1, count + 1))
     assert {item.event.attempt for item in recorded if isinstance(item.event, JobStarted)} == set(range(count))
+
+
+async def test_last_event_of_each_kind_is_read_of_many_jobs_at_once(server: Server) -> None:
+    async with connected(server.url) as bus:
+        await ensure_streams(bus.nc, keep_days=7)
+        log = EventLog(bus)
+        for number in range(150):
+            await log.record(make.job_queued(job_id=f"job-{number}"))
+        story = make.job_started(), make.job_retry_scheduled(), make.job_started(attempt=2)
+        for event in story:
+            await log.record(replace(event, job_id="job-7"))
+        found = await log.read_last_of_jobs([f"job-{number}" for number in (*range(100), *range(130, 150), 999)])
+
+    assert [item.seq for item in found] == sorted(item.seq for item in found)
+    assert len(found) == 100 + 20 + 2
+    own = [item for item in found if isinstance(item.event, JobEvent) and item.event.job_id == "job-7"]
+    assert kinds(own) == ["JobQueued", "JobRetryScheduled", "JobStarted"]
+    assert isinstance(own[2].event, JobStarted)
+    assert own[2].event.attempt == 2
 
 
 async def test_unreadable_event_of_a_job_is_read_as_unknown(server: Server) -> None:

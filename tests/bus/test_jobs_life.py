@@ -7,6 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from actors.estimates import Estimates
+from actors.job_follower import Recent, follow_jobs
+from actors.open_jobs import OpenJobs
 from bus.errors import RefusedError
 from bus.events import EventLog
 from bus.messages.jobs import RefuseJobs, ReplayJob
@@ -106,6 +109,27 @@ async def test_actor_that_starts_again_knows_what_waits(server: Server, tmp_path
 
     assert found == [2, 1, None, None]
     assert refused.value.code == "queue_full"
+
+
+async def test_open_jobs_are_known_without_reading_all_of_the_log(server: Server, tmp_path: Path) -> None:
+    chat = Chat(gated=True)
+    async with world(server, tmp_path, chat) as fusion, living(fusion.worker()):
+        await fusion.submit(job_id="job-runs", priority="high")
+        await until(lambda: chat.asked)
+        await fusion.submit(job_id="job-waits")
+        await fusion.submit(job_id="job-late", run_at=soon(3600))
+        await fusion.submit(job_id="job-gone")
+        await fusion.cancel("job-gone")
+        await fusion.queue_is(2)
+        known, loaded = OpenJobs(Estimates(), lambda: None), asyncio.Event()
+        async with living(follow_jobs(fusion.bus, known, loaded, Recent(seconds=-3600, events=0))):
+            await asyncio.wait_for(loaded.wait(), 20)
+            found = {one.job.job_id: one.job.status for one in known.of_model(make.MODEL)}
+            chat.gate.set()
+            await until(lambda: known.running(make.MODEL) + known.count(make.MODEL) == 1)
+
+    assert found == {"job-runs": "processing", "job-waits": "queued", "job-late": "queued"}
+    assert known.position_of("job-late") is None
 
 
 async def test_scheduled_job_is_queued_at_its_time_by_whoever_lives_then(server: Server, tmp_path: Path) -> None:

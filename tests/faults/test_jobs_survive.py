@@ -16,7 +16,7 @@ from bus.streams import stream_last_seq
 from bus.subjects import LIST_HISTORY
 from eventlog.events import JobCancelled, JobCompleted, JobFailed
 from eventlog.job import fold
-from tests.support.nats import until, until_it
+from tests.support.nats import until_it
 from tests.support.processes import TOY_ONLY, Fusion, fusion_up
 
 JOBS = 56
@@ -34,7 +34,7 @@ async def test_every_accepted_job_ends_exactly_once_whatever_is_killed(tmp_path:
         accepted: list[str] = []
         for victim in VICTIMS:
             accepted += await _submit(fusion, JOBS // len(VICTIMS))
-            await _kill(fusion, victim)
+            await fusion.kill_once_there(victim)
 
         async with Bus.connect("test", BusConfig(url=fusion.running.nats_url)) as bus:
             ends = await _ends(bus, accepted)
@@ -61,18 +61,6 @@ async def _submit(fusion: Fusion, count: int) -> list[str]:
 
         await until_it(are_accepted, 60)
     return accepted
-
-
-async def _kill(fusion: Fusion, victim: str) -> None:
-    await until(lambda: _killed(fusion, victim), 30)
-
-
-def _killed(fusion: Fusion, victim: str) -> bool:
-    try:
-        fusion.kill(victim)
-    except (LookupError, ProcessLookupError):
-        return False  # It is being restarted; once it is there it is killed.
-    return True
 
 
 async def _ends(bus: Bus, accepted: list[str]) -> list[str]:

@@ -51,6 +51,18 @@ class Fusion:
         pid = self.nats_pid() if name == "nats-server" else self.running.processes[name]
         os.kill(pid, signal.SIGKILL)
 
+    async def kill_once_there(self, name: str) -> None:
+        """Do so as soon as it runs: it may be about to be started again."""
+
+        def is_killed() -> bool:
+            try:
+                self.kill(name)
+            except (LookupError, ProcessLookupError):
+                return False
+            return True
+
+        await until(is_killed, 30)
+
     def nats_pid(self) -> int:
         """Return the process id of nats-server."""
         for process in psutil.Process(self.process.pid).children(recursive=True):

@@ -19,7 +19,7 @@ async def test_jobs_are_submitted_told_of_and_replayed(nats_url: str, tmp_path: 
     here = {"FUSION_NATS_URL": nats_url}
     async with (
         responding(nats_url, tmp_path, EchoEngine()) as edge,
-        living(historian.child(edge.bus, tmp_path / "history.duckdb", 7, "historian-1").run()),
+        living(historian.child(edge.bus, tmp_path / "history.duckdb", edge.blobs, 7, "historian-1").run()),
     ):
         order = ("jobs", "submit", CHAT_MODEL, "chat")
         waited, late = await asyncio.gather(

@@ -251,6 +251,9 @@ async def test_jobs_are_listed_by_time_and_metadata_in_an_order(nats_url: str, t
         ("sort=model", "sort"),
         ("created_after=yesterday", "created_after"),
         ("created_before=2025-11-17T12:00:00", "created_before"),
+        # In UTC they are in the year 10000, and before the year 1.
+        ("created_after=9999-12-31T23:59:59-23:00", "created_after"),
+        ("created_before=0001-01-01T00:00:00%2B23:00", "created_before"),
         ("metadata=x", "metadata"),
         ("status.x=queued", "status"),
     ],

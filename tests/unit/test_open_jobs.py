@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 from actors.estimates import Estimates
 from actors.open_jobs import OpenJobs
 from eventlog.events import Event
-from eventlog.job import fold
+from eventlog.job import Job, fold
 from tests.support import make
 
 A, B, C = "job-a", "job-b", "job-c"
@@ -23,12 +23,13 @@ def open_jobs(*events: Event) -> OpenJobs:
     return known
 
 
+def states(known: OpenJobs) -> dict[str, Job]:
+    """Return the open jobs by their ids."""
+    return {one.job.job_id: one.job for one in known.of_model(make.MODEL)}
+
+
 def positions(known: OpenJobs, *job_ids: str) -> list[int | None]:
     return [known.position_of(job_id) for job_id in job_ids]
-
-
-def due(known: OpenJobs, at: datetime) -> list[str]:
-    return [one.job.job_id for one in known.due(at)]
 
 
 def test_queue_is_ordered_by_priority_and_then_by_the_log() -> None:
@@ -59,7 +60,7 @@ def test_running_job_has_no_position_and_one_that_comes_back_has_its_old_one() -
 def test_job_that_has_ended_is_forgotten(end: Any) -> None:
     known = open_jobs(make.job_queued(job_id=A), make.job_queued(job_id=B), end(job_id=A))
 
-    assert known.get(A) is None
+    assert set(states(known)) == {B}
     assert (known.count(make.MODEL), positions(known, B)) == (1, [1])
 
 
@@ -89,8 +90,7 @@ def test_events_that_the_actor_recorded_count_once_and_at_once(early: list[int],
 
     for job_id in (A, B):
         job = fold(item.event for item in entries if item.event.job_id == job_id)  # type: ignore[union-attr]
-        one = known.get(job_id)
-        assert (one and one.job) == (None if job is None or job.is_final else job)
+        assert states(known).get(job_id) == (None if job is None or job.is_final else job)
 
 
 def test_late_news_of_a_job_whose_end_was_taken_before_change_nothing() -> None:
@@ -100,18 +100,17 @@ def test_late_news_of_a_job_whose_end_was_taken_before_change_nothing() -> None:
     known.take(ended.seq, ended.event)
 
     known.follow([queued])
-    before = known.get(A)
+    before = states(known)
     known.follow([ended])
     known.take(queued.seq, queued.event)
 
-    assert before is None
-    assert known.get(A) is None
+    assert before == states(known) == {}
 
 
 def test_scheduled_job_waits_without_a_position_until_it_is_queued() -> None:
     known = open_jobs(make.job_scheduled(job_id=A, run_at=make.at(60)), make.job_queued(job_id=B))
-    before = known.count(make.MODEL), positions(known, A, B), known.next_at, due(known, make.at(59))
-    times = due(known, make.at(60)), known.next_at
+    before = known.count(make.MODEL), positions(known, A, B), known.next_at, known.due(make.at(59))
+    times = known.due(make.at(60)), known.next_at
 
     known.follow(make.entries(make.job_queued(job_id=A), first=3))
 
@@ -122,12 +121,12 @@ def test_scheduled_job_waits_without_a_position_until_it_is_queued() -> None:
 
 def test_queued_job_is_due_when_it_expires_also_after_an_attempt() -> None:
     known = open_jobs(make.job_queued(job_id=A, expires_at=make.at(60)), make.job_started(job_id=A))
-    while_it_runs = due(known, make.at(60))
+    while_it_runs = known.due(make.at(60))
 
     known.follow(make.entries(make.job_retry_scheduled(job_id=A), first=3))
 
     assert while_it_runs == [A]
-    assert due(known, make.at(61)) == [A]
+    assert known.due(make.at(61)) == [A]
 
 
 def test_whoever_waits_for_the_next_deadline_hears_of_an_earlier_one() -> None:
