@@ -5,6 +5,7 @@ before their name is given out.
 """
 
 import asyncio
+import errno
 import hashlib
 import math
 import os
@@ -13,7 +14,10 @@ import secrets
 import time
 from pathlib import Path
 
+from bus.errors import RefusedError
+
 _NAME = re.compile(r"[0-9a-f]{64}")
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 class Blobs:
@@ -23,8 +27,16 @@ class Blobs:
         self._folder = folder
 
     async def put(self, content: bytes) -> str:
-        """Store `content` and return its name. Storing the same content twice stores it once."""
-        return await asyncio.to_thread(self._put, content)
+        """Store `content` and return its name. Storing the same content twice stores it once.
+
+        Raises `RefusedError` ("storage_full").
+        """
+        try:
+            return await asyncio.to_thread(self._put, content)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise RefusedError("storage_full", "The disk of the blobs is full: nothing can be stored.") from error
 
     async def get(self, name: str) -> bytes | None:
         """Return the content of the blob, or None when it is gone or was damaged."""
@@ -37,16 +49,25 @@ class Blobs:
     def _put(self, content: bytes) -> str:
         name = hashlib.sha256(content).hexdigest()
         path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = path.with_name(f"{name}.{secrets.token_hex(4)}")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # Replacing an existing one renews its age, which is when it will be forgotten.
-        draft.replace(path)
+        self._make_folder(path.parent)
+        try:
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            # Replacing an existing one renews its age, which is when it will be forgotten.
+            draft.replace(path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
         _sync_folder(path.parent)
         return name
+
+    def _make_folder(self, folder: Path) -> None:
+        if not folder.exists():
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _sync_folder(self._folder)
 
     def _get(self, name: str) -> bytes | None:
         try:

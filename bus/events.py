@@ -17,6 +17,7 @@ from nats.errors import MaxPayloadError
 
 from bus.client import Bus, settled, whole
 from bus.errors import BusError, ConflictError, LostError, RefusedError
+from bus.monitor import is_disk_full
 from bus.subjects import (
     BATCH_EVENT,
     BATCH_EVENTS,
@@ -166,6 +167,9 @@ class EventLog:
             except MaxPayloadError as error:
                 raise RefusedError("too_large", f"The event is {len(payload)} bytes, too large.") from error
             except (NatsError, TimeoutError) as error:
+                if await is_disk_full(self._bus.config.monitor_url):
+                    message = "The disk of the event log is full: nothing can be stored."
+                    raise RefusedError("storage_full", message) from error
                 # The same id again: it is stored once whichever of the tries got through.
                 if asyncio.get_running_loop().time() > deadline:
                     message = "The event log does not answer; the event may or may not be stored."
