@@ -167,7 +167,7 @@ class EventLog:
             except MaxPayloadError as error:
                 raise RefusedError("too_large", f"The event is {len(payload)} bytes, too large.") from error
             except (NatsError, TimeoutError) as error:
-                if await is_disk_full(self._bus.config.monitor_url):
+                if self._bus.nc.is_connected and await is_disk_full(self._bus.config.monitor_url):
                     message = "The disk of the event log is full: nothing can be stored."
                     raise RefusedError("storage_full", message) from error
                 # The same id again: it is stored once whichever of the tries got through.

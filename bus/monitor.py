@@ -4,11 +4,12 @@ import asyncio
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-_FULL = ("no space left on device", "quota exceeded")
+# A write has failed; or one has failed that makes the server turn JetStream off until it is started again.
+_FULL = ("no space left on device", "quota exceeded", "JetStream not enabled")
 
 
 async def is_disk_full(url: str) -> bool:
-    """Say whether the server whose monitor is at `url` cannot write for want of room.
+    """Say whether the server whose monitor is at `url`, and which lets us connect, cannot write for want of room.
 
     False for what is not known: an empty `url`, or no answer within a second.
     """
