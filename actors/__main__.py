@@ -87,7 +87,7 @@ async def _run(args: argparse.Namespace, config: Configuration, told: Future[str
     if args.role in {"model", "slot"}:
         prepare_blas()  # before anything imports mlx
     async with Bus.connect(args.role, config.bus) as bus:
-        await ensure_streams(bus.nc, config.actors.job_ttl_days)
+        await ensure_streams(bus.nc, config.actors.job_ttl_days, config.actors.events_max_bytes)
         if args.role == "model":
             await _model(bus, config, config.entry(args.model or ""), args.instance)
         elif args.role == "slot":

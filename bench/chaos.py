@@ -43,6 +43,7 @@ _WORKERS = 3
 _MOST_WORDS = 20
 # Of so many jobs one is cancelled.
 _CANCELLED = 10
+_JOBS_PER_FAULT = 8
 _PATIENCE = 180.0
 
 # In this order, over and over; then shuffled.
@@ -94,18 +95,25 @@ async def chaos(folder: Path, jobs: int, seed: int) -> Report:
     begun = time.monotonic()
     dice = random.Random(seed)  # noqa: S311 - the same chaos again, not a secret
     parts = Parts(folder, _WORKERS, _ACK_WAIT)
+    kinds = list(islice(cycle(_FAULTS), jobs // _JOBS_PER_FAULT))
+    dice.shuffle(kinds)
     async with parts.living(), Bus.connect("chaos", BusConfig(url=parts.server.config.url, admit_timeout=2)) as bus:
-        faults, crowd = _Faults(parts, dice), _Crowd(bus, parts.url, dice)
-        async with asyncio.timeout(_PATIENCE):
-            await crowd.submit(0, 3)  # That waits until everything has started.
-            await asyncio.gather(faults.make(jobs // 8), crowd.submit(3, jobs))
-            left = await _left_after(bus, crowd.accepted)
-            recorded = await _recorded(bus)
-            await _caught_up(bus)
+        crowd = _Crowd(bus, parts.url, dice)
+        async with asyncio.timeout(_PATIENCE + jobs), asyncio.TaskGroup() as group:
+            for number in range(jobs):
+                group.create_task(crowd.live(number))
+                await asyncio.sleep(dice.uniform(0, 0.1))
+                if number % _JOBS_PER_FAULT == 0 and kinds:
+                    # Others are starting or frozen. Only what works can be disturbed.
+                    await bus.presence.until(lambda beats: parts.workers_at_work(beats) > 1)
+                    group.create_task(_disturb(parts, kinds.pop(), dice))
+        left = await _left_after(bus, crowd.accepted)
+        recorded = await _recorded(bus)
+        await _caught_up(bus)
     wrong = left + violations(crowd.accepted, recorded, _history(folder / "history.duckdb", recorded))
     counts = {
         "jobs": len(crowd.accepted),
-        **faults.counts,
+        **Counter(islice(cycle(_FAULTS), jobs // _JOBS_PER_FAULT)),
         "accepted cancels": crowd.cancels,
         "attempts": count(recorded, JobStarted),
         "retries": count(recorded, JobRetryScheduled),
@@ -114,41 +122,23 @@ async def chaos(folder: Path, jobs: int, seed: int) -> Report:
     return Report(counts=counts, statuses=statuses(recorded), violations=wrong, seconds=time.monotonic() - begun)
 
 
-class _Faults:
-    """Kills and freezes."""
-
-    def __init__(self, parts: Parts, dice: random.Random) -> None:
-        self.counts: Counter[str] = Counter()
-        self._parts = parts
-        self._dice = dice
-
-    async def make(self, number: int) -> None:
-        """Do so many."""
-        chosen = list(islice(cycle(_FAULTS), number))
-        self._dice.shuffle(chosen)
-        async with asyncio.TaskGroup() as group:
-            for kind in chosen:
-                group.create_task(self._make(kind))
-                await asyncio.sleep(self._dice.uniform(0.1, 0.8))
-
-    async def _make(self, kind: str) -> None:
-        self.counts[kind] += 1
-        parts, worker = self._parts, self._dice.choice(self._parts.workers)
-        match kind:
-            case "worker freezes":
-                worker.freeze()
-                await asyncio.sleep(_ACK_WAIT * self._dice.uniform(1.2, 2.0))
-                worker.resume()
-            case "worker kills":
-                worker.kill()
-            case "server kills":
-                parts.server.kill()
-            case "edge kills":
-                parts.edge.kill()
-            case "historian kills":
-                parts.historian.kill()
-            case _:
-                parts.core.kill()
+async def _disturb(parts: Parts, kind: str, dice: random.Random) -> None:
+    worker = dice.choice(parts.workers)
+    match kind:
+        case "worker freezes":
+            worker.freeze()
+            await asyncio.sleep(_ACK_WAIT * dice.uniform(1.2, 2.0))
+            worker.resume()
+        case "worker kills":
+            worker.kill()
+        case "server kills":
+            parts.server.kill()
+        case "edge kills":
+            parts.edge.kill()
+        case "historian kills":
+            parts.historian.kill()
+        case _:
+            parts.core.kill()
 
 
 class _Crowd:
@@ -161,23 +151,16 @@ class _Crowd:
         self._url = url
         self._dice = dice
 
-    async def submit(self, first: int, last: int) -> None:
-        """Submit the jobs with these numbers, and cancel some."""
-        timeout = ClientTimeout(total=5)
-        async with ClientSession(self._url, timeout=timeout) as http, asyncio.TaskGroup() as group:
-            for number in range(first, last):
-                group.create_task(self._life(http, number))
-                await asyncio.sleep(self._dice.uniform(0, 0.1))
-
-    async def _life(self, http: ClientSession, number: int) -> None:
+    async def live(self, number: int) -> None:
+        """Submit the job with this number, and cancel some."""
         key, text = new_id("job"), "word " * self._dice.randint(1, _MOST_WORDS)
         told = {"messages": [{"role": "user", "content": text}]}
         by_http = bool(number % 2)
-        job_id = await _insisting(lambda: _submit_by_http(http, key, told) if by_http else self._submit(key, told))
+        job_id = await _insisting(lambda: _submit_by_http(self._url, key, told) if by_http else self._submit(key, told))
         self.accepted.append(job_id)
         if number % _CANCELLED == 0:
             await asyncio.sleep(self._dice.uniform(0, 1))
-            await _insisting(lambda: _cancel_by_http(http, job_id) if number % 20 else self._cancel(job_id))
+            await _insisting(lambda: _cancel_by_http(self._url, job_id) if number % 20 else self._cancel(job_id))
             self.cancels += 1
 
     async def _submit(self, job_id: str, told: Mapping[str, Any]) -> str:
@@ -189,15 +172,19 @@ class _Crowd:
         return (await self._bus.ask(CANCEL_JOB(), CancelJob(job_id=job_id))).job_id
 
 
-async def _submit_by_http(http: ClientSession, key: str, told: Mapping[str, Any]) -> str:
+def _http(url: str) -> ClientSession:
+    return ClientSession(url, timeout=ClientTimeout(total=5))
+
+
+async def _submit_by_http(url: str, key: str, told: Mapping[str, Any]) -> str:
     body = {"model_id": MODEL, "operation": "chat", "input": told}
-    async with http.post("/api/mcp/jobs", json=body, headers={"Idempotency-Key": key}) as response:
+    async with _http(url) as http, http.post("/api/mcp/jobs", json=body, headers={"Idempotency-Key": key}) as response:
         response.raise_for_status()
         return str((await response.json())["job_id"])
 
 
-async def _cancel_by_http(http: ClientSession, job_id: str) -> str:
-    async with http.delete(f"/api/mcp/jobs/{job_id}") as response:
+async def _cancel_by_http(url: str, job_id: str) -> str:
+    async with _http(url) as http, http.delete(f"/api/mcp/jobs/{job_id}") as response:
         response.raise_for_status()
         return job_id
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from bench.echo_actor import MODEL
+from bus.messages.presence import Heartbeat
 from bus.process import PARENT_PIPE
 from bus.server import ServerConfig, free_port, running
 
@@ -24,6 +25,7 @@ class Part:
 
     def __init__(self, argv: list[str], log: Path, variables: dict[str, str]) -> None:
         self.log = log
+        self.is_frozen = False
         self._argv = argv
         self._variables = variables
         self._process: asyncio.subprocess.Process | None = None
@@ -48,16 +50,23 @@ class Part:
                 await self._stop(self._process)
                 raise
 
+    @property
+    def pid(self) -> int:
+        """The id of the process as it runs now; 0 before the first."""
+        return self._process.pid if self._process else 0
+
     def kill(self) -> None:
         """Kill it as a crash would."""
         self._send(signal.SIGKILL)
 
     def freeze(self) -> None:
         """Have it stand still."""
+        self.is_frozen = True
         self._send(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Have it go on."""
+        self.is_frozen = False
         self._send(signal.SIGCONT)
 
     def _send(self, sign: signal.Signals) -> None:
@@ -129,7 +138,7 @@ class Parts:
         self.edge = Part(["http_edge", "--port", str(self.port)], folder / "edge.log", variables)
         self.workers = [
             Part(
-                ["bench.echo_actor", "--instance", f"model-echo-{number}", "--delay", "0.05"],
+                ["bench.echo_actor", "--delay", "0.05"],
                 folder / f"worker-{number}.log",
                 variables,
             )
@@ -149,6 +158,11 @@ class Parts:
             parts = (self.core, self.historian, self.edge, *self.workers)
             async with _living(*(part.live() for part in parts)):
                 yield
+
+    def workers_at_work(self, beats: tuple[Heartbeat, ...]) -> int:
+        """Return how many workers run that are neither starting nor frozen."""
+        ready = {beat.pid for beat in beats if beat.state == "ready"}
+        return sum(worker.pid in ready and not worker.is_frozen for worker in self.workers)
 
     def fenced(self) -> int:
         """Return how many attempts have found that their job was another's, by the logs."""

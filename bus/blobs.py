@@ -5,18 +5,22 @@ before their name is given out.
 """
 
 import asyncio
+import errno
 import hashlib
 import math
 import os
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from bus.errors import RefusedError
+
 _NAME = re.compile(r"[0-9a-f]{64}")
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 def blob_name(content: bytes) -> str:
@@ -51,8 +55,12 @@ class Blobs:
         self._folder = folder
 
     async def put(self, content: bytes) -> str:
-        """Store `content` and return its name. Storing the same content twice stores it once."""
-        return await asyncio.to_thread(self._put, content)
+        """Store `content` and return its name. Storing the same content twice stores it once.
+
+        Raises `RefusedError` ("storage_full").
+        """
+        with _telling_full():
+            return await asyncio.to_thread(self._put, content)
 
     async def get(self, name: str) -> bytes | None:
         """Return the content of the blob, or None when it is gone or was damaged."""
@@ -64,18 +72,18 @@ class Blobs:
 
     @asynccontextmanager
     async def writing(self) -> AsyncGenerator[Draft]:
-        """Give a draft, which is stored under its `name` when the block ends. If it raises, nothing is left."""
+        """Give a draft, which is stored under its `name` when the block ends. If it raises, nothing is left.
+
+        Raises `RefusedError` ("storage_full").
+        """
         path = await asyncio.to_thread(self._draft_path)
-        try:
+        with _telling_full(), _leaving_nothing(path):
             # Not on a thread: a cancel meanwhile would leave the file open.
             with _create(path) as file:
                 draft = Draft(file)
                 yield draft
                 await asyncio.to_thread(_sync, file)
             await asyncio.to_thread(self._name, path, draft.name)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
 
     async def find(self, name: str) -> Path | None:
         """Return the file of the blob, to be read only, or None when it is gone or was damaged."""
@@ -93,10 +101,11 @@ class Blobs:
     def _put(self, content: bytes) -> str:
         name = blob_name(content)
         draft = self._draft_path()
-        with _create(draft) as file:
-            file.write(content)
-            _sync(file)
-        self._name(draft, name)
+        with _leaving_nothing(draft):
+            with _create(draft) as file:
+                file.write(content)
+                _sync(file)
+            self._name(draft, name)
         return name
 
     def _get(self, name: str) -> bytes | None:
@@ -130,7 +139,9 @@ class Blobs:
 
     def _name(self, draft: Path, name: str) -> None:
         path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.parent.exists():
+            path.parent.mkdir(exist_ok=True, mode=0o700)
+            _sync_folder(self._folder)
         # Replacing an existing one renews its age, which is when it will be forgotten.
         draft.replace(path)
         _sync_folder(path.parent)
@@ -152,6 +163,25 @@ def _stored_at(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:  # A draft that has just got its name.
         return math.inf
+
+
+@contextmanager
+def _telling_full() -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise RefusedError("storage_full", "The disk of the blobs is full: nothing can be stored.") from error
+
+
+@contextmanager
+def _leaving_nothing(draft: Path) -> Generator[None]:
+    try:
+        yield
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def _create(path: Path) -> BinaryIO:

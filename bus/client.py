@@ -22,6 +22,7 @@ from bus.frames import KEEP_ALIVE, KEY, REQUEST_ID, size
 from bus.ids import new_id
 from bus.inbox import Answer, Inbox
 from bus.presence import Presence
+from bus.server import OLDEST
 from bus.subjects import HEARTBEAT, Address
 from bus.telemetry import inject
 
@@ -72,12 +73,17 @@ class Bus:
     @classmethod
     @asynccontextmanager
     async def connect(cls, role: str, config: BusConfig) -> AsyncGenerator[Self]:
-        """Connect, and stay connected through server restarts until the block ends."""
+        """Connect, and stay connected through server restarts until the block ends.
+
+        Raises `LostError` when no server answers, or one that is too old: such takes the settings that jobs rest on
+        without a word and does not keep them.
+        """
         nc = Client()
         bus = cls(nc, role, config)
         await _connect(nc, role, config, bus.inbox.fail_started)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(_close, nc)
+            _check_version(nc, config)
             await nc.subscribe(f"{bus.inbox.prefix}.*", cb=bus.inbox.receive, pending_msgs_limit=0)
             await nc.subscribe(HEARTBEAT, cb=bus._on_heartbeat)
             await settled(nc)
@@ -190,6 +196,14 @@ async def _connect(nc: Client, role: str, config: BusConfig, when_reconnected: C
         raise LostError(
             "unavailable", f"No nats-server answers at {config.url}: {str(error) or nc.last_error}"
         ) from error
+
+
+def _check_version(nc: Client, config: BusConfig) -> None:
+    server = nc.connected_server_version
+    if (server.major, server.minor) < OLDEST:
+        found, wanted = f"{server.major}.{server.minor}.{server.patch}", ".".join(map(str, OLDEST))
+        message = f"The nats-server at {config.url} is version {found}; Fusion needs {wanted} or newer."
+        raise LostError("unavailable", message)
 
 
 async def _close(nc: Client) -> None:

@@ -10,10 +10,11 @@ class BusConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     `admit_timeout`: until somebody takes a request; `first_timeout`: until the first piece of a streamed
     answer after that; `idle_timeout`: between two pieces; `silence`: without heartbeats, an instance counts
-    as lost; `append_timeout`: until an event is stored.
+    as lost; `append_timeout`: until an event is stored. `monitor_url` is the server's HTTP port, if it is known.
     """
 
     url: str = ""
+    monitor_url: str = ""
     state_dir: Path = Path("~/.fusion")
     admit_timeout: float = 5.0
     first_timeout: float = 600.0
@@ -41,5 +42,9 @@ class NatsConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # Environment variables and the fields they set.
-BUS_VARIABLES = {"FUSION_NATS_URL": "url", "FUSION_STATE_DIR": "state_dir"}
+BUS_VARIABLES = {
+    "FUSION_NATS_URL": "url",
+    "FUSION_NATS_MONITOR_URL": "monitor_url",
+    "FUSION_STATE_DIR": "state_dir",
+}
 NATS_VARIABLES = {"FUSION_NATS_SERVER_PORT": "port", "FUSION_NATS_SYNC_INTERVAL": "sync"}

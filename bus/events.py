@@ -17,6 +17,7 @@ from nats.errors import MaxPayloadError
 
 from bus.client import Bus, settled, whole
 from bus.errors import BusError, ConflictError, LostError, RefusedError
+from bus.monitor import is_disk_full
 from bus.subjects import (
     BATCH_EVENT,
     BATCH_EVENTS,
@@ -206,11 +207,17 @@ class EventLog:
             except MaxPayloadError as error:
                 raise RefusedError("too_large", f"The event is {len(payload)} bytes, too large.") from error
             except (NatsError, TimeoutError) as error:
+                lost = await self._lost("The event log does not answer; the event may or may not be stored.")
                 # The same id again: it is stored once whichever of the tries got through.
-                if asyncio.get_running_loop().time() > deadline:
-                    message = "The event log does not answer; the event may or may not be stored."
-                    raise LostError("unavailable", message, retry_after=1) from error
+                if isinstance(lost, RefusedError) or asyncio.get_running_loop().time() > deadline:
+                    raise lost from error
                 await asyncio.sleep(0.05)
+
+    async def _lost(self, message: str) -> BusError:
+        """Return what to raise when the log does not answer: that its disk is full, if that is why."""
+        if self._bus.nc.is_connected and await is_disk_full(self._bus.config.monitor_url):
+            return RefusedError("storage_full", "The disk of the event log is full: nothing can be stored or read.")
+        return LostError("unavailable", message, retry_after=1)
 
     async def _find_own(self, event: Event, aggregate: str) -> int | None:
         for recorded in await self.read(aggregate):
@@ -246,7 +253,7 @@ class EventLog:
                 if status in {"204", "404"}:
                     return found, int(headers.get("Nats-Num-Pending", 0)) > 0
                 if status is not None:
-                    raise LostError("unavailable", f"Reading the log: {status} {headers.get('Description')}.")
+                    raise await self._lost(f"Reading the log: {status} {headers.get('Description')}.")
                 found.append(Recorded(int(headers["Nats-Sequence"]), decode(msg.data), msg.data))
         finally:
             await subscription.unsubscribe()

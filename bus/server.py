@@ -66,6 +66,11 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         """Where clients connect."""
         return f"nats://127.0.0.1:{self.port}"
 
+    @property
+    def monitor_url(self) -> str:
+        """Where it tells how it is."""
+        return f"http://127.0.0.1:{self.monitor_port}"
+
 
 def free_port() -> int:
     """Return a TCP port of the loopback that is free at this moment and was not given before, out of `_PORTS`.
@@ -187,7 +192,7 @@ class _Vars(msgspec.Struct):
 
 
 def _is_ours(config: ServerConfig) -> bool:
-    base = f"http://127.0.0.1:{config.monitor_port}"
+    base = config.monitor_url
     try:
         with urlopen(f"{base}/healthz?js-enabled-only=true", timeout=1):  # noqa: S310 - our own loopback port
             pass

@@ -28,15 +28,15 @@ class StreamError(Exception):
     """The server keeps a stream otherwise than asked."""
 
 
-def events_stream(keep_days: int) -> Json:
-    """Return the configuration of the log."""
+def events_stream(keep_days: int, max_bytes: int = 4 * _GIB) -> Json:
+    """Return the configuration of the log: it refuses what would make it larger than `max_bytes`."""
     return {
         "name": "EVENTS",
         "subjects": ["fusion.event.>"],
         "retention": "limits",
         "discard": "new",
         "max_age": keep_days * _DAY,
-        "max_bytes": 4 * _GIB,
+        "max_bytes": max_bytes,
         "max_msg_size": 64 * 1024,
         "storage": "file",
         "allow_direct": True,
@@ -178,9 +178,9 @@ async def is_queued(nc: Client, model: str) -> bool:
     return "message" in answer
 
 
-async def ensure_streams(nc: Client, keep_days: int) -> None:
+async def ensure_streams(nc: Client, keep_days: int, max_bytes: int = 4 * _GIB) -> None:
     """Create the streams, or bring them to what is wanted; the log first, which the queue is sourced from."""
-    await ensure_stream(nc, events_stream(keep_days))
+    await ensure_stream(nc, events_stream(keep_days, max_bytes))
     await ensure_stream(nc, jobs_stream())
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 import structlog
+from msgspec.structs import asdict, replace
 from nats.aio.msg import Msg
 
 from actors.configuration import Configuration, configuration
@@ -67,6 +68,7 @@ class System:
         self._current: dict[str, tuple[str, int]] = {}
         self._given_up: set[str] = set()
         self._bus: Bus | None = None
+        self._bus_config = config.bus
         self._running: Running | None = None
         self._leaving: set[str] = set()
         self._supervision: Supervision
@@ -88,16 +90,18 @@ class System:
         async with AsyncExitStack() as stack:
             stack.enter_context(locked(self._state))
             stack.callback(forget_running, self._state)
-            url = self._config.bus.url or await self._start_server(stack)
+            if not self._bus_config.url:
+                server = await self._start_server(stack)
+                self._bus_config = replace(self._bus_config, url=server.url, monitor_url=server.monitor_url)
             self._running = Running(
                 pid=os.getpid(),
-                nats_url=url,
+                nats_url=self._bus_config.url,
                 http_url=f"http://{self._options.http_host}:{port}",
                 started_at=datetime.now(UTC),
             )
-            bus_config = msgspec.structs.replace(self._config.bus, url=url)
-            self._bus = bus = await stack.enter_async_context(Bus.connect("supervisor", bus_config))
-            await ensure_streams(bus.nc, self._config.actors.job_ttl_days)
+            self._bus = bus = await stack.enter_async_context(Bus.connect("supervisor", self._bus_config))
+            actors = self._config.actors
+            await ensure_streams(bus.nc, actors.job_ttl_days, actors.events_max_bytes)
             await stack.enter_async_context(_periodically(self._tell_failed))
             await stack.enter_async_context(escalating(bus, self._pid_of))
             await stack.enter_async_context(supervising(*self._light()))
@@ -111,7 +115,7 @@ class System:
                 await bus.presence.until(self._all_ready)
             yield self._running
 
-    async def _start_server(self, stack: AsyncExitStack) -> str:
+    async def _start_server(self, stack: AsyncExitStack) -> ServerConfig:
         nats = self._config.nats
         config = ServerConfig(
             store=self._state / "nats",
@@ -124,7 +128,7 @@ class System:
         child = Child("nats-server", server_run(config, self._logs / "nats-server.log", ready.set))
         await stack.enter_async_context(supervising(child))
         await ready.wait()
-        return config.url
+        return config
 
     def _light(self) -> tuple[Child, ...]:
         return (
@@ -193,7 +197,8 @@ class System:
     def _environment(self) -> dict[str, str]:
         assert self._running is not None  # noqa: S101 - set before any child is made
         own = {
-            "FUSION_NATS_URL": self._running.nats_url,
+            "FUSION_NATS_URL": self._bus_config.url,
+            "FUSION_NATS_MONITOR_URL": self._bus_config.monitor_url,
             "FUSION_STATE_DIR": str(self._state),
             PARENT_PIPE: "1",
             # Kernels compiled on the way are loaded from here; the shared /tmp is for everyone to write.
@@ -210,7 +215,7 @@ class System:
         self._current[name] = (instance, pid)
         assert self._running is not None  # noqa: S101 - set before any child is made
         pids = {name: pid for name, (_, pid) in self._current.items()}
-        self._running = msgspec.structs.replace(self._running, processes=pids)
+        self._running = replace(self._running, processes=pids)
         write_running(self._state, self._running)
 
     def _pid_of(self, instance: str) -> int | None:
@@ -245,7 +250,7 @@ class System:
         except BusError as error:
             log.error("catalogue.not_reloaded", error=str(error))
         else:
-            log.warning("catalogue.reloaded", **msgspec.structs.asdict(changes))
+            log.warning("catalogue.reloaded", **asdict(changes))
 
     async def _on_reloaded(self, _: Msg) -> None:
         """Start the warm models that the catalogue has by now, and have those end that it does not have any more."""

@@ -219,7 +219,7 @@ def _started(job: Job, event: JobStarted) -> Job:
     return replace(
         job,
         status="processing",
-        attempts=event.attempt,
+        attempts=max(job.attempts, event.attempt),
         started_at=job.started_at or event.at,
         revision=event.revision,
     )

@@ -138,7 +138,7 @@ async def living(*runs: Awaitable[None]) -> AsyncGenerator[list[asyncio.Future[N
 async def world(server: Server, folder: Path, chat: Chat | None = None, **settings: Any) -> AsyncGenerator[World]:
     """Serve the jobs actor, and a chat actor if there is one. `settings` are those of the actors."""
     blobs = Blobs(folder / "blobs")
-    async with connected(server.url) as bus:
+    async with connected(server.url, monitor_url=server.config.monitor_url) as bus:
         await ensure_streams(bus.nc, keep_days=7)
         async with living(jobs.child(bus, blobs, finding(CARDS), ActorsConfig(**settings), "jobs-1").run()):
             await until_it(lambda: served(bus))

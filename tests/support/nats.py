@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import nats
 import psutil
@@ -80,7 +81,7 @@ async def server_running(folder: Path, sync: str = "2m") -> AsyncGenerator[Serve
 
 
 @asynccontextmanager
-async def connected(url: str, role: str = "test", **config: float) -> AsyncGenerator[Bus]:
+async def connected(url: str, role: str = "test", **config: Any) -> AsyncGenerator[Bus]:
     """Connect with a config whose waits are shorter than a test may take, unless said otherwise."""
     settings = BusConfig(url=url, **({"admit_timeout": 10.0, "first_timeout": 20.0, "idle_timeout": 20.0} | config))
     # Connecting has the same limit as being admitted, which may be too short for it here.
