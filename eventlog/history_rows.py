@@ -5,10 +5,12 @@ A dict of numpy columns goes in at 74,000 rows a second, `executemany` at 2,600 
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import numpy as np
+from msgspec import Meta
 
 from eventlog.attempt import Attempt, AttemptEnd
 from eventlog.batch_events import BatchEvent, FileEvent
@@ -32,6 +34,9 @@ from eventlog.job import Job
 from eventlog.webhook_events import WebhookEvent
 
 Columns = dict[str, Any]
+
+# From the year 1 to 9999, which is what Python has.
+Microseconds = Annotated[int, Meta(ge=-62_135_596_800_000_000, le=253_402_300_799_999_999)]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_A_TIME = -(2**63)
@@ -128,7 +133,9 @@ def delivery_of(row: tuple[Any, ...]) -> Delivery:
 
 def naive(at: datetime) -> datetime:
     """Return `at` as the tables have it. One that names no zone is in UTC."""
-    return at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at
+    with suppress(OverflowError):  # It is in the year 1 or 9999 only where its zone is.
+        at = at.astimezone(UTC) if at.tzinfo else at
+    return at.replace(tzinfo=None)
 
 
 def utc(at: datetime) -> datetime:

@@ -4,6 +4,9 @@ from typing import Literal
 
 from msgspec import Struct
 
+Sort = Literal["created_at", "-created_at", "completed_at", "-completed_at"]
+Bucket = Literal["hour", "day"]
+
 # To be counted up with every change of the tables or views.
 VERSION = 4
 
@@ -56,7 +59,7 @@ class View(Struct, frozen=True, kw_only=True):
     """
 
     about: str
-    bucket: Literal["hour", "day"]
+    bucket: Bucket
     sql: str
     has_key: bool = False
 
