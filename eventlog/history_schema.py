@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     created_at TIMESTAMP, input_blob VARCHAR, metadata VARCHAR, attempts INTEGER, cancel_requested BOOLEAN,
     started_at TIMESTAMP, completed_at TIMESTAMP, result_blob VARCHAR, prompt_tokens BIGINT,
     completion_tokens BIGINT, error VARCHAR, reason VARCHAR, queued_at TIMESTAMP, run_at TIMESTAMP,
-    expires_at TIMESTAMP, run_timeout DOUBLE, max_attempts INTEGER, seed BIGINT, revision VARCHAR,
+    expires_at TIMESTAMP, run_timeout DOUBLE, max_attempts BIGINT, seed BIGINT, revision VARCHAR,
     callback_url VARCHAR, key VARCHAR, replay_of VARCHAR, batch_id VARCHAR
 );
 CREATE TABLE IF NOT EXISTS attempts (
@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS models (
 );
 CREATE TABLE IF NOT EXISTS deliveries (
     delivery_id VARCHAR PRIMARY KEY, webhook_id VARCHAR, job_id VARCHAR, event VARCHAR, url VARCHAR, status VARCHAR,
-    attempts INTEGER, http_status INTEGER, last_error VARCHAR, scheduled_at TIMESTAMP, ended_at TIMESTAMP
+    attempts BIGINT, http_status BIGINT, last_error VARCHAR, scheduled_at TIMESTAMP, ended_at TIMESTAMP
 );
 INSERT INTO checkpoint SELECT 0 WHERE NOT EXISTS (FROM checkpoint);
 INSERT INTO schema_version SELECT {VERSION} WHERE NOT EXISTS (FROM schema_version);
