@@ -87,6 +87,7 @@ class Historian:
         self._file = HistoryFile(path)
         self._sql = SqlQueries(self._file, bus.nc.max_payload)
         self._blobs = blobs
+        self._exporting = asyncio.Lock()
         self._keep = timedelta(days=keep_days)
         self._moved = asyncio.Event()
         self._wanted = asyncio.Event()
@@ -179,10 +180,8 @@ class Historian:
         if request.table not in TABLES and request.table not in VIEWS:
             raise _unknown("table", request.table, *TABLES, *VIEWS)
         as_of = self.checkpoint
-        with folder_beside(self._file.path) as folder:
-            path = Path(folder) / "table.parquet"
-            await self._file.read(partial(export, table=request.table, to=path), _EXPORT_SECONDS)
-            content = await asyncio.to_thread(path.read_bytes)
+        async with self._exporting:
+            content = await self._exported(request.table)
         blob = await self._blobs.put(content)
         yield Exported(table=request.table, blob=blob, size_bytes=len(content), as_of=as_of)
 
@@ -214,6 +213,12 @@ class Historian:
         except TimeoutError as error:
             message = f"The history has reached event {self.checkpoint} of the log, not yet {goal}."
             raise LostError("timeout", message, retry_after=1) from error
+
+    async def _exported(self, table: str) -> bytes:
+        with folder_beside(self._file.path) as folder:
+            path = Path(folder) / "table.parquet"
+            await self._file.read(partial(export, table=table, to=path), _EXPORT_SECONDS)
+            return await asyncio.to_thread(path.read_bytes)
 
     def _answer(self, table: Table) -> HistoryTable:
         return HistoryTable(columns=table.columns, rows=table.rows, truncated=table.truncated, as_of=self.checkpoint)

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import tempfile
+import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -21,7 +22,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 _READ_SECONDS = 5.0
-_READERS = 2
+_READERS = 4
 
 
 class HistoryFile:
@@ -63,8 +64,8 @@ class HistoryFile:
     async def read(self, work: Callable[[duckdb.DuckDBPyConnection], T], seconds: float = _READ_SECONDS) -> T:
         """Return what `work` reads, beside what is written meanwhile. Raises `LostError` ("timeout")."""
         await self._may_read.wait()
-        cursor = self._now.cursor()
-        reading = asyncio.get_running_loop().run_in_executor(self._readers, _read, work, cursor)
+        cursor, gone = self._now.cursor(), threading.Event()
+        reading = asyncio.get_running_loop().run_in_executor(self._readers, _read, work, cursor, gone)
         self._reading.add(reading)
         reading.add_done_callback(self._has_read)
         try:
@@ -74,6 +75,7 @@ class HistoryFile:
             raise LostError("timeout", f"The history took longer than {seconds:g} s to answer.") from error
         finally:
             if not reading.done():
+                gone.set()
                 cursor.interrupt()
 
     async def copy(self, to: Path) -> None:
@@ -98,7 +100,6 @@ class HistoryFile:
 
     def _take_over(self, other: Path) -> None:
         self._now.close()
-        _remove(self.path)
         other.replace(self.path)
         self._history = History(self.path)
 
@@ -144,8 +145,12 @@ def _open(path: Path) -> History:
         return History(path)
 
 
-def _read(work: Callable[[duckdb.DuckDBPyConnection], T], cursor: duckdb.DuckDBPyConnection) -> T:
+def _read(
+    work: Callable[[duckdb.DuckDBPyConnection], T], cursor: duckdb.DuckDBPyConnection, gone: threading.Event
+) -> T:
     with cursor:
+        if gone.is_set():  # What has not begun cannot be interrupted.
+            raise duckdb.InterruptException
         return work(cursor)
 
 

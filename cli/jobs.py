@@ -12,11 +12,12 @@ import msgspec
 
 from bus.client import Bus
 from bus.events import EventLog
-from bus.messages.history import HistoryQuery, JobQuery, Sort
+from bus.messages.history import HistoryQuery, JobQuery
 from bus.messages.jobs import CancelJob, GetJob, JobReply, Operation, ReplayJob, SubmitJob
 from bus.subjects import CANCEL_JOB, GET_HISTORY, GET_JOB, JOB_FEED, LIST_HISTORY, REPLAY_JOB, SUBMIT_JOB, fill
 from cli.connect import Subparsers, add_action
 from eventlog.events import Priority, Unknown
+from eventlog.history_schema import Sort
 from eventlog.job import JobStatus
 
 _MOST_LINES = 60

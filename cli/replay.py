@@ -1,4 +1,4 @@
-"""`fusion replay`: throws the history away and builds it again from the log."""
+"""`fusion replay`: builds the history again from the log, beside the old one, and puts it in its place."""
 
 import argparse
 import asyncio
@@ -8,7 +8,7 @@ from bus.messages.history import RebuildHistory
 from bus.subjects import REBUILD_HISTORY
 from cli.connect import add_place_options, connected
 
-# A million events take about 32 s.
+# A million events take about 40 s.
 _PATIENCE = 600.0
 
 

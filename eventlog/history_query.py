@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import duckdb
 import msgspec
 from msgspec import Struct
 
-from eventlog.history_rows import JOB_COLUMNS, job_of, microseconds, naive, utc
-from eventlog.history_schema import VIEWS
+from eventlog.history_rows import JOB_COLUMNS, Microseconds, job_of, microseconds, naive, utc
+from eventlog.history_schema import VIEWS, Sort
 from eventlog.job import Job
-
-Sort = Literal["created_at", "-created_at", "completed_at", "-completed_at"]
 
 # By what is sorted. Jobs that have not ended come after those that have, in both directions.
 _SORTED = {
@@ -76,7 +74,7 @@ class _Place(Struct, frozen=True, array_like=True):
     """Behind which job a page begins. `at` is in microseconds; None is that of a job that has not ended."""
 
     sort: Sort
-    at: int | None
+    at: Microseconds | None
     job_id: str
 
 

@@ -5,10 +5,12 @@ A dict of numpy columns goes in at 74,000 rows a second, `executemany` at 2,600 
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import numpy as np
+from msgspec import Meta
 
 from eventlog.attempt import Attempt, AttemptEnd
 from eventlog.batch_events import BatchEvent, FileEvent
@@ -32,6 +34,10 @@ from eventlog.webhook import Delivery
 from eventlog.webhook_events import WebhookEvent
 
 Columns = dict[str, Any]
+
+# From the year 1 to 9999, which is what Python has.
+_FIRST, _LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
+Microseconds = Annotated[int, Meta(ge=_FIRST, le=_LAST)]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_A_TIME = -(2**63)
@@ -72,6 +78,7 @@ def job_columns(jobs: Sequence[Job]) -> Columns:
     columns = _columns(JOB_COLUMNS, jobs)
     columns["metadata"] = objects(json.dumps(job.metadata) if job.metadata else "{}" for job in jobs)
     columns["seed"] = objects(_stored(job.seed) for job in jobs)
+    columns["max_attempts"] = objects(_stored(job.max_attempts) for job in jobs)
     return columns
 
 
@@ -90,7 +97,10 @@ def end_columns(ended: Mapping[tuple[str, int], AttemptEnd]) -> Columns:
 
 def delivery_columns(deliveries: Sequence[Delivery]) -> Columns:
     """Return the rows of `deliveries`."""
-    return _columns(Delivery.__struct_fields__, deliveries)
+    columns = _columns(Delivery.__struct_fields__, deliveries)
+    columns["attempts"] = objects(_stored(delivery.attempts) for delivery in deliveries)
+    columns["http_status"] = objects(_stored(delivery.http_status) for delivery in deliveries)
+    return columns
 
 
 def request_columns(events: Sequence[RequestFinished]) -> Columns:
@@ -125,7 +135,9 @@ def delivery_of(row: tuple[Any, ...]) -> Delivery:
 
 def naive(at: datetime) -> datetime:
     """Return `at` as the tables have it. One that names no zone is in UTC."""
-    return at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at
+    with suppress(OverflowError):  # It is in the year 1 or 9999 only where its zone is.
+        at = at.astimezone(UTC) if at.tzinfo else at
+    return at.replace(tzinfo=None)
 
 
 def utc(at: datetime) -> datetime:
@@ -150,7 +162,9 @@ def _columns(names: Iterable[str], rows: Collection[Any]) -> Columns:
 
 def _times(values: Iterable[datetime | None]) -> Any:
     # Microseconds are faster than datetimes without their zone, which numpy would turn into them one by one.
-    return np.array([_NOT_A_TIME if at is None else microseconds(at) for at in values]).view("datetime64[us]")
+    times = np.array([_NOT_A_TIME if at is None else microseconds(at) for at in values])
+    np.clip(times, _FIRST, _LAST, out=times, where=times != _NOT_A_TIME)
+    return times.view("datetime64[us]")
 
 
 def microseconds(at: datetime) -> int:

@@ -4,6 +4,9 @@ from typing import Literal
 
 from msgspec import Struct
 
+Sort = Literal["created_at", "-created_at", "completed_at", "-completed_at"]
+Bucket = Literal["hour", "day"]
+
 # To be counted up with every change of the tables or views.
 VERSION = 4
 
@@ -16,7 +19,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     created_at TIMESTAMP, input_blob VARCHAR, metadata VARCHAR, attempts INTEGER, cancel_requested BOOLEAN,
     started_at TIMESTAMP, completed_at TIMESTAMP, result_blob VARCHAR, prompt_tokens BIGINT,
     completion_tokens BIGINT, error VARCHAR, reason VARCHAR, queued_at TIMESTAMP, run_at TIMESTAMP,
-    expires_at TIMESTAMP, run_timeout DOUBLE, max_attempts INTEGER, seed BIGINT, revision VARCHAR,
+    expires_at TIMESTAMP, run_timeout DOUBLE, max_attempts BIGINT, seed BIGINT, revision VARCHAR,
     callback_url VARCHAR, key VARCHAR, replay_of VARCHAR, batch_id VARCHAR
 );
 CREATE TABLE IF NOT EXISTS attempts (
@@ -32,7 +35,7 @@ CREATE TABLE IF NOT EXISTS models (
 );
 CREATE TABLE IF NOT EXISTS deliveries (
     delivery_id VARCHAR PRIMARY KEY, webhook_id VARCHAR, job_id VARCHAR, event VARCHAR, url VARCHAR, status VARCHAR,
-    attempts INTEGER, http_status INTEGER, last_error VARCHAR, seq BIGINT, scheduled_at TIMESTAMP, due_at TIMESTAMP,
+    attempts BIGINT, http_status BIGINT, last_error VARCHAR, seq BIGINT, scheduled_at TIMESTAMP, due_at TIMESTAMP,
     attempted_at TIMESTAMP, ended_at TIMESTAMP
 );
 INSERT INTO checkpoint SELECT 0 WHERE NOT EXISTS (FROM checkpoint);
@@ -57,7 +60,7 @@ class View(Struct, frozen=True, kw_only=True):
     """
 
     about: str
-    bucket: Literal["hour", "day"]
+    bucket: Bucket
     sql: str
     has_key: bool = False
 

@@ -1,19 +1,18 @@
 """What is said with the historian."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from msgspec import Meta, Raw, Struct
 
 from eventlog.events import Priority
+from eventlog.history_schema import Bucket, Sort
 from eventlog.job import JobStatus
 
 # DuckDB counts no further.
 Offset = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 Limit = Annotated[int, Meta(ge=1, le=10_000)]
-# With `-`, the latest first.
-Sort = Literal["created_at", "-created_at", "completed_at", "-completed_at"]
 
 
 class HistoryQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -111,7 +110,7 @@ class ViewCard(Struct, frozen=True, kw_only=True):
 
     name: str
     about: str
-    bucket: Literal["hour", "day"]
+    bucket: Bucket
     has_key: bool
 
 

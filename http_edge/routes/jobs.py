@@ -10,7 +10,7 @@ from aiohttp import web
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from bus.errors import RefusedError
-from bus.messages.history import HistoryQuery, JobRow, Offset, Sort
+from bus.messages.history import HistoryQuery, JobRow, Offset
 from bus.messages.jobs import (
     CallbackUrl,
     CancelJob,
@@ -26,6 +26,7 @@ from bus.messages.jobs import (
 )
 from bus.subjects import CANCEL_JOB, GET_JOB, LIST_HISTORY, REPLAY_JOB, SUBMIT_JOB
 from eventlog.events import Priority
+from eventlog.history_schema import Sort
 from eventlog.job import JobStatus
 from http_edge.context import BLOBS, BUS
 from http_edge.keys import fingerprint

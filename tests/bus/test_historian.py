@@ -176,6 +176,17 @@ async def test_damaged_file_is_put_aside_and_built_again(server: Server, tmp_pat
     assert reply.total == 2
 
 
+async def test_what_a_killed_historian_has_left_is_deleted(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "h-x4_1ab").mkdir()
+    (tmp_path / "h-x4_1ab" / "h").write_bytes(b"half of a new history")
+    async with connected(server.url) as bus:
+        last = await tell(bus, STORY)
+        async with history_of(bus, tmp_path / "h"):
+            await page(bus, last)
+
+    assert [path.name for path in tmp_path.glob("h*")] == ["h"]
+
+
 async def test_file_that_another_process_has_is_left_alone(server: Server, tmp_path: Path) -> None:
     holder = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c"),

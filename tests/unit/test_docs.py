@@ -70,6 +70,7 @@ def test_every_header_is_documented() -> None:
         frames.COUNT,
         frames.REQUEST_ID,
         frames.KEEP_ALIVE,
+        frames.KEY,
         frames.ERROR,
         frames.ERROR_CODE,
         frames.STATUS,

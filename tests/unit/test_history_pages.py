@@ -1,14 +1,20 @@
 """Jobs by page: conditions, order and cursors."""
 
+import base64
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
 
 from eventlog.history import History
 from eventlog.history_query import CursorError, Page, PageQuery, page
 from tests.support import make
+
+EAST, WEST = timezone(timedelta(hours=14)), timezone(timedelta(hours=-12))
 
 
 @pytest.fixture
@@ -99,7 +105,26 @@ def test_jobs_that_come_meanwhile_move_none_to_another_page(history: History) ->
     assert ids_of(history, limit=9, cursor=first.next_cursor) == ["job-2", "job-1", "job-0"]
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "é", "e30", "WzEsMl0", "W10", "a" * 5000])
+FAR_AWAY = base64.b64encode(b'["-created_at",9000000000000000000,"job-1"]').decode()
+
+
+@given(some.dictionaries(some.text(), some.text(), max_size=3), some.datetimes(timezones=some.timezones()))
+@settings(max_examples=15, deadline=None)
+def test_no_condition_raises(metadata: dict[str, str], at: datetime) -> None:
+    history = History(Path(":memory:"))
+    history.ingest(make.entries(make.job_queued(metadata=metadata)))
+
+    assert ids_of(history, metadata=metadata) == [make.JOB_ID]
+    assert page_of(history, created_after=at, created_before=at).total == 0
+    history.close()
+
+
+@pytest.mark.parametrize("at", [datetime.min.replace(tzinfo=EAST), datetime.max.replace(tzinfo=WEST)])
+def test_moments_at_the_ends_of_time_are_conditions(history: History, at: datetime) -> None:
+    assert page_of(history, created_after=at, created_before=at).total == 0
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "é", "e30", "WzEsMl0", "W10", "a" * 5000, FAR_AWAY])
 def test_cursor_that_was_not_given_out_is_refused(history: History, cursor: str) -> None:
     with pytest.raises(CursorError, match="not given out"):
         page_of(history, cursor=cursor)

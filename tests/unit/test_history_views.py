@@ -1,7 +1,7 @@
 """What the history adds up to: attempts, models, deliveries and the views."""
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,22 @@ def test_every_delivery_of_a_webhook_has_a_row(history: History) -> None:
         ("dlv-2", "job.completed", "abandoned", 9, 410, "gone", False),
         ("dlv-3", "job.completed", "pending", 0, None, None, True),
     ]
+
+
+def test_what_no_column_can_hold_stops_nothing(history: History) -> None:
+    far = datetime.min.replace(tzinfo=timezone(timedelta(hours=14)))
+    history.ingest(
+        make.entries(
+            make.job_queued(at=far, run_timeout=1e300, seed=2**70, max_attempts=2**70, expires_at=far),
+            make.request_finished(at=far, total=1e300),
+            scheduled(),
+            webhook(WebhookFailed, attempt=2**70, error="no", delay=1.0, status=-(2**70)),
+        )
+    )
+
+    assert rows_of(history, "SELECT seed, max_attempts, created_at FROM jobs") == [(None, None, datetime.min)]  # noqa: DTZ901 - as tables have it
+    assert rows_of(history, "SELECT attempts, http_status FROM deliveries") == [(None, None)]
+    assert len(view_of(history, "usage").rows) == 1
 
 
 def test_what_is_old_is_forgotten_in_every_table(history: History) -> None:
