@@ -2,7 +2,6 @@
 
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -54,8 +53,6 @@ def check_order(request: SubmitJob, card: ModelCard) -> bool:
         raise RefusedError("invalid_request", message, param="operation")
     if len(msgspec.json.encode(request.metadata)) > _METADATA_BYTES:
         raise RefusedError("too_large", "The metadata is larger than 16 KiB.", param="metadata")
-    if request.callback_url is not None:
-        _check_url(request.callback_url)
     try:
         asked = decode(_INPUTS[request.operation], bytes(request.input))
     except RefusedError as error:
@@ -134,15 +131,3 @@ def replayed(first: Job, stamp: Stamp, job_id: str, expires_at: datetime, key: s
 
 def _last(at: datetime, config: ActorsConfig) -> datetime:
     return at + timedelta(days=config.job_ttl_days) - _MARGIN
-
-
-def _check_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname)
-        _ = parts.port
-    except ValueError:
-        is_usable = False
-    if not is_usable or not url.isprintable() or " " in url:
-        message = "'callback_url' has to be an http or https URL with a host."
-        raise RefusedError("invalid_request", message, param="callback_url")

@@ -23,6 +23,7 @@ from actors.job_replies import JobReplies
 from actors.job_timer import keep_time
 from actors.open_jobs import OpenJobs
 from actors.supervisor import Child
+from actors.webhook_address import Addresses
 from bus.blobs import Blobs, blob_name
 from bus.client import Bus
 from bus.errors import ConflictError, LostError, RefusedError
@@ -64,6 +65,7 @@ class Jobs:
         self._blobs = blobs
         self._open = open_jobs
         self._config = config
+        self._addresses = Addresses(config.webhook_networks)
         self._others = others
         self._admission = Admission(open_jobs, others.fill, config.max_queued_jobs)
         self._replies = JobReplies(events, blobs, open_jobs)
@@ -71,6 +73,8 @@ class Jobs:
     async def submit(self, request: SubmitJob, _: Caller) -> AsyncGenerator[JobReply]:
         """Record that the job is queued, which also enqueues it, or scheduled; answer when that is stored."""
         card = await self._model(request.model)
+        if request.callback_url is not None:
+            self._addresses.refuse_url(request.callback_url, "callback_url")
         seed = secrets.randbelow(_SEEDS) if check_order(request, card) else None
         content = bytes(request.input)
         source = Source(model=card.id, input_blob=blob_name(content), seed=seed)

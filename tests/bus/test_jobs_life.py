@@ -211,7 +211,9 @@ async def test_what_is_sampled_gets_a_seed_of_its_own(server: Server, tmp_path: 
 async def test_job_that_has_ended_is_run_again_as_another(server: Server, tmp_path: Path) -> None:
     chat = Chat()
     async with world(server, tmp_path, chat) as fusion, living(fusion.worker()):
-        first = await fusion.submit(priority="high", metadata={"n": 1}, callback_url="http://a", run_timeout=9.0)
+        first = await fusion.submit(
+            priority="high", metadata={"n": 1}, callback_url="https://a.example", run_timeout=9.0
+        )
         await fusion.ended()
         again = await fusion.bus.ask(REPLAY_JOB(), ReplayJob(job_id=make.JOB_ID, key="key-1"))
         await fusion.ended(again.job_id)

@@ -19,7 +19,7 @@ from bus.subjects import (
 from tests.support import make
 from tests.support.jobs import Chat, living, world
 from tests.support.nats import Server, until, until_it
-from tests.support.webhooks import SECRET, receiving, silent, telling
+from tests.support.webhooks import LOOPBACK, SECRET, receiving, silent, telling
 
 
 async def test_end_of_a_job_is_told_once_and_signed(server: Server, tmp_path: Path) -> None:
@@ -121,6 +121,17 @@ async def test_callback_of_a_job_is_told_how_it_ends_signed_with_the_secret_of_t
     assert (body["data"]["reason"], body["data"]["error"]) == ("timeout", "too slow")
     assert body["data"]["result_url"] is None
     assert secret.stat().st_mode & 0o777 == 0o600
+
+
+async def test_callback_of_a_submitted_job_is_told_of_its_end_alone(server: Server, tmp_path: Path) -> None:
+    async with receiving() as receiver, world(server, tmp_path, Chat(), webhook_networks=LOOPBACK) as fusion:
+        async with telling(fusion.bus, tmp_path), living(fusion.worker()):
+            await fusion.submit(callback_url=receiver.url)
+            await until(lambda: receiver.received)
+            await fusion.queue_is(0)
+
+    [body] = receiver.verified((tmp_path / "webhook_secret").read_text().strip())
+    assert (body["type"], body["data"]["job_id"]) == ("job.completed", make.JOB_ID)
 
 
 async def test_what_happened_while_the_actor_was_away_is_told_when_it_is_back(server: Server, tmp_path: Path) -> None:

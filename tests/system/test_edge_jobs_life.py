@@ -62,7 +62,13 @@ async def test_hundred_submits_with_one_key_at_once_are_one_job(nats_url: str, t
 
 async def test_all_that_was_said_of_a_job_is_told_of_it(nats_url: str, tmp_path: Path) -> None:
     run_at = (datetime.now(UTC) + timedelta(hours=1)).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    said = {"run_at": run_at, "run_timeout": 9.5, "max_attempts": 2, "callback_url": "http://a/b", "priority": "low"}
+    said = {
+        "run_at": run_at,
+        "run_timeout": 9.5,
+        "max_attempts": 2,
+        "callback_url": "https://a.example/b",
+        "priority": "low",
+    }
     async with responding(nats_url, tmp_path, EchoEngine()) as edge:
         submitted = await post(edge, json=BODY | said, headers={"Authorization": "Bearer secret"})
         job = await get(edge, f"/api/mcp/jobs/{submitted['job_id']}")
@@ -166,3 +172,16 @@ async def test_job_is_replayed_and_compared_with_the_first(nats_url: str, tmp_pa
 
     assert (again["status"], again["replay_of"]) == ("queued", first)
     assert job["comparison"] == {"replay_of": first, "is_same": True, "differences": []}
+
+
+@pytest.mark.parametrize(
+    "url", ["https://169.254.169.254/", "http://example.com/", "https://u:p@example.com/", "ftp://a"]
+)
+async def test_callback_to_an_address_that_webhooks_are_not_sent_to_is_refused(
+    nats_url: str, tmp_path: Path, url: str
+) -> None:
+    async with responding(nats_url, tmp_path, EchoEngine()) as edge:
+        async with edge.http.post("/v1/jobs", json=BODY | {"callback_url": url}) as response:
+            error = (await response.json())["error"]
+
+    assert (response.status, error["code"], error["param"]) == (400, "invalid_request", "callback_url")

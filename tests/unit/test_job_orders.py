@@ -84,16 +84,3 @@ def test_embedding_model_only_embeds(operation: Any) -> None:
 
     assert refused.value.failure.param == "operation"
     assert check_order(order(operation="embed", input={"input": "a"}), EMBED) is False
-
-
-@pytest.mark.parametrize("url", ["http://a", "https://user@host:8443/path?x=1#y", "http://[::1]:80/"])
-def test_callback_url_may_be_any_of_the_web(url: str) -> None:
-    assert check_order(order(callback_url=url), CHAT) is True
-
-
-@pytest.mark.parametrize("url", ["ftp://a", "a", "http://", "http:///x", "http://a:b", "http://[", "http://a b", "h\n"])
-def test_callback_url_that_leads_nowhere_is_refused(url: str) -> None:
-    with pytest.raises(RefusedError) as refused:
-        check_order(order(callback_url=url), CHAT)
-
-    assert refused.value.failure.param == "callback_url"
