@@ -169,7 +169,7 @@ class Attempts:
                 fence = await self._events.record_next(event, after=last)
             except ConflictError:
                 job, last = await self._read(job_id)
-                if job is not None and job.status == "processing":
+                if job is not None and job.status == "processing" and not job.cancel_requested:
                     raise
                 continue
             log.info("job.attempt", kind=_kind(event))
@@ -284,10 +284,10 @@ _PASSING = frozenset(("queue_full", "queue_timeout", "internal_error", "cancelle
 def retry_delay(attempt: int, chance: float) -> float:
     """Return for how many seconds a job waits whose attempt number `attempt` was lost; `chance` is from 0 to 1.
 
-    Exponential with full jitter, so that jobs which were lost together do not come together again (AWS Architecture
-    Blog, "Exponential Backoff And Jitter", 2015).
+    Exponential with equal jitter, so that jobs which were lost together do not come together again, and none uses its
+    attempts up at once (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015).
     """
-    return chance * min(_FIRST_RETRY * 2.0 ** min(attempt - 1, 10), _LAST_RETRY)
+    return (1 + chance) / 2 * min(_FIRST_RETRY * 2.0 ** min(attempt - 1, 10), _LAST_RETRY)
 
 
 async def _keep(delivery: Delivery, period: float) -> None:
