@@ -88,7 +88,7 @@ async def run_operation(bus: Bus, reach: Reach, job: Job, payload: bytes) -> Res
         case "complete":
             return await _generate(bus, reach(COMPLETE), _seeded(payload, job.seed), job)
         case "embed":
-            return await _embed(bus, reach(EMBED), decode(_embed_decoder, payload), job.job_id)
+            return await _embed(bus, reach(EMBED), decode(_embed_decoder, payload), job)
         case "tokenize":
             return _plain(await bus.ask(reach(TOKENIZE), decode(_tokenize_decoder, payload)))
         case "detokenize":
@@ -103,7 +103,7 @@ def _seeded(payload: bytes, seed: int | None) -> ChatRequest:
 
 
 async def _generate(bus: Bus, address: Address[ChatRequest, ChatChunk], request: ChatRequest, job: Job) -> Result:
-    async with bus.stream(address, request, request_id=job.job_id) as answer:
+    async with bus.stream(address, request, request_id=job.job_id, key=job.key) as answer:
         said = await in_one_piece(answer)
     usage = said.usage or Usage(prompt_tokens=0, completion_tokens=0)
     read, written = usage.prompt_tokens, usage.completion_tokens
@@ -128,10 +128,10 @@ async def _generate(bus: Bus, address: Address[ChatRequest, ChatChunk], request:
     return Result(body=msgspec.json.encode(result), prompt_tokens=read, completion_tokens=written)
 
 
-async def _embed(bus: Bus, address: Address[EmbedRequest, EmbedChunk], request: EmbedRequest, job_id: str) -> Result:
+async def _embed(bus: Bus, address: Address[EmbedRequest, EmbedChunk], request: EmbedRequest, job: Job) -> Result:
     vectors: list[list[float]] = []
     read = 0
-    async with bus.stream(address, request, request_id=job_id) as answer:
+    async with bus.stream(address, request, request_id=job.job_id, key=job.key) as answer:
         async for item in answer:
             if not isinstance(item, Status):
                 vectors += [np.frombuffer(vector, "<f4").tolist() for vector in item.vectors]

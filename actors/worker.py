@@ -13,7 +13,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from actors.attempt import Attempts, WorkerConfig
-from actors.priorities import PRIORITIES, pull_order
+from actors.priorities import PRIORITIES, Queues
 from actors.supervisor import Child
 from actors.work import Reach
 from bus.blobs import Blobs
@@ -49,7 +49,8 @@ class Worker:
         self.drain = config.drain
         self._running: set[asyncio.Task[None]] = set()
         self._awake = asyncio.Event()
-        self._pulls = 0
+        self._queues = Queues()
+        self._looks_at = 0.0
 
     @property
     def running(self) -> int:
@@ -85,24 +86,36 @@ class Worker:
     async def _next(self) -> Delivery:
         while True:
             self._awake.clear()
-            self._pulls += 1
+            self._look_about()
             with suppress(LostError):  # The server is away; ask again.
-                for priority in pull_order(self._pulls):
+                for priority in self._queues.next():
+                    self._queues.ask(priority)
                     delivery = await pull_one(self._bus.nc, "JOBS", self._durable(priority))
                     if delivery is not None:
+                        self._queues.stock(priority)
                         return delivery
-            # What another worker gave back wakes nobody, so look from time to time.
             with suppress(TimeoutError):
                 async with asyncio.timeout(_POLL):
                     await self._awake.wait()
+
+    def _look_about(self) -> None:
+        """Have all queues asked from time to time: what another worker gave back wakes nobody."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._looks_at:
+            self._looks_at = now + _POLL
+            self._queues.stock(*PRIORITIES)
 
     async def _run(self, delivery: Delivery) -> None:
         again = await self._attempts.run(delivery)
         if again is not None:
             # A redelivery wakes nobody.
-            asyncio.get_running_loop().call_later(again + 0.01, self._awake.set)
+            asyncio.get_running_loop().call_later(again + 0.01, self._wake, *PRIORITIES)
 
-    async def _on_wake(self, _: Msg) -> None:
+    async def _on_wake(self, msg: Msg) -> None:
+        self._wake(msg.subject.split(".")[2])
+
+    def _wake(self, *priorities: str) -> None:
+        self._queues.stock(*priorities)
         self._awake.set()
 
     def _durable(self, priority: Priority) -> str:

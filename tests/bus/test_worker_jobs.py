@@ -78,6 +78,15 @@ async def test_seed_of_the_job_holds_where_the_request_names_none(
     assert [request.seed for request in engine.asked] == [heard]
 
 
+async def test_request_of_a_job_counts_for_the_key_that_submitted_it(server: Server, tmp_path: Path) -> None:
+    chat = Chat()
+    async with world(server, tmp_path, chat) as fusion, living(fusion.worker()):
+        await fusion.queue(key="key-1")
+        await fusion.ended()
+
+    assert chat.keys == ["key-1"]
+
+
 async def test_attempts_and_time_are_those_of_the_job_where_it_says_them(server: Server, tmp_path: Path) -> None:
     chat = Chat(LostError("restarting", "Soon."), gated=True)
     async with world(server, tmp_path, chat) as fusion, living(fusion.worker()):

@@ -39,6 +39,7 @@ class Chat:
     def __init__(self, *errors: Exception, gated: bool = False) -> None:
         self.gate = asyncio.Event()
         self.asked: list[str] = []
+        self.keys: list[str | None] = []
         self.closed = 0
         self._errors = list(errors)
         if not gated:
@@ -46,6 +47,7 @@ class Chat:
 
     async def receive(self, _: ChatRequest, caller: Caller) -> AsyncGenerator[ChatChunk]:
         self.asked.append(caller.request_id)
+        self.keys.append(caller.key)
         try:
             if self._errors:
                 raise self._errors.pop(0)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from actors.priorities import PRIORITIES, pull_order
+from actors.priorities import PRIORITIES, Queues, pull_order
 from eventlog.events import Priority
 
 
@@ -31,3 +31,14 @@ def test_job_of_any_priority_is_taken_within_sixteen_pulls_although_the_others_n
 
 def _take(queues: dict[Priority, list[str]], pull: int) -> str:
     return next(queues[priority].pop() for priority in pull_order(pull) if queues[priority])
+
+
+def test_queue_that_was_asked_is_left_out_until_it_may_hold_jobs_again() -> None:
+    queues = Queues()
+    queues.ask("high")
+    queues.ask("low")
+    without = queues.next()
+    queues.stock("low")
+
+    assert without == ("normal",)
+    assert queues.next() == ("normal", "low")
