@@ -174,10 +174,12 @@ class Runner:
                     self._open.discard(line)  # It was never accepted.
 
     async def _pause(self, error: LostError | RefusedError) -> None:
+        """Wait as long as `error` says, or until something has changed: a job that ends leaves room."""
         log.info("batch.waiting", batch_id=self.batch_id, code=error.code)
+        self._changed.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(min(error.failure.retry_after or _PAUSE, _LONGEST_PAUSE)):
-                await self._stopped.wait()
+                await self._changed.wait()
 
     async def _until(self, is_so: Callable[[], bool]) -> None:
         while not is_so():
