@@ -147,6 +147,7 @@ class Runner:
             batch_id=self.batch_id,
         )
         while not self._stopped.is_set():
+            self._changed.clear()  # From here on `_pause` notices what changes.
             self._open.add(line)  # Before it is asked: from then on the job may be there.
             try:
                 await self._bus.ask(SUBMIT_JOB(), job)
@@ -174,10 +175,11 @@ class Runner:
                     self._open.discard(line)  # It was never accepted.
 
     async def _pause(self, error: LostError | RefusedError) -> None:
+        """Wait as long as `error` says, or until something has changed: a job that ends leaves room."""
         log.info("batch.waiting", batch_id=self.batch_id, code=error.code)
         with suppress(TimeoutError):
             async with asyncio.timeout(min(error.failure.retry_after or _PAUSE, _LONGEST_PAUSE)):
-                await self._stopped.wait()
+                await self._changed.wait()
 
     async def _until(self, is_so: Callable[[], bool]) -> None:
         while not is_so():
