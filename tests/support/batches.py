@@ -10,8 +10,10 @@ from openai import AsyncOpenAI
 from openai.types import Batch
 
 from actors import batches, files, jobs
+from actors.attempt import WorkerConfig
+from actors.config import ActorsConfig
 from actors.engines.echo import EchoEmbeddings
-from actors.worker import Worker, WorkerConfig
+from actors.worker import Worker
 from bus.client import Bus
 from bus.errors import LostError, RefusedError
 from bus.messages.batches import GetBatch
@@ -30,7 +32,13 @@ ENDS = {"completed", "failed", "expired", "cancelled"}
 
 @asynccontextmanager
 async def batching(
-    nats_url: str, folder: Path, engine: Any, config: EdgeConfig | None = None, **worker: float
+    nats_url: str,
+    folder: Path,
+    engine: Any,
+    config: EdgeConfig | None = None,
+    *,
+    max_queued: int = 1000,
+    **worker: float,
 ) -> AsyncGenerator[Stack]:
     """Serve CHAT_MODEL with `engine` and EMBED_MODEL with echoes, and run jobs and batches for them."""
     values = {"concurrency": 8, "max_attempts": 2, "run_timeout": 30.0, "drain": 0.0} | worker
@@ -41,12 +49,13 @@ async def batching(
             for model in (CHAT_MODEL, EMBED_MODEL)
         ]
         cards = {card.id: card for card in CARDS}
+        settings = ActorsConfig(max_queued_jobs=max_queued)
         async with (
             catalogue(edge.bus),
             chat_actor(edge.bus, engine),
             embeddings_actor(edge.bus, EchoEmbeddings()),
             living(
-                jobs.child(edge.bus, edge.blobs, finding(cards), 7, "jobs-1").run(),
+                jobs.child(edge.bus, edge.blobs, finding(cards), settings, "jobs-1").run(),
                 files.child(edge.bus, 7, "files-1").run(),
                 batches.child(edge.bus, edge.blobs, "batches-1").run(),
                 Clerk(edge.edge_bus, edge.blobs).run(),

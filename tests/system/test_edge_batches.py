@@ -20,7 +20,7 @@ from eventlog.events import JobQueued
 from tests.support import make
 from tests.support.batches import answers, batching, ended, line, submit
 from tests.support.nats import until_it
-from tests.support.stack import EMBED_MODEL, GatedEngine, chat_body
+from tests.support.stack import CHAT_MODEL, EMBED_MODEL, GatedEngine, chat_body
 
 TOY = Path(__file__).parents[2] / "models" / "fusion-toy"
 # The echo reads one token per word.
@@ -66,6 +66,19 @@ async def test_vectors_are_those_that_the_route_gives(nats_url: str, tmp_path: P
                 direct[name] = await response.json()
 
     assert {name: each["response"]["body"] for name, each in found.items()} == direct
+
+
+async def test_completions_are_those_that_the_route_gives(nats_url: str, tmp_path: Path) -> None:
+    body = {"model": CHAT_MODEL, "prompt": "one two three", "echo": True, "max_tokens": 2}
+    async with batching(nats_url, tmp_path, EchoEngine()) as edge:
+        batch = await submit(edge.openai, [line("a", body, url="/v1/completions")], "/v1/completions")
+        found = await answers(edge.openai, (await ended(edge.openai, batch.id)).output_file_id)
+        async with edge.http.post("/v1/completions", json=body) as response:
+            direct = await response.json()
+
+    told = found["a"]["response"]["body"]
+    assert told["id"].startswith("cmpl-")
+    assert {**told, "id": "", "created": 0} == {**direct, "id": "", "created": 0}
 
 
 async def test_batch_with_wrong_lines_fails_and_names_them(nats_url: str, tmp_path: Path) -> None:
@@ -168,7 +181,20 @@ async def test_batch_larger_than_its_window_is_done_in_order(nats_url: str, tmp_
     queued = [item.event for item in recorded if isinstance(item.event, JobQueued)]
     assert list(found) == names
     assert [each.job_id for each in queued] == [f"job-{batch.id}-{number + 1}" for number in range(len(names))]
-    assert {each.priority for each in queued} == {"low"}
+    assert {(each.priority, each.batch_id, each.expires_at is None) for each in queued} == {("low", batch.id, False)}
+
+
+async def test_batch_waits_where_there_is_no_room_for_its_jobs(nats_url: str, tmp_path: Path) -> None:
+    names = [str(number) for number in range(6)]
+    engine = GatedEngine()
+    async with batching(nats_url, tmp_path, engine, max_queued=2, concurrency=1) as edge:
+        batch = await submit(edge.openai, map(line, names))
+        log = EventLog(edge.bus)
+        await until_it(lambda: log.read(f"fusion.event.job.job-{batch.id}-2.>"))
+        engine.gate.set()
+        found = await answers(edge.openai, (await ended(edge.openai, batch.id)).output_file_id)
+
+    assert list(found) == names
 
 
 async def test_what_is_no_batch_is_refused(nats_url: str, tmp_path: Path) -> None:
