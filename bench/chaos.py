@@ -93,7 +93,7 @@ async def _print(args: argparse.Namespace) -> None:
 async def chaos(folder: Path, jobs: int, seed: int) -> Report:
     """Run so many jobs in `folder` while faults go on, one for every eight jobs, and return what came of it."""
     begun = time.monotonic()
-    dice = random.Random(seed)  # noqa: S311 - the same chaos again, not a secret
+    dice = random.Random(seed)  # noqa: S311 - an order, not a secret
     parts = Parts(folder, _WORKERS, _ACK_WAIT)
     kinds = list(islice(cycle(_FAULTS), jobs // _JOBS_PER_FAULT))
     dice.shuffle(kinds)

@@ -43,7 +43,7 @@ def _of(kind: type[JobEvent]) -> st.SearchStrategy[JobEvent]:
 
 
 _job_events = st.one_of(*map(_of, get_args(JobEvent)))
-_sequences = st.lists(_job_events | _unknown, max_size=12)
+_sequences = st.lists(_job_events | _unknown, max_size=8)
 # Of any sequence few are lives, so these begin like one.
 _lives = st.builds(lambda queued, rest: [queued, *rest], _of(JobQueued) | _of(JobScheduled), _sequences)
 
