@@ -11,7 +11,9 @@ import pytest
 from bus.blobs import Blobs
 from bus.errors import BusError, RefusedError
 from bus.events import EventLog
-from tests.support.jobs import world
+from bus.streams import ensure_streams
+from tests.support import make
+from tests.support.jobs import Chat, living, world
 from tests.support.nats import server_running, until_it
 
 _MIB = 2**20
@@ -83,3 +85,22 @@ async def test_full_disk_of_the_blobs_is_told_and_leaves_nothing(disk: Path) -> 
     assert sorted(files) == sorted((filler.name, kept))
     assert await blobs.get(again) is not None
     assert await blobs.get(kept) == b"kept"
+
+
+async def test_nearly_full_log_refuses_new_jobs_so_that_those_accepted_can_end(tmp_path: Path) -> None:
+    accepted: list[str] = []
+    async with server_running(tmp_path) as server, world(server, tmp_path, Chat()) as fusion:
+        await ensure_streams(fusion.bus.nc, keep_days=7, max_bytes=2 * _MIB)
+        accepted.append((await fusion.submit(job_id="job-0")).job_id)
+        for _ in range(95):
+            await fusion.log.record(make.job_failed(job_id="job-other", error="x" * 20_000))
+        with pytest.raises(RefusedError) as refused:
+            while True:  # How full it is, is looked at once a second.
+                job_id = f"job-{len(accepted)}"
+                accepted.append((await fusion.submit(job_id=job_id)).job_id)
+                await fusion.queue_is(len(accepted))
+        async with living(fusion.worker()):
+            ends = [(await fusion.ended(job_id))[-1] for job_id in accepted]
+
+    assert refused.value.code == "storage_full"
+    assert ends == ["JobCompleted"] * len(accepted)
