@@ -14,6 +14,7 @@ import structlog
 from actors.catalogue import ModelFilesError, adapter_folder, draft_folder, model_folder
 from actors.configuration import Configuration, configuration
 from actors.engines.blas import prepare_blas
+from actors.model_finder import ModelFinder
 from actors.process import DRAINED, DrainedError
 from actors.supervisor import Child, GaveUpError, supervise_all, supervising
 from bus.blobs import Blobs
@@ -23,11 +24,9 @@ from bus.events import EventLog
 from bus.heartbeat import beating, plain_beat, say
 from bus.ids import new_id
 from bus.messages.catalogue import ModelEntry
-from bus.messages.models import GetModel, ModelCard
 from bus.process import configure_logs, end_with_parent, run_until_stopped
 from bus.settings import SettingsError
 from bus.streams import StreamError, ensure_streams
-from bus.subjects import GET_MODEL
 
 if TYPE_CHECKING:
     from actors.capabilities import Capability
@@ -129,11 +128,8 @@ def _core(
     def read() -> tuple[ModelEntry, ...]:
         return configuration(args.config, os.environ).models
 
-    async def find(model: str) -> ModelCard:
-        return await bus.ask(GET_MODEL(), GetModel(model=model))
-
     return (
-        jobs.child(bus, Blobs(config.bus.blobs), find, config.actors, args.instance),
+        jobs.child(bus, Blobs(config.bus.blobs), ModelFinder(bus).find, config.actors, args.instance),
         files.child(bus, config.actors.job_ttl_days, args.instance),
         batches.child(bus, Blobs(config.bus.blobs), args.instance),
         responses.child(bus, args.instance),

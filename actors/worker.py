@@ -19,7 +19,7 @@ from actors.work import Reach
 from bus.blobs import Blobs
 from bus.client import Bus
 from bus.errors import LostError
-from bus.pull import Delivery, pull_one
+from bus.pull import Delivery, Puller, pulling
 from bus.streams import ensure_consumer, queue_consumer
 from bus.subjects import QUEUE_OF_MODEL, escape, fill, wake_of
 from eventlog.events import Priority
@@ -67,12 +67,12 @@ class Worker:
         subscription = await self._bus.nc.subscribe(wake_of(self._model), cb=self._on_wake)
         places = asyncio.Semaphore(self._config.concurrency)
         try:
-            async with self._attempts.listening(), asyncio.TaskGroup() as group:
+            async with self._attempts.listening(), pulling(self._bus.nc) as puller, asyncio.TaskGroup() as group:
                 try:
                     while True:
                         await places.acquire()
                         await room()
-                        task = group.create_task(self._run(await self._next()))
+                        task = group.create_task(self._run(await self._next(puller)))
                         self._running.add(task)
                         task.add_done_callback(self._running.discard)
                         task.add_done_callback(lambda _: places.release())
@@ -83,14 +83,14 @@ class Worker:
         finally:
             log.debug("worker.stopped", model=self._model)
 
-    async def _next(self) -> Delivery:
+    async def _next(self, puller: Puller) -> Delivery:
         while True:
             self._awake.clear()
             self._look_about()
             with suppress(LostError):  # The server is away; ask again.
                 for priority in self._queues.next():
                     self._queues.ask(priority)
-                    delivery = await pull_one(self._bus.nc, "JOBS", self._durable(priority))
+                    delivery = await puller.one("JOBS", self._durable(priority))
                     if delivery is not None:
                         self._queues.stock(priority)
                         return delivery

@@ -17,7 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from bus.client import Bus, whole
+from bus.client import Bus
 from bus.errors import LostError
 from bus.streams import api
 from eventlog.events import Recorded, decode
@@ -53,9 +53,12 @@ class Delivery:
         return Recorded(int(seq), decode(self._msg.data), self._msg.data)
 
     async def ack(self) -> None:
-        """Take it off the queue; returns when the server has done so. No fence: a late ack succeeds too."""
-        with suppress(NatsError, TimeoutError):  # Then it comes again, and the log tells that it is done.
-            await whole(self._nc.request(self._msg.reply, b"+ACK", timeout=2))
+        """Take it off the queue. No fence: a late ack succeeds too.
+
+        Nobody waits for it: if it is lost, the message comes again, and the log tells that it is done.
+        """
+        with suppress(NatsError):
+            await self._nc.publish(self._msg.reply, b"+ACK")
 
     async def nak(self, delay: float) -> None:
         """Hand it out again after `delay` seconds."""
@@ -68,25 +71,64 @@ class Delivery:
             await self._nc.publish(self._msg.reply, b"+WPI")
 
 
-async def pull_one(nc: Client, stream: str, durable: str, *, wait: float = 2.0) -> Delivery | None:
-    """Return the next message of the durable, or None when there is none now. Raises `LostError`."""
-    inbox = nc.new_inbox()
-    subscription = await nc.subscribe(inbox, max_msgs=1)
+class Puller:
+    """Takes messages off work queues one at a time, through one subscription."""
+
+    def __init__(self, nc: Client) -> None:
+        self._nc = nc
+        self._got: asyncio.Queue[Msg] = asyncio.Queue()
+        self._asked = 0
+        self.inbox = nc.new_inbox()
+
+    async def receive(self, msg: Msg) -> None:
+        """Take in what a pull gives."""
+        self._got.put_nowait(msg)
+
+    async def one(self, stream: str, durable: str, *, wait: float = 2.0) -> Delivery | None:
+        """Return the next message of the durable, or None when there is none now. Raises `LostError`.
+
+        A message that comes too late for the one who asked is given to the next.
+        """
+        self._asked += 1
+        reply = f"{self.inbox}.{self._asked}"
+        try:
+            async with asyncio.timeout(wait):
+                body = b'{"batch":1,"no_wait":true}'
+                await self._nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}", body, reply=reply)
+                while True:
+                    msg = await self._got.get()
+                    status = (msg.headers or {}).get("Status")
+                    if status is None:
+                        return Delivery(self._nc, msg)
+                    # A message has its own subject, a status that of the pull.
+                    if msg.subject == reply:
+                        break
+        except (NatsError, TimeoutError) as error:
+            raise LostError("unavailable", f"The queue {durable} does not answer.") from error
+        if status in {"404", "408"}:
+            return None
+        raise LostError("unavailable", f"The queue {durable} answers {status}.")
+
+
+@asynccontextmanager
+async def pulling(nc: Client) -> AsyncGenerator[Puller]:
+    """Pull until the block ends."""
+    puller = Puller(nc)
+    subscription = await nc.subscribe(f"{puller.inbox}.*", cb=puller.receive)
     try:
-        body = b'{"batch":1,"no_wait":true}'
-        await nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}", body, reply=inbox)
-        msg = await whole(subscription.next_msg(timeout=wait))
-    except (NatsError, TimeoutError) as error:
-        raise LostError("unavailable", f"The queue {durable} does not answer.") from error
+        yield puller
     finally:
         with suppress(NatsError):
             await subscription.unsubscribe()
-    status = (msg.headers or {}).get("Status")
-    if status in {"404", "408"}:
-        return None
-    if status is not None:
-        raise LostError("unavailable", f"The queue {durable} answers {status}.")
-    return Delivery(nc, msg)
+
+
+async def pull_one(nc: Client, stream: str, durable: str, *, wait: float = 2.0) -> Delivery | None:
+    """Return the next message of the durable, or None when there is none now. Raises `LostError`."""
+    try:
+        async with pulling(nc) as puller:
+            return await puller.one(stream, durable, wait=wait)
+    except NatsError as error:
+        raise LostError("unavailable", f"The queue {durable} cannot be asked.") from error
 
 
 class LogReader:

@@ -77,7 +77,7 @@ async def test_jobs_are_handed_out_one_by_one_in_order_and_then_none(server: Ser
 
         assert [first.subject[-5:], second.subject[-5:]] == ["job-1", "job-2"]
         assert third is None
-        assert await queued(bus.nc, 0)
+        await until_it(lambda: queued(bus.nc, 0))
 
 
 async def test_job_that_is_not_acknowledged_comes_again(server: Server) -> None:
