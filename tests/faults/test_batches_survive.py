@@ -15,10 +15,10 @@ from bus.subjects import EVENTS
 from eventlog.events import JobCompleted
 from tests.support.batches import answers, ended, line
 from tests.support.nats import until, until_it
-from tests.support.processes import TOY_ONLY, Fusion, fusion_up
+from tests.support.processes import Fusion, fusion_up, toy_only
 
 COUNT = 60
-CONFIG = TOY_ONLY + "actors: {job_ack_wait: 3, job_max_attempts: 50}\n"
+CONFIG = toy_only("job_ack_wait: 3, job_max_attempts: 50")
 STORY = {
     "model": "fusion-toy",
     "messages": [{"role": "user", "content": "Tell me a story about a dog."}],

@@ -11,7 +11,7 @@ from bus.config import BusConfig
 from bus.events import EventLog
 from eventlog.events import JobQueued
 from tests.support.nats import until_it
-from tests.support.processes import TOY_ONLY, fusion_up
+from tests.support.processes import fusion_up
 
 STORY = {
     "model_id": "fusion-toy",
@@ -21,7 +21,7 @@ STORY = {
 
 
 async def test_scheduled_job_runs_once_after_the_server_and_the_core_were_killed(tmp_path: Path) -> None:
-    async with fusion_up(tmp_path, TOY_ONLY) as fusion, aiohttp.ClientSession(fusion.running.http_url) as http:
+    async with fusion_up(tmp_path) as fusion, aiohttp.ClientSession(fusion.running.http_url) as http:
         run_at = datetime.now(UTC) + timedelta(seconds=6)
         async with http.post("/v1/jobs", json=STORY | {"run_at": run_at.isoformat()}) as response:
             job_id = (await response.json())["job_id"]

@@ -17,10 +17,10 @@ from bus.subjects import LIST_HISTORY
 from eventlog.events import JobCancelled, JobCompleted, JobFailed
 from eventlog.job import fold
 from tests.support.nats import until_it
-from tests.support.processes import TOY_ONLY, Fusion, fusion_up
+from tests.support.processes import Fusion, fusion_up, toy_only
 
 JOBS = 56
-CONFIG = TOY_ONLY + "actors: {job_ack_wait: 3, job_max_attempts: 50}\n"
+CONFIG = toy_only("job_ack_wait: 3, job_max_attempts: 50")
 STORY = {
     "model_id": "fusion-toy",
     "operation": "chat",

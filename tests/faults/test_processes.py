@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 
 from tests.support.nats import until_it
-from tests.support.processes import TOY_ONLY, Fusion, endless_story, fusion_up, gone
+from tests.support.processes import Fusion, endless_story, fusion_up, gone, toy_only
 
 STORY = {
     "model": "fusion-toy",
@@ -98,7 +98,7 @@ async def _ask_until_served(http: aiohttp.ClientSession) -> list[tuple[int, str]
 async def test_a_model_that_cannot_run_is_given_up_and_the_others_serve(tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{}")
-    config = TOY_ONLY + f"  - {{id: broken, path: {tmp_path / 'broken'}, kind: chat}}\n"
+    config = toy_only() + f"  - {{id: broken, path: {tmp_path / 'broken'}, kind: chat}}\n"
 
     async with fusion_up(tmp_path, config) as fusion, aiohttp.ClientSession(fusion.running.http_url) as http:
         states = await _states(http)

@@ -6,10 +6,10 @@ from typing import Any
 import aiohttp
 
 from tests.support.nats import until, until_it
-from tests.support.processes import TOY_ONLY, fusion_up
+from tests.support.processes import fusion_up, toy_only
 from tests.support.webhooks import receiving
 
-CONFIG = TOY_ONLY + "actors: {webhook_networks: [127.0.0.0/8], webhook_timeout: 2}\n"
+CONFIG = toy_only("webhook_networks: [127.0.0.0/8], webhook_timeout: 2")
 JOB = {
     "model_id": "fusion-toy",
     "operation": "chat",

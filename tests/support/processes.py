@@ -17,9 +17,16 @@ from tests.support.nats import until
 
 REPOSITORY = Path(__file__).parents[2]
 
-TOY_ONLY = """
+
+def toy_only(actors: str = "") -> str:
+    """Return a configuration whose only model is the toy; without slots, for nobody asks for a heavy one.
+
+    Whole, but for more models at the end.
+    """
+    return f"""
+actors: {{slots: 0{actors and ", "}{actors}}}
 models:
-  - {id: fusion-toy, path: "embedded:fusion-toy", kind: chat}
+  - {{id: fusion-toy, path: "embedded:fusion-toy", kind: chat}}
 """
 
 
@@ -77,12 +84,12 @@ class Fusion:
 
 @asynccontextmanager
 async def fusion_up(
-    folder: Path, config: str = TOY_ONLY, environment: dict[str, str] | None = None
+    folder: Path, config: str | None = None, environment: dict[str, str] | None = None
 ) -> AsyncGenerator[Fusion]:
-    """Start it, wait for its ready line, and stop it at the end."""
+    """Start it, with the toy alone unless told otherwise, wait for its ready line, and stop it at the end."""
     state = folder / "state"
     path = folder / "fusion.yaml"
-    path.write_text(config)
+    path.write_text(toy_only() if config is None else config)
     options = ["--config", str(path), "--state-dir", str(state), "--port", "0", "--nats-port", "0"]
     process = await asyncio.create_subprocess_exec(
         sys.executable,
