@@ -12,7 +12,9 @@ from eventlog.events import Priority
 # The part of the log that accepting jobs may fill; the rest is for their ends.
 _FULL = 0.9
 
+# How full it is, is looked at again after so many seconds, or so many jobs.
 _LOOK_PERIOD = 1.0
+_LOOK_COUNT = 25
 _RETRY_AFTER = 5.0
 
 
@@ -26,11 +28,13 @@ class Admission:
         self._arriving: Counter[str] = Counter()
         self._filled = 0.0
         self._looked_at = float("-inf")
+        self._since = 0
 
     async def check_storage(self) -> None:
-        """Raise `RefusedError` when the log is nearly full. Looks at most once a second."""
-        if time.monotonic() - self._looked_at >= _LOOK_PERIOD:
-            self._looked_at = time.monotonic()
+        """Raise `RefusedError` when the log is nearly full."""
+        self._since += 1
+        if self._since > _LOOK_COUNT or time.monotonic() - self._looked_at >= _LOOK_PERIOD:
+            self._looked_at, self._since = time.monotonic(), 0
             self._filled = await self._fill()
         if self._filled > _FULL:
             message = f"The event log is full to {self._filled:.0%}; no job is accepted above {_FULL:.0%}."

@@ -8,24 +8,39 @@ from actors.engines.text import TextEngine
 from actors.engines.text_model import TextLimits
 from bus.messages.catalogue import ModelEntry
 
-FILES = ModelFiles(model=Path("model"), draft=Path("draft"), adapter=Path("adapter"), state=Path("state"))
+
+def files_in(folder: Path) -> ModelFiles:
+    files = ModelFiles(
+        model=folder / "model", draft=folder / "draft", adapter=folder / "adapter", state=folder / "state"
+    )
+    for each in (files.model, folder / "adapter"):
+        each.mkdir()
+    return files
 
 
-def limits(config: ActorsConfig, **said: int) -> TextLimits:
-    engine = capability(ModelEntry(id="a/b", kind="chat", **said), FILES, config).engine  # type: ignore[arg-type]  # kv_bits
+def limits(files: ModelFiles, config: ActorsConfig, **said: int) -> TextLimits:
+    engine = capability(ModelEntry(id="a/b", kind="chat", **said), files, config).engine  # type: ignore[arg-type]  # kv_bits
     assert isinstance(engine, TextEngine)
     return engine._limits
 
 
-async def test_what_a_model_says_goes_before_what_is_said_for_all() -> None:
+async def test_what_a_model_says_goes_before_what_is_said_for_all(tmp_path: Path) -> None:
+    files = files_in(tmp_path)
     config = ActorsConfig(
         default_concurrency=5, prefix_cache_bytes=6, kv_cache_bytes=7, prefix_cache_on_disk=True, warmup=False
     )
-    kept = Path("state/prefixes/a%2Fb")
+    kept = tmp_path / "state/prefixes/a%2Fb"
 
-    unsaid = limits(config)
+    unsaid = limits(files, config)
     said = limits(
-        config, concurrency=1, context_length=100, prefix_cache_bytes=0, kv_cache_bytes=2, kv_bits=4, trust_code=True
+        files,
+        config,
+        concurrency=1,
+        context_length=100,
+        prefix_cache_bytes=0,
+        kv_cache_bytes=2,
+        kv_bits=4,
+        trust_code=True,
     )
 
     assert unsaid == TextLimits(
@@ -33,8 +48,8 @@ async def test_what_a_model_says_goes_before_what_is_said_for_all() -> None:
         prefix_bytes=6,
         kv_bytes=7,
         prefix_folder=kept,
-        draft=Path("draft"),
-        adapter=Path("adapter"),
+        draft=files.draft,
+        adapter=files.adapter,
         warmup=False,
     )
     assert said == TextLimits(
@@ -44,8 +59,8 @@ async def test_what_a_model_says_goes_before_what_is_said_for_all() -> None:
         kv_bytes=2,
         kv_bits=4,
         prefix_folder=kept,
-        draft=Path("draft"),
-        adapter=Path("adapter"),
+        draft=files.draft,
+        adapter=files.adapter,
         trust_code=True,
         warmup=False,
     )

@@ -95,7 +95,7 @@ async def test_nearly_full_log_refuses_new_jobs_so_that_those_accepted_can_end(t
         for _ in range(95):
             await fusion.log.record(make.job_failed(job_id="job-other", error="x" * 20_000))
         with pytest.raises(RefusedError) as refused:
-            while True:  # How full it is, is looked at once a second.
+            while True:  # How full it is, is looked at from time to time.
                 job_id = f"job-{len(accepted)}"
                 accepted.append((await fusion.submit(job_id=job_id)).job_id)
                 await fusion.queue_is(len(accepted))
