@@ -54,6 +54,8 @@ class _NewHistory:
         loop = asyncio.get_running_loop()
         while self._history.checkpoint < goal:
             entries = await reader.batch(_BATCH)
+            while len(entries) < _BATCH and entries[-1].seq < goal:
+                entries += await reader.batch(_BATCH - len(entries))
             await loop.run_in_executor(self._thread, self._history.ingest, entries)
 
     async def close(self) -> None:
