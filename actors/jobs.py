@@ -20,7 +20,7 @@ from actors.estimates import Estimates
 from actors.job_follower import follow_jobs
 from actors.job_orders import Source, accepted, check_order, decide_times, expiry, replayed
 from actors.job_replies import JobReplies
-from actors.job_timer import keep_time
+from actors.job_timer import Timing, keep_time
 from actors.open_jobs import OpenJobs
 from actors.supervisor import Child
 from actors.webhook_address import Addresses
@@ -195,6 +195,13 @@ def _stamp() -> Stamp:
     return Stamp(new_id(), datetime.now(UTC))
 
 
+async def _forget(blobs: Blobs, seconds: float) -> None:
+    """Delete, once an hour, what was stored longer ago."""
+    while True:
+        log.debug("blobs.forgotten", count=await blobs.forget(seconds))
+        await asyncio.sleep(3600)
+
+
 def child(
     bus: Bus, blobs: Blobs, find: Callable[[str], Awaitable[ModelCard]], config: ActorsConfig, instance: str
 ) -> Child:
@@ -211,6 +218,13 @@ def child(
             dequeue=lambda job_id: purge_job(bus.nc, job_id),
         )
         jobs = Jobs(events, blobs, open_jobs, config, others)
+        timing_of = Timing(
+            events=events,
+            open_jobs=open_jobs,
+            changed=changed,
+            dequeue=others.dequeue,
+            run_timeout=config.job_run_timeout,
+        )
         info = ServiceInfo(
             name="fusion-jobs",
             instance=instance,
@@ -226,13 +240,10 @@ def child(
         async with asyncio.TaskGroup() as group:
             following = group.create_task(follow_jobs(bus, open_jobs, loaded))
             await loaded.wait()
-            timing = group.create_task(keep_time(events, open_jobs, changed, others.dequeue))
+            timing = group.create_task(keep_time(timing_of))
             try:
                 async with serving(bus, info, *endpoints):
-                    while True:
-                        forgotten = await blobs.forget(config.job_ttl_days * 24 * 3600)
-                        log.debug("blobs.forgotten", count=forgotten)
-                        await asyncio.sleep(3600)
+                    await _forget(blobs, config.job_ttl_days * 24 * 3600)
             finally:
                 following.cancel()
                 timing.cancel()

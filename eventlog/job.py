@@ -148,10 +148,17 @@ def decide_attempt(
     )
 
 
-def decide_expiry(job: Job, stamp: Stamp) -> JobFailed | None:
-    """Return the event that ends a queued `job` whose time is over; None when it is not, or an attempt runs."""
+def decide_expiry(job: Job, stamp: Stamp, *, lost: bool = False) -> JobFailed | JobCancelled | None:
+    """Return the event that ends `job` when its time is over, and no attempt runs or it is `lost`; None else.
+
+    One that somebody wants to end is cancelled: nobody came to do so.
+    """
     is_over = job.expires_at is not None and stamp.at >= job.expires_at
-    return _expired(job, stamp) if is_over and job.status == "queued" else None
+    if job.is_final or not is_over or (job.status == "processing" and not lost):
+        return None
+    if job.cancel_requested:
+        return JobCancelled(id=stamp.id, at=stamp.at, job_id=job.job_id)
+    return _expired(job, stamp)
 
 
 def decide_due(job: Job, stamp: Stamp) -> JobQueued | None:

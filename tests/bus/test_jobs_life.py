@@ -198,6 +198,20 @@ async def test_running_job_does_not_expire(server: Server, tmp_path: Path) -> No
     assert kinds == ["JobQueued", "JobStarted", "JobCompleted"]
 
 
+@pytest.mark.parametrize(("cancelled", "end"), [(False, "JobFailed"), (True, "JobCancelled")])
+async def test_running_job_that_nobody_ends_is_ended_when_it_has_expired(
+    server: Server, tmp_path: Path, cancelled: bool, end: str
+) -> None:
+    async with world(server, tmp_path) as fusion:
+        await fusion.submit(expires_at=soon(2), run_timeout=10)
+        await fusion.log.record(make.job_started(at=soon(-71), actor="dead"))
+        if cancelled:
+            await fusion.cancel()
+        kinds = await fusion.ended()
+
+    assert kinds[-1] == end
+
+
 async def test_what_is_sampled_gets_a_seed_of_its_own(server: Server, tmp_path: Path) -> None:
     async with world(server, tmp_path) as fusion:
         drawn = [(await fusion.submit(job_id=f"job-{number}")).seed for number in range(3)]
