@@ -98,6 +98,7 @@ def end_columns(ended: Mapping[tuple[str, int], AttemptEnd]) -> Columns:
 def delivery_columns(deliveries: Sequence[Delivery]) -> Columns:
     """Return the rows of `deliveries`."""
     columns = _columns(Delivery.__struct_fields__, deliveries)
+    columns["seq"] = objects(_stored(delivery.seq) for delivery in deliveries)
     columns["attempts"] = objects(_stored(delivery.attempts) for delivery in deliveries)
     columns["http_status"] = objects(_stored(delivery.http_status) for delivery in deliveries)
     return columns

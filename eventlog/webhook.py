@@ -8,6 +8,7 @@ A delivery that has ended may be scheduled again, and begins anew with its first
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Literal, assert_never
 
@@ -94,8 +95,7 @@ def apply(delivery: Delivery | None, event: WebhookEvent) -> Delivery | None:
     tried = replace(delivery, attempts=event.attempt, attempted_at=event.at, http_status=event.status)
     match event:
         case WebhookFailed():
-            due_at = event.at + timedelta(seconds=min(event.delay, _LONGEST))
-            return replace(tried, last_error=event.error, due_at=due_at)
+            return replace(tried, last_error=event.error, due_at=_later(event.at, event.delay))
         case WebhookDelivered():
             return replace(tried, status="delivered", ended_at=event.at)
         case WebhookAbandoned():
@@ -154,6 +154,12 @@ def abandoned(
         error=error,
         status=status,
     )
+
+
+def _later(at: datetime, delay: float) -> datetime:
+    with suppress(OverflowError):  # At the end of time it is due at once.
+        return at + timedelta(seconds=max(min(delay, _LONGEST), 0.0))
+    return at
 
 
 def _scheduled(event: WebhookScheduled) -> Delivery:

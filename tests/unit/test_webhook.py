@@ -1,6 +1,7 @@
 """The fold of a delivery, what comes after an attempt, and its signature."""
 
 import base64
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,13 @@ def folded(*events: object) -> Delivery:
     delivery = fold([SCHEDULED, *events])  # type: ignore[list-item]
     assert delivery
     return delivery
+
+
+@pytest.mark.parametrize(("at", "delay"), [(make.AT, -1e300), (datetime.max.replace(tzinfo=UTC), 1e300)])
+def test_no_delay_makes_the_fold_raise(at: datetime, delay: float) -> None:
+    event = WebhookFailed(id=new_id(), at=at, delivery_id="delivery-1", attempt=1, error="no", delay=delay)
+
+    assert folded(event).due_at == at
 
 
 def test_delays_grow_as_the_standard_says() -> None:
