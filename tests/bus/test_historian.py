@@ -75,6 +75,9 @@ async def test_events_come_in_although_nobody_waits_for_them(server: Server, tmp
                 return (await page(bus, 0)).as_of == last
 
             await until_it(has_come)
+            told = await page(bus, 0)
+
+    assert {job.job_id for job in told.jobs} == {event.job_id for event in STORY}
 
 
 async def test_history_tells_what_the_log_says(server: Server, tmp_path: Path) -> None:
