@@ -56,6 +56,8 @@ class Door:
         self._queue_timeout = config.queue_timeout
         self._load_seconds = config.load_seconds
         self._opened: set[str] = set()
+        self._opening = asyncio.Lock()
+        self._begun = asyncio.Event()
         self._served: Serving | None = None
         self._not_before: dict[str, float] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
@@ -64,6 +66,7 @@ class Door:
     async def run(self, served: Serving, on_open: Callable[[], Awaitable[None]]) -> None:
         """Open the door for all heavy models, say so, and have those loaded that jobs wait for, for ever."""
         self._served = served
+        self._begun.set()
         await self.open()
         await on_open()
         for entry in self._heavy():
@@ -79,17 +82,22 @@ class Door:
             await wakes.unsubscribe()
 
     async def open(self) -> None:
-        """Listen for all heavy models there are by now, by their ids and aliases."""
-        assert self._served is not None  # noqa: S101 - it runs before anyone changes the catalogue
-        for entry in self._heavy():
-            await self._surveyor.look(entry)
-            for subject in SUBJECTS.get(entry.kind, ()):
-                for name in (entry.id, *entry.aliases):
-                    address = subject(name)
-                    if address.name not in self._opened:
-                        self._opened.add(address.name)
-                        raw: Address[Any, Any] = Address(address.name, Raw, address.reply, address.streamed)
-                        await self._served.listen(Endpoint(raw, self._receive_for(subject, name)))
+        """Listen for all heavy models there are by now, by their ids and aliases. Waits until `run` has begun."""
+        await self._begun.wait()
+        async with self._opening:
+            for entry in self._heavy():
+                await self._surveyor.look(entry)
+                for subject in SUBJECTS.get(entry.kind, ()):
+                    for name in (entry.id, *entry.aliases):
+                        await self._listen(subject, name)
+
+    async def _listen(self, subject: Subject[Any, Any], name: str) -> None:
+        assert self._served is not None  # noqa: S101 - `open` waits for it
+        address = subject(name)
+        if address.name not in self._opened:
+            raw: Address[Any, Any] = Address(address.name, Raw, address.reply, address.streamed)
+            await self._served.listen(Endpoint(raw, self._receive_for(subject, name)))
+            self._opened.add(address.name)
 
     def ensure(self, entry: ModelEntry, keep: float | None = None) -> asyncio.Task[None]:
         """Have the model loaded, once for all who want it, and also when nobody waits for it any more.

@@ -69,7 +69,8 @@ class Models:
         self._created = int(time.time())
 
     async def list(self, request: ListModels, _: Caller) -> AsyncGenerator[ModelList]:
-        """Answer with all models, in the order of the catalogue."""
+        """Answer with all models, in the order of the catalogue; whichever is heavy can be asked by then."""
+        await self._door.open()
         entries = self._registry.entries
         for entry in entries:
             await self._surveyor.look(entry)
@@ -81,7 +82,8 @@ class Models:
         yield ModelList(models=tuple(cards))
 
     async def get(self, request: GetModel, _: Caller) -> AsyncGenerator[ModelCard]:
-        """Answer with one model."""
+        """Answer with one model; if it is heavy it can be asked by then."""
+        await self._door.open()
         entry = self._find(request.model)
         await self._surveyor.look(entry)
         yield self._card(entry)

@@ -14,10 +14,12 @@ from bus.errors import RefusedError
 from bus.heartbeat import say
 from bus.messages.catalogue import ModelEntry
 from bus.messages.chat import ChatRequest
+from bus.messages.models import ListModels, ReloadCatalogue
 from bus.messages.presence import Heartbeat
 from bus.messages.slots import Drain
+from bus.messages.tokens import TokenizeRequest
 from bus.streams import ensure_streams
-from bus.subjects import CHAT, DRAIN, fill
+from bus.subjects import CHAT, DRAIN, LIST_MODELS, RELOAD_CATALOGUE, TOKENIZE, fill
 from tests.support.nats import Server, connected, until
 
 MIB = 2**20
@@ -66,6 +68,34 @@ async def test_heavy_models_can_be_asked_as_soon_as_it_is_said(server: Server, t
         await asyncio.wait((life,))
 
     assert refusals == ["There is no folder embedded:none."] * 2
+
+
+async def test_heavy_models_of_a_catalogue_read_again_can_be_asked_as_soon_as_they_are_listed(
+    server: Server, tmp_path: Path
+) -> None:
+    entries = [tuple(ModelEntry(id=f"h{i}", path="embedded:none", kind="chat", tier=2) for i in range(50)), ()]
+
+    async with connected(server.url) as bus:
+        await ensure_streams(bus.nc, keep_days=7)
+        is_open = asyncio.Event()
+
+        async def on_open() -> None:
+            is_open.set()
+
+        life = asyncio.ensure_future(models.child(bus, entries.pop, tmp_path, ActorsConfig(), "core-1", on_open).run())
+        async with asyncio.timeout(20):
+            await is_open.wait()
+            assert not (await bus.ask(LIST_MODELS(), ListModels())).models
+            reloading = asyncio.create_task(bus.ask(RELOAD_CATALOGUE(), ReloadCatalogue()))
+            while not (listed := (await bus.ask(LIST_MODELS(), ListModels())).models):
+                pass
+        with pytest.raises(RefusedError) as refused:
+            await bus.ask(TOKENIZE(listed[-1].id), TokenizeRequest(prompt="x"))
+        await reloading
+        life.cancel()
+        await asyncio.wait((life,))
+
+    assert str(refused.value) == "There is no folder embedded:none."
 
 
 async def test_process_that_has_grown_too_much_is_told_once_to_drain_when_it_is_idle(
