@@ -24,6 +24,7 @@ class EmbeddingsActor(Generic[WorkT]):
 
     async def prepare(self, request: EmbedRequest) -> WorkT:
         """Return the request as tokens, on a thread: 2,000 abstracts take a second. Raises `RefusedError`."""
+        self._engine.pictures_of(request)
         return await asyncio.to_thread(self._engine.prepare, request)
 
     async def receive(self, work: WorkT) -> AsyncGenerator[EmbedChunk]:

@@ -48,6 +48,7 @@ from bus.messages.models import (
     RemoveModel,
     UnloadModel,
 )
+from bus.messages.rerank import RerankChunk, RerankRequest
 from bus.messages.responses import DeleteResponse, GetResponse, PutResponse, ResponseReply
 from bus.messages.slots import LoadSlot, SlotLoaded
 from bus.messages.subscriptions import (
@@ -163,6 +164,7 @@ def wake_of(model: str) -> str:
 CHAT = Subject("fusion.chat.*", ChatRequest, ChatChunk, streamed=True)
 COMPLETE = Subject("fusion.complete.*", ChatRequest, ChatChunk, streamed=True)
 EMBED = Subject("fusion.embed.*", EmbedRequest, EmbedChunk, streamed=True)
+RERANK = Subject("fusion.rerank.*", RerankRequest, RerankChunk, streamed=True)
 TOKENIZE = Subject("fusion.tokenize.*", TokenizeRequest, Tokens)
 DETOKENIZE = Subject("fusion.detokenize.*", DetokenizeRequest, Detokenized)
 
@@ -218,6 +220,7 @@ REQUESTS = (
     CHAT,
     COMPLETE,
     EMBED,
+    RERANK,
     TOKENIZE,
     DETOKENIZE,
     SUBMIT_JOB,

@@ -9,13 +9,14 @@ from collections.abc import AsyncGenerator
 
 from msgspec import Struct
 
-from actors.engines.engine import ModelFacts
+from actors.engines.contents import inputs_of, without_pictures
+from actors.engines.engine import NO_PICTURES, ModelFacts, Pictures
 from actors.engines.messages import text_of
 from actors.engines.text_stop import StopMatcher
 from actors.engines.tool_choice import callable_tools, is_single, must_call
 from bus.errors import RefusedError
 from bus.messages.chat import ChatChunk, ChatRequest, FinishReason, ToolCallDelta, Usage
-from bus.messages.embeddings import EmbedChunk, EmbedRequest
+from bus.messages.embeddings import EmbedChunk, EmbedRequest, ImagePart, VideoPart
 from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
 
 _DIMENSIONS = 8
@@ -136,9 +137,14 @@ class EchoEmbeddings:
         """Be ready."""
         return _facts(self._context_length, _DIMENSIONS)
 
-    def prepare(self, request: EmbedRequest) -> tuple[str, ...]:
+    def pictures_of(self, request: EmbedRequest) -> tuple[ImagePart | VideoPart, ...]:
+        """Return none. Raises `RefusedError` if there is one."""
+        without_pictures(inputs_of(request))
+        return ()
+
+    def prepare(self, request: EmbedRequest, _: Pictures = NO_PICTURES) -> tuple[str, ...]:
         """Return the texts. Raises `RefusedError` if one is empty, or too long without `truncate`."""
-        inputs = (request.input,) if isinstance(request.input, str) else request.input
+        inputs = without_pictures(inputs_of(request))
         return tuple(self._checked(_prompt_text(item), request.truncate) for item in inputs)
 
     async def embed(self, work: tuple[str, ...]) -> AsyncGenerator[EmbedChunk]:

@@ -28,7 +28,10 @@ def default_batch_tokens() -> int:
 
 
 class VectorModel:
-    """A loaded model. On the CPU its weights are widened to float32, the only dtype that is fast there."""
+    """A loaded model, whose rows are token ids.
+
+    On the CPU its weights are widened to float32, the only dtype that is fast there.
+    """
 
     def __init__(self, folder: EmbeddingFolder) -> None:
         """Load. Raises `ValueError` for weights that do not fit, `FileNotFoundError` without any."""
@@ -46,12 +49,12 @@ class VectorModel:
 
     def warm_up(self) -> None:
         """Run a short and a longer batch, so that no request pays for preparing kernels."""
-        self.vectors([[0]])
-        self.vectors([[0] * min(self._folder.max_tokens, 128), [0]])
+        self.results([[0]])
+        self.results([[0] * min(self._folder.max_tokens, 128), [0]])
 
-    def vectors(self, batch: Sequence[Sequence[int]]) -> list[bytes]:
-        """Return a vector for each row of token ids, as little-endian float32."""
-        return [row.tobytes() for row in np.array(self._pooled(batch)).astype("<f4", copy=False)]
+    def results(self, rows: Sequence[Sequence[int]]) -> list[bytes]:
+        """Return a vector for each row, as little-endian float32."""
+        return [row.tobytes() for row in np.array(self._pooled(rows)).astype("<f4", copy=False)]
 
     def free(self) -> None:
         """Give the weights back. No other call may follow."""

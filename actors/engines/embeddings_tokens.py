@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 from tokenizers import Tokenizer
 
+from actors.engines.contents import inputs_of, without_pictures
 from actors.engines.embeddings_folder import EmbeddingFolder
 from bus.errors import RefusedError
 from bus.messages.embeddings import EmbedRequest
@@ -40,8 +41,7 @@ class InputTokens:
         Raises `RefusedError` naming the first input that is empty, holds an id which the model does not know,
         or is too long; with `request.truncate` the end of a long one is left out instead.
         """
-        inputs = (request.input,) if isinstance(request.input, str) else request.input
-        contents = self._contents(inputs)
+        contents = self._contents(without_pictures(inputs_of(request)))
         tokens = tuple(self._wrapped(number, ids, request.truncate) for number, ids in enumerate(contents))
         return EmbedWork(tokens=tokens, prompt_tokens=sum(map(len, tokens)))
 

@@ -25,6 +25,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     a LoRA adapter. With `trust_code` the code that comes with the model itself may be run.
     Models of tier 2 are heavy: they share the slots, and what follows `tier` is said of them alone. `ttl` is after
     how many idle seconds one is unloaded; 0 keeps it. `memory_bytes` takes the place of the estimate.
+    `matryoshka_dimensions` are what the vectors of an embeddings model may be cut to.
     """
 
     id: ModelId
@@ -46,6 +47,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     prefix_cache_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
     kv_cache_bytes: Positive | None = None
     kv_bits: Literal[4, 8] | None = None
+    matryoshka_dimensions: tuple[Positive, ...] = ()
     description: str = ""
     tags: tuple[str, ...] = ("local",)
 
@@ -56,3 +58,5 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
             said.append("trust_code")
         if said and self.kind != "chat":
             raise ValueError(f"`{said[0]}` is for chat models")
+        if self.matryoshka_dimensions and self.kind != "embeddings":
+            raise ValueError("`matryoshka_dimensions` is for embeddings models")

@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from eventlog.events import Priority
 from eventlog.job import JobStatus
 
-Operation = Literal["chat", "complete", "embed", "tokenize", "detokenize"]
+Operation = Literal["chat", "complete", "embed", "rerank", "tokenize", "detokenize"]
 # With its offset from UTC.
 Moment = Annotated[datetime, Meta(tz=True)]
 RunTimeout = Annotated[float, Meta(gt=0)]

@@ -15,6 +15,7 @@ from mlx.utils import tree_flatten
 from safetensors.numpy import load_file, save_file
 
 from actors.engines.embeddings import EmbeddingEngine, EmbeddingLimits
+from actors.engines.embeddings_model import VectorModel
 from bus.errors import RefusedError
 from bus.messages.embeddings import EmbedRequest
 from tests.support.embeddings import chunks_of, embed
@@ -186,22 +187,22 @@ async def test_closed_request_leaves_nothing_behind(tmp_path: Path) -> None:
             first = await anext(chunks)
 
         assert len(first.vectors) < 2000
-        assert engine._batches.next() == ()
-        assert engine._jobs == {}
+        assert engine._rows._batches.next() == ()
+        assert engine._rows._jobs == {}
         assert (await embed(engine, "a bird sings")).shape == (1, 64)
 
 
 async def test_cancelled_request_leaves_nothing_behind(tmp_path: Path) -> None:
     async with asyncio.timeout(60), loaded(write_tiny_bert(tmp_path)) as engine:
         task = asyncio.create_task(embed(engine, *mixed_texts(500)))
-        while not engine._jobs:
+        while not engine._rows._jobs:
             await engine.ping()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
-        assert engine._batches.next() == ()
-        assert engine._jobs == {}
+        assert engine._rows._batches.next() == ()
+        assert engine._rows._jobs == {}
 
 
 async def test_unload_ends_requests_under_way(tmp_path: Path) -> None:
@@ -210,7 +211,7 @@ async def test_unload_ends_requests_under_way(tmp_path: Path) -> None:
     work = engine.prepare(EmbedRequest(input=tuple(mixed_texts(2000))))
     async with asyncio.timeout(60):
         task = asyncio.create_task(embed(engine, *mixed_texts(2000)))
-        while not engine._jobs:
+        while not engine._rows._jobs:
             await engine.ping()
 
     await engine.unload()
@@ -230,8 +231,8 @@ async def test_quantised_folder_gives_nearly_the_same_vectors(tmp_path: Path) ->
 
     async with loaded(tmp_path / "plain") as engine:
         plain = await embed(engine, *texts)
-        assert engine._model is not None
-        await engine._thread.call(write_quantised, engine._model._model, tmp_path / "quantised")
+        assert isinstance(engine._rows._model, VectorModel)
+        await engine._rows._thread.call(write_quantised, engine._rows._model._model, tmp_path / "quantised")
     async with loaded(tmp_path / "quantised") as engine:
         quantised = await embed(engine, *texts)
 
@@ -254,7 +255,7 @@ async def test_folder_with_weights_of_another_shape_ends_the_thread(tmp_path: Pa
     with pytest.raises(ValueError, match="shape"):
         await engine.load()
 
-    assert not engine._thread._thread.is_alive()
+    assert not engine._rows._thread._thread.is_alive()
 
 
 PROGRAM = """
@@ -263,6 +264,7 @@ prepare_blas()
 import asyncio, sys
 from pathlib import Path
 from actors.engines.embeddings import EmbeddingEngine, EmbeddingLimits
+from actors.engines.embeddings_model import VectorModel
 from bus.messages.embeddings import EmbedRequest
 
 async def main():

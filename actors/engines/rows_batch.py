@@ -1,4 +1,4 @@
-"""Decides which inputs go through an embedding model together. Knows lengths only: no tokens and no mlx."""
+"""Decides which inputs go through a model together. Knows lengths only: no tokens and no mlx."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.engines.embeddings_batch import Batches, Item
+from actors.engines.rows_batch import Batches, Item
 
 LENGTHS = st.lists(st.integers(1, 80), min_size=1, max_size=60)
 
