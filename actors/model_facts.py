@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from actors.catalogue import ModelFilesError, local_path
 from actors.engines.embeddings_folder import read_folder
+from actors.engines.rerank_folder import read_rerank_folder
 from actors.model_config import ModelConfig
 from actors.model_files import read_json
 from actors.model_kind import is_image, kind_of, modalities_of
@@ -147,9 +148,9 @@ def _family(folder: Path, kind: ModelKind, config: ModelConfig) -> str:
 
 
 def _context_length(folder: Path, kind: ModelKind, config: ModelConfig) -> int | None:
-    if kind == "embeddings":
+    if kind in ("embeddings", "rerank"):
         try:
-            return read_folder(folder).max_tokens
+            return read_rerank_folder(folder).max_tokens if kind == "rerank" else read_folder(folder).max_tokens
         except RefusedError:  # No engine of this version reads it.
             return None
     return config.number("max_position_embeddings") or config.language.number("max_position_embeddings")
@@ -178,6 +179,6 @@ def _capabilities(folder: Path, kind: ModelKind) -> tuple[str, ...]:
 def _loaded_bytes(kind: ModelKind, weights: Weights) -> int:
     if not _WIDENS:
         return weights.size_bytes
-    if kind == "embeddings":  # Their quantised weights are unpacked there.
+    if kind in ("embeddings", "rerank"):  # Their quantised weights are unpacked there.
         return weights.parameters * _WIDE
     return weights.size_bytes - weights.float_bytes + weights.floats * _WIDE

@@ -6,7 +6,8 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 import numpy as np
-from mlx import nn
+from mlx.nn.layers.activations import GELU
+from mlx.nn.layers.quantized import quantize
 from mlx.utils import tree_flatten
 
 from actors.engines.library import architecture, is_cpu, read_weights
@@ -93,7 +94,7 @@ class CrossEncoder:
     def _mend(self) -> None:
         # The library approximates the activation that the models were trained with.
         for part in (self.module.head, *(layer.mlp for layer in self.module.layers)):
-            part.act = nn.GELU()
+            part.act = GELU()
         if self.module.classifier.weight.dtype == mx.float16:
             # Its masks hold -1e9, which float16 cannot.
             self.module.set_dtype(mx.bfloat16)
@@ -155,7 +156,7 @@ def _quantise(module: Any, weights: Mapping[str, mx.array], quantisation: Mappin
     def chosen(path: str, _: Any) -> bool | dict[str, Any]:
         return f"{path}.scales" in weights and _how(quantisation, path)
 
-    nn.quantize(module, **_how(quantisation, ""), class_predicate=chosen)
+    quantize(module, **_how(quantisation, ""), class_predicate=chosen)
 
 
 def _how(quantisation: Mapping[str, Any], layer: str) -> dict[str, Any]:
