@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 import numpy as np
-from mlx.nn.layers.activations import GELU
+from mlx.nn.layers.activations import gelu
 from mlx.nn.layers.quantized import quantize
 from mlx.utils import tree_flatten
 
@@ -94,7 +94,7 @@ class CrossEncoder:
     def _mend(self) -> None:
         # The library approximates the activation that the models were trained with.
         for part in (self.module.head, *(layer.mlp for layer in self.module.layers)):
-            part.act = GELU()
+            part.act = gelu
         if self.module.classifier.weight.dtype == mx.float16:
             # Its masks hold -1e9, which float16 cannot.
             self.module.set_dtype(mx.bfloat16)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from tests.support.tiny_bert import WORDS, Floats, write_json
 
@@ -175,5 +175,6 @@ def _prompt_tokenizer() -> Tokenizer:
     words = {word: number for number, word in enumerate([*letters, "ye", "yes", "no"])}
     tokenizer = Tokenizer(models.BPE(words, [("y", "e"), ("ye", "s"), ("n", "o")]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
     return tokenizer
