@@ -34,7 +34,9 @@ RERANK_MODEL = "local/echo-rerank"
 CARDS = (
     ModelCard(id=CHAT_MODEL, kind="chat", tier=1, state="ready", created=1_700_000_000, context_length=4096),
     ModelCard(id=EMBED_MODEL, kind="embeddings", tier=0, state="ready", created=1_700_000_000, dimensions=8),
-    ModelCard(id=RERANK_MODEL, kind="rerank", tier=1, state="ready", created=1_700_000_000, context_length=512),
+)
+RERANK_CARD = ModelCard(
+    id=RERANK_MODEL, kind="rerank", tier=1, state="ready", created=1_700_000_000, context_length=512
 )
 
 

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import cohere
-import pytest
 import pytest_asyncio
 
 from actors.engines.echo import EchoReranker
 from tests.support.envelope import error_of
 from tests.support.models_owner import catalogue
-from tests.support.stack import CHAT_MODEL, RERANK_MODEL, Stack, rerank_actor, stack
+from tests.support.stack import CARDS, CHAT_MODEL, RERANK_CARD, RERANK_MODEL, Stack, rerank_actor, stack
 
 QUERY = "old bird"
 DOCUMENTS = ("a river", "the old bird sings", "an old tree")
@@ -20,7 +19,11 @@ BODY: dict[str, Any] = {"model": RERANK_MODEL, "query": QUERY, "documents": DOCU
 
 @pytest_asyncio.fixture
 async def edge(nats_url: str, tmp_path: Path) -> AsyncGenerator[Stack]:
-    async with stack(nats_url, tmp_path) as edge, rerank_actor(edge.bus, EchoReranker()), catalogue(edge.bus):
+    async with (
+        stack(nats_url, tmp_path) as edge,
+        rerank_actor(edge.bus, EchoReranker()),
+        catalogue(edge.bus, (*CARDS, RERANK_CARD)),
+    ):
         yield edge
 
 
@@ -80,29 +83,36 @@ async def test_more_documents_than_a_message_holds_keep_their_numbers(edge: Stac
     assert (error["code"], error["param"]) == ("context_length_exceeded", "documents[579]")
 
 
-@pytest.mark.parametrize(
-    ("more", "code", "param"),
-    [
-        ({"query": ""}, "invalid_request", "query"),
-        ({"documents": []}, "invalid_request", "documents"),
-        ({"documents": ["x", 7]}, "invalid_request", "documents[1]"),
-        ({"documents": ["x", {"title": "y"}]}, "invalid_request", "documents[1].text"),
-        ({"documents": ["x", "word " * 513]}, "context_length_exceeded", "documents[1]"),
-        ({"top_n": 0}, "invalid_request", "top_n"),
-        ({"max_tokens_per_doc": 0}, "invalid_request", "max_tokens_per_doc"),
-        ({"max_chunks_per_doc": 10}, "unsupported_parameter", "max_chunks_per_doc"),
-        ({"rank_fields": ["title"]}, "unsupported_parameter", "rank_fields"),
-        ({"priority": 1}, "unsupported_parameter", "priority"),
-        ({"relevant_spans": {}}, "unsupported_parameter", "relevant_spans"),
-        ({"mood": 1}, "unsupported_parameter", "mood"),
-        ({"model": CHAT_MODEL}, "invalid_request", "model"),
-        ({"model": "nobody"}, "model_not_found", "model"),
-    ],
+WRONG: tuple[tuple[dict[str, Any], str, str], ...] = (
+    ({"query": ""}, "invalid_request", "query"),
+    ({"documents": []}, "invalid_request", "documents"),
+    ({"documents": ["x", 7]}, "invalid_request", "documents[1]"),
+    ({"documents": ["x", {"title": "y"}]}, "invalid_request", "documents[1].text"),
+    ({"documents": ["x", "word " * 513]}, "context_length_exceeded", "documents[1]"),
+    ({"top_n": 0}, "invalid_request", "top_n"),
+    ({"max_tokens_per_doc": 0}, "invalid_request", "max_tokens_per_doc"),
+    ({"max_chunks_per_doc": 10}, "unsupported_parameter", "max_chunks_per_doc"),
+    ({"rank_fields": ["title"]}, "unsupported_parameter", "rank_fields"),
+    ({"priority": 1}, "unsupported_parameter", "priority"),
+    ({"relevant_spans": {}}, "unsupported_parameter", "relevant_spans"),
+    ({"mood": 1}, "unsupported_parameter", "mood"),
+    ({"model": CHAT_MODEL}, "invalid_request", "model"),
+    ({"model": "nobody"}, "model_not_found", "model"),
 )
-async def test_what_cannot_be_honoured_is_named(edge: Stack, more: dict[str, Any], code: str, param: str) -> None:
-    async with edge.http.post("/v1/rerank", json=BODY | more) as response:
-        error = await error_of(response)
 
-    assert (error["code"], error["param"]) == (code, param)
-    if more == {"model": CHAT_MODEL}:
-        assert error["message"] == f"The model {CHAT_MODEL!r} is for chat, not for rerank."
+
+async def test_what_cannot_be_honoured_is_named(edge: Stack) -> None:
+    told = []
+    for more, _, _ in WRONG:
+        async with edge.http.post("/v1/rerank", json=BODY | more) as response:
+            told.append(await error_of(response))
+
+    assert [(error["code"], error["param"]) for error in told] == [(code, param) for _, code, param in WRONG]
+    assert told[-2]["message"] == f"The model {CHAT_MODEL!r} is for chat, not for rerank."
+
+
+async def test_what_changes_nothing_is_accepted(edge: Stack) -> None:
+    plain = await reranked(edge)
+    same = await reranked(edge, priority=0, rank_fields=["text"], user="me", truncate=False, return_documents=False)
+
+    assert plain | {"id": ""} == same | {"id": ""}
