@@ -64,16 +64,17 @@ class Discovered(Struct, frozen=True, kw_only=True):
     kv: KvShape | None
 
 
-def discover(folder: Path) -> Discovered:
+def discover(folder: Path, kind: ModelKind | None = None) -> Discovered:
     """Return what the files of the model in `folder` tell. Raises `ModelFilesError`, which names the file.
 
-    It does not tell whether the files may be loaded: that is for `check_files`.
+    A `kind` that is said goes before what they tell of it. It does not tell whether the files may be loaded: that is
+    for `check_files`.
     """
     said = read_json(folder / "config.json")
     if not said and not is_image(folder):
         raise ModelFilesError(f"{folder} has no config.json, so it is no folder of a model.")
     config = ModelConfig(said)
-    kind = kind_of(folder, config)
+    kind = kind or kind_of(folder, config)
     if kind is None:
         raise ModelFilesError(
             f"{folder / 'config.json'} does not say what the model is for, or it is for nothing that Fusion serves."
