@@ -10,18 +10,20 @@ from actors.catalogue import ModelFilesError
 from actors.chat import ChatActor
 from actors.config import ActorsConfig
 from actors.embeddings import EmbeddingsActor
-from actors.engines.engine import ChatEngine, EmbeddingsEngine
+from actors.engines.engine import ChatEngine, EmbeddingsEngine, RerankEngine
 from actors.model_facts import discover, reserved_kv_bytes
 from actors.model_revision import revision_of
+from actors.rerank import RerankActor
 from bus.messages.catalogue import HEAVY, ModelEntry
 from bus.messages.models import ModelKind
 from bus.serve import Receive
-from bus.subjects import CHAT, COMPLETE, DETOKENIZE, EMBED, TOKENIZE, Subject
+from bus.subjects import CHAT, COMPLETE, DETOKENIZE, EMBED, RERANK, TOKENIZE, Subject
 
 # What is asked of each kind of model; of those that are not here, nothing yet.
 SUBJECTS: dict[ModelKind, tuple[Subject[Any, Any], ...]] = {
     "chat": (CHAT, COMPLETE, TOKENIZE, DETOKENIZE),
     "embeddings": (EMBED,),
+    "rerank": (RERANK,),
 }
 
 
@@ -32,8 +34,8 @@ class Capability(Struct, frozen=True):
     others.
     """
 
-    engine: ChatEngine[Any] | EmbeddingsEngine[Any]
-    actor: ChatActor[Any] | EmbeddingsActor[Any]
+    engine: ChatEngine[Any] | EmbeddingsEngine[Any] | RerankEngine[Any]
+    actor: ChatActor[Any] | EmbeddingsActor[Any] | RerankActor[Any]
     subjects: tuple[Subject[Any, Any], ...]
     beside: tuple[tuple[Subject[Any, Any], Receive[Any, Any]], ...] = ()
     revision: str | None = None
@@ -80,7 +82,11 @@ def capability(entry: ModelEntry, files: ModelFiles, config: ActorsConfig) -> Ca
 
             engine = EmbeddingEngine(files.model, EmbeddingLimits(warmup=config.warmup))
             return embeddings_capability(engine, revision)
-        case "vision" | "transcription" | "speech" | "image" | "rerank":
+        case "rerank":
+            from actors.engines.rerank import RerankerEngine, RerankLimits  # noqa: PLC0415 - the same
+
+            return rerank_capability(RerankerEngine(files.model, RerankLimits(warmup=config.warmup)), revision)
+        case "vision" | "transcription" | "speech" | "image":
             raise ModelFilesError(f"The model {entry.id} is for {entry.kind}, for which this version has no engine.")
         case _:
             assert_never(entry.kind)
@@ -96,6 +102,11 @@ def chat_capability(engine: ChatEngine[Any], revision: str | None = None) -> Cap
 def embeddings_capability(engine: EmbeddingsEngine[Any], revision: str | None = None) -> Capability:
     """Return embeddings on `engine`."""
     return Capability(engine, EmbeddingsActor(engine), (EMBED,), revision=revision)
+
+
+def rerank_capability(engine: RerankEngine[Any], revision: str | None = None) -> Capability:
+    """Return reranking on `engine`."""
+    return Capability(engine, RerankActor(engine), (RERANK,), revision=revision)
 
 
 def _kv_bytes(entry: ModelEntry, files: ModelFiles, config: ActorsConfig) -> int | None:

@@ -13,15 +13,24 @@ from bus.messages.chat import ChatRequest
 from bus.messages.embeddings import EmbedRequest
 from bus.messages.jobs import SubmitJob
 from bus.messages.models import ModelCard
+from bus.messages.rerank import RerankRequest
 from bus.messages.tokens import DetokenizeRequest, TokenizeRequest
 from eventlog.events import JobQueued, JobScheduled
 from eventlog.job import Job, Stamp
 
-_KINDS = {"chat": "chat", "complete": "chat", "embed": "embeddings", "tokenize": "chat", "detokenize": "chat"}
+_KINDS = {
+    "chat": "chat",
+    "complete": "chat",
+    "embed": "embeddings",
+    "rerank": "rerank",
+    "tokenize": "chat",
+    "detokenize": "chat",
+}
 _INPUTS: dict[str, msgspec.json.Decoder[Any]] = {
     "chat": msgspec.json.Decoder(ChatRequest),
     "complete": msgspec.json.Decoder(ChatRequest),
     "embed": msgspec.json.Decoder(EmbedRequest),
+    "rerank": msgspec.json.Decoder(RerankRequest),
     "tokenize": msgspec.json.Decoder(TokenizeRequest),
     "detokenize": msgspec.json.Decoder(DetokenizeRequest),
 }

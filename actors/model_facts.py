@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from actors.catalogue import ModelFilesError, local_path
 from actors.engines.embeddings_folder import read_folder
+from actors.engines.rerank_folder import read_rerank_folder
 from actors.model_config import ModelConfig
 from actors.model_files import read_json
 from actors.model_kind import is_image, kind_of, modalities_of
@@ -63,16 +64,17 @@ class Discovered(Struct, frozen=True, kw_only=True):
     kv: KvShape | None
 
 
-def discover(folder: Path) -> Discovered:
+def discover(folder: Path, kind: ModelKind | None = None) -> Discovered:
     """Return what the files of the model in `folder` tell. Raises `ModelFilesError`, which names the file.
 
-    It does not tell whether the files may be loaded: that is for `check_files`.
+    A `kind` that is said goes before what they tell of it. It does not tell whether the files may be loaded: that is
+    for `check_files`.
     """
     said = read_json(folder / "config.json")
     if not said and not is_image(folder):
         raise ModelFilesError(f"{folder} has no config.json, so it is no folder of a model.")
     config = ModelConfig(said)
-    kind = kind_of(folder, config)
+    kind = kind or kind_of(folder, config)
     if kind is None:
         raise ModelFilesError(
             f"{folder / 'config.json'} does not say what the model is for, or it is for nothing that Fusion serves."
@@ -147,9 +149,9 @@ def _family(folder: Path, kind: ModelKind, config: ModelConfig) -> str:
 
 
 def _context_length(folder: Path, kind: ModelKind, config: ModelConfig) -> int | None:
-    if kind == "embeddings":
+    if kind in ("embeddings", "rerank"):
         try:
-            return read_folder(folder).max_tokens
+            return read_rerank_folder(folder).max_tokens if kind == "rerank" else read_folder(folder).max_tokens
         except RefusedError:  # No engine of this version reads it.
             return None
     return config.number("max_position_embeddings") or config.language.number("max_position_embeddings")
@@ -178,6 +180,6 @@ def _capabilities(folder: Path, kind: ModelKind) -> tuple[str, ...]:
 def _loaded_bytes(kind: ModelKind, weights: Weights) -> int:
     if not _WIDENS:
         return weights.size_bytes
-    if kind == "embeddings":  # Their quantised weights are unpacked there.
+    if kind in ("embeddings", "rerank"):  # Their quantised weights are unpacked there.
         return weights.parameters * _WIDE
     return weights.size_bytes - weights.float_bytes + weights.floats * _WIDE

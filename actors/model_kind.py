@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import assert_never
 
+from actors.engines.rerank_folder import labels_of
 from actors.model_config import ModelConfig
 from bus.messages.models import ModelKind
 
@@ -17,7 +18,8 @@ _SENTENCE_FILES = ("modules.json", "1_Pooling", "sentence_bert_config.json", "co
 def kind_of(folder: Path, config: ModelConfig) -> ModelKind | None:
     """Return what the model in `folder` is for; None if it is for something else than Fusion knows.
 
-    A generative reranker or embedding model without the files of sentence-transformers looks like chat.
+    A generative reranker is one by its name. An embedding model without the files of sentence-transformers looks like
+    chat.
     """
     family = config.text("model_type").replace("-", "_")
     is_classifier = next(iter(config.texts("architectures")), "").endswith("ForSequenceClassification")
@@ -28,7 +30,8 @@ def kind_of(folder: Path, config: ModelConfig) -> ModelKind | None:
         # As OpenAI wrote whisper, and Kokoro's makers Kokoro, it names no family.
         (family in _TRANSCRIPTION or "n_mels" in config, "transcription"),
         (family in _SPEECH or "istftnet" in config, "speech"),
-        (is_classifier, "rerank" if _labels(config) == 1 else None),
+        (is_classifier, "rerank" if labels_of(config) == 1 else None),
+        (bool(family) and "rerank" in _name(folder).lower(), "rerank"),
         (family in _TEXT_ENCODERS + _IMAGE_ENCODERS or is_sentences, "embeddings"),
         (bool(family) and is_vision, "vision"),
         (bool(family), "chat"),
@@ -61,5 +64,6 @@ def modalities_of(kind: ModelKind, config: ModelConfig) -> tuple[str, ...]:
             assert_never(kind)
 
 
-def _labels(config: ModelConfig) -> int:
-    return config.number("num_labels") or len(config.part("id2label").names)
+def _name(folder: Path) -> str:
+    """Return the name of the folder, or of the repository whose snapshot it is in the cache of the hub."""
+    return (folder.parent.parent if folder.parent.name == "snapshots" else folder.resolve()).name

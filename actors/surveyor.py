@@ -89,7 +89,7 @@ class Surveyor:
         folder = local_folder(entry)
         if folder is not None:
             check_files(folder, trust_code=entry.trust_code)
-            self._known[entry] = discovered = discover(folder)
+            self._known[entry] = discovered = discover(folder, entry.kind)
             self._needs[entry] = estimated_bytes(discovered, bounded(entry, self._config))
 
 

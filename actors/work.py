@@ -14,9 +14,11 @@ from bus.errors import RefusedError
 from bus.frames import Status
 from bus.messages.chat import ChatChunk, ChatRequest, TokenLogprob, ToolCall, Usage
 from bus.messages.embeddings import EmbedChunk, EmbedRequest
+from bus.messages.rerank import RerankChunk, RerankRequest
 from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
 from bus.pieces import in_one_piece
-from bus.subjects import CHAT, COMPLETE, DETOKENIZE, EMBED, TOKENIZE, Address, Subject
+from bus.scores import Ranked, all_scores, ranking
+from bus.subjects import CHAT, COMPLETE, DETOKENIZE, EMBED, RERANK, TOKENIZE, Address, Subject
 from eventlog.events import FailureReason
 from eventlog.job import Job
 
@@ -25,6 +27,7 @@ Reach = Callable[[Subject[Any, Any]], Address[Any, Any]]
 
 _chat_decoder = msgspec.json.Decoder(ChatRequest)
 _embed_decoder = msgspec.json.Decoder(EmbedRequest)
+_rerank_decoder = msgspec.json.Decoder(RerankRequest)
 _tokenize_decoder = msgspec.json.Decoder(TokenizeRequest)
 _detokenize_decoder = msgspec.json.Decoder(DetokenizeRequest)
 
@@ -77,6 +80,12 @@ class _EmbedResult(msgspec.Struct, kw_only=True):
     usage: dict[str, int]
 
 
+class _RerankResult(msgspec.Struct, kw_only=True, omit_defaults=True):
+    results: tuple[Ranked, ...]
+    usage: dict[str, int]
+    truncated: tuple[int, ...] = ()
+
+
 async def run_operation(bus: Bus, reach: Reach, job: Job, payload: bytes) -> Result:
     """Return what the job's operation gives on the model that `reach` leads to; `payload` is its input.
 
@@ -89,6 +98,8 @@ async def run_operation(bus: Bus, reach: Reach, job: Job, payload: bytes) -> Res
             return await _generate(bus, reach(COMPLETE), _seeded(payload, job.seed), job)
         case "embed":
             return await _embed(bus, reach(EMBED), decode(_embed_decoder, payload), job)
+        case "rerank":
+            return await _rerank(bus, reach(RERANK), decode(_rerank_decoder, payload), job)
         case "tokenize":
             return _plain(await bus.ask(reach(TOKENIZE), decode(_tokenize_decoder, payload)))
         case "detokenize":
@@ -137,6 +148,15 @@ async def _embed(bus: Bus, address: Address[EmbedRequest, EmbedChunk], request: 
                 vectors += [np.frombuffer(vector, "<f4").tolist() for vector in item.vectors]
                 read = item.prompt_tokens or read
     result = _EmbedResult(embeddings=vectors, usage={"prompt_tokens": read, "total_tokens": read})
+    return Result(body=msgspec.json.encode(result), prompt_tokens=read)
+
+
+async def _rerank(bus: Bus, address: Address[RerankRequest, RerankChunk], request: RerankRequest, job: Job) -> Result:
+    async with bus.stream(address, request, request_id=job.job_id, key=job.key) as answer:
+        found = ranking([await all_scores(answer)])
+    read = found.prompt_tokens
+    usage = {"prompt_tokens": read, "total_tokens": read}
+    result = _RerankResult(results=found.results, usage=usage, truncated=found.truncated)
     return Result(body=msgspec.json.encode(result), prompt_tokens=read)
 
 

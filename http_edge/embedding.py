@@ -1,9 +1,8 @@
 """What the routes for embeddings share: any number of inputs, asked for in portions."""
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import msgspec
 from aiohttp import web
 from msgspec import Raw, Struct
 
@@ -12,10 +11,8 @@ from bus.frames import Status
 from bus.inbox import Answer
 from bus.messages.embeddings import EmbedChunk, EmbedRequest
 from bus.subjects import EMBED
+from http_edge.portions import portions
 from http_edge.routing import asking, keep_loaded
-
-# A message on the bus is at most 1 MB; LangChain alone sends 1000 texts of 1000 characters at once.
-_PORTION_BYTES = 512 * 1024
 
 Inputs = tuple[str | tuple[int, ...], ...]
 
@@ -42,9 +39,9 @@ async def embedded(request: web.Request, model: str, inputs: Inputs, encode: Enc
     """Return the vectors of `inputs` in their order. Raises as `asking` does, and `LostError` if not all have come."""
     data: list[Raw] = []
     tokens, ran = 0, model
-    portions = list(_portions(inputs))
-    for number, portion in enumerate(portions, 1):
-        if number == len(portions):
+    parts = list(portions(inputs))
+    for number, portion in enumerate(parts, 1):
+        if number == len(parts):
             # Said before, the model could be unloaded between two portions.
             keep_loaded(request, how.keep_alive)
         message = EmbedRequest(input=portion, truncate=how.truncate)
@@ -61,20 +58,6 @@ def floats(vector: bytes) -> tuple[float, ...]:
     return struct.unpack(f"<{len(vector) // 4}f", vector)
 
 
-def _portions(inputs: Inputs) -> Iterator[Inputs]:
-    """Yield `inputs` in portions that fit into a message; there is always a first one."""
-    portion: list[str | tuple[int, ...]] = []
-    size = 0
-    for item in inputs:
-        more = len(_encode(item)) + 1
-        if portion and size + more > _PORTION_BYTES:
-            yield tuple(portion)
-            portion, size = [], 0
-        portion.append(item)
-        size += more
-    yield tuple(portion)
-
-
 async def _collect(answer: Answer[EmbedChunk], data: list[Raw], encode: Encode) -> int:
     """Add the vectors to `data`; return the tokens read."""
     # Encoded as they come, so that thousands of vectors do not hold up the others all at once.
@@ -86,6 +69,3 @@ async def _collect(answer: Answer[EmbedChunk], data: list[Raw], encode: Encode) 
         data += [Raw(encode(index, vector)) for index, vector in enumerate(item.vectors, before + item.start)]
         tokens += item.prompt_tokens or 0
     return tokens
-
-
-_encode = msgspec.json.Encoder().encode

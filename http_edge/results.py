@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from bus.messages.chat import FinishReason, TokenLogprob, ToolCall
+from bus.scores import Ranked, Ranking
 from http_edge.generation import Generated, WireUsage
 
 
@@ -25,13 +26,13 @@ class _CompleteResult(Struct, frozen=True, kw_only=True):
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
-class _EmbedUsage(Struct, frozen=True, kw_only=True):
+class _ReadUsage(Struct, frozen=True, kw_only=True):
     prompt_tokens: int
 
 
 class _EmbedResult(Struct, frozen=True, kw_only=True):
     embeddings: tuple[tuple[float, ...], ...]
-    usage: _EmbedUsage
+    usage: _ReadUsage
 
 
 class Vectors(Struct, frozen=True):
@@ -39,6 +40,12 @@ class Vectors(Struct, frozen=True):
 
     vectors: tuple[bytes, ...]
     tokens: int
+
+
+class _RerankResult(Struct, frozen=True, kw_only=True):
+    results: tuple[Ranked, ...]
+    usage: _ReadUsage
+    truncated: tuple[int, ...] = ()
 
 
 def chat_result(result: bytes) -> Generated:
@@ -67,6 +74,13 @@ def embed_result(result: bytes) -> Vectors:
     return Vectors(vectors, made.usage.prompt_tokens)
 
 
+def rerank_result(result: bytes) -> Ranking:
+    """Return the documents that a job has ranked."""
+    found = _rerank.decode(result)
+    return Ranking(results=found.results, prompt_tokens=found.usage.prompt_tokens, truncated=found.truncated)
+
+
 _chat = msgspec.json.Decoder(_ChatResult)
 _complete = msgspec.json.Decoder(_CompleteResult)
 _embed = msgspec.json.Decoder(_EmbedResult)
+_rerank = msgspec.json.Decoder(_RerankResult)

@@ -17,6 +17,7 @@ from actors.engines.tool_choice import callable_tools, is_single, must_call
 from bus.errors import RefusedError
 from bus.messages.chat import ChatChunk, ChatRequest, FinishReason, ToolCallDelta, Usage
 from bus.messages.embeddings import EmbedChunk, EmbedRequest, ImagePart, VideoPart
+from bus.messages.rerank import RerankChunk, RerankRequest
 from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
 
 _DIMENSIONS = 8
@@ -173,6 +174,47 @@ class EchoEmbeddings:
                 param="input",
             )
         return "".join(words[: self._context_length])
+
+
+class EchoReranker:
+    """Scores a document by how many of the query's words it has."""
+
+    def __init__(self, context_length: int = 512) -> None:
+        self._context_length = context_length
+
+    async def load(self) -> ModelFacts:
+        """Be ready."""
+        return _facts(self._context_length)
+
+    def prepare(self, request: RerankRequest) -> RerankRequest:
+        """Return the request. Raises `RefusedError` for a document that is too long without `truncate`."""
+        for number, document in enumerate(request.documents, request.first):
+            if len(_words(document)) > self._context_length and not request.truncate:
+                message = f"This model's maximum context length is {self._context_length} tokens."
+                raise RefusedError("context_length_exceeded", message, param=f"documents[{number}]")
+        return request
+
+    async def rerank(self, work: RerankRequest) -> AsyncGenerator[RerankChunk]:
+        """Yield one chunk per document; each of its words is a token, and so is each of the query's."""
+        query = {word.strip() for word in _words(work.query)}
+        read = 0
+        for start, document in enumerate(work.documents):
+            await asyncio.sleep(0)
+            words = [word.strip() for word in _words(document)]
+            kept = words[: self._context_length]
+            read += len(query) + len(kept)
+            yield RerankChunk(
+                start=start,
+                scores=(len(query & set(kept)) / len(query),),
+                prompt_tokens=read if start == len(work.documents) - 1 else None,
+                truncated=(start,) if len(kept) < len(words) else (),
+            )
+
+    async def ping(self) -> None:
+        """Return at once."""
+
+    async def unload(self) -> None:
+        """Do nothing: there is nothing to free."""
 
 
 def _facts(context_length: int, dimensions: int | None = None) -> ModelFacts:

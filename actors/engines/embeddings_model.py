@@ -4,19 +4,16 @@ The only place that imports mlx-embeddings, which is GPL-licensed and optional.
 """
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.util import find_spec, module_from_spec
-from pathlib import Path
-from types import ModuleType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
 from actors.engines.embeddings_folder import EmbeddingFolder, Pooling
+from actors.engines.library import architecture, is_cpu, read_weights
 
 # These families need nothing but mlx; the others, and quantised weights, need the library's own loader.
 _PLAIN: Final = frozenset(("bert", "modernbert", "qwen3", "xlm_roberta"))
@@ -24,7 +21,7 @@ _PLAIN: Final = frozenset(("bert", "modernbert", "qwen3", "xlm_roberta"))
 
 def default_batch_tokens() -> int:
     """Return how many tokens, padding included, this device runs well with."""
-    return 512 if _is_cpu() else 8192
+    return 512 if is_cpu() else 8192
 
 
 class VectorModel:
@@ -37,7 +34,7 @@ class VectorModel:
         """Load. Raises `ValueError` for weights that do not fit, `FileNotFoundError` without any."""
         self._folder = folder
         self._model = _load(folder)
-        if _is_cpu():
+        if is_cpu():
             self._model.set_dtype(mx.float32)
         weights: list[mx.array] = list(dict(tree_flatten(self._model.parameters())).values())
         mx.eval(weights)
@@ -84,10 +81,6 @@ class VectorModel:
         return states
 
 
-def _is_cpu() -> bool:
-    return mx.default_device() == mx.Device(mx.cpu)
-
-
 def _mean(states: mx.array, mask: mx.array) -> mx.array:
     return mx.where(mask[..., None], states, 0).sum(axis=1) / mask.sum(axis=1, keepdims=True)
 
@@ -116,42 +109,14 @@ def _load(folder: EmbeddingFolder) -> Any:
     """Return the library's model of the family. Neither mlx nor the library has types for it."""
     if folder.is_quantised or folder.family not in _PLAIN:
         model = import_module("mlx_embeddings.utils").load_model(folder.path)
-        if _is_cpu():
+        if is_cpu():
             # A quantised product takes 3 to 10 times as long as one in float32 there.
             model = import_module("mlx_lm.utils").dequantize_model(model)
         return model
-    library = _architecture(folder.family)
+    library = architecture("mlx_embeddings", folder.family)
     config = json.loads((folder.path / "config.json").read_bytes())
     model = library.Model(library.ModelArgs.from_dict(config))
-    weights = library.Model.sanitize(model, _weights(folder.path))
+    weights = library.Model.sanitize(model, read_weights(folder.path))
     model.load_weights(list(weights.items()))
     model.eval()
     return model
-
-
-def _weights(path: Path) -> dict[str, mx.array]:
-    files = sorted(path.glob("model*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"{path} holds no model*.safetensors")
-    weights: dict[str, mx.array] = {}
-    for file in files:
-        # Its type covers the other formats too.
-        weights.update(cast("dict[str, mx.array]", mx.load(file)))
-    return weights
-
-
-def _architecture(family: str) -> ModuleType:
-    """Import one module of the library without its `__init__`, which imports transformers for 2.5 s.
-
-    Raises `ImportError` if the library is not installed.
-    """
-    spec = find_spec("mlx_embeddings")
-    if spec is None:
-        raise ImportError("mlx-embeddings is not installed; the extra 'embeddings' brings it")
-    is_stranger = "mlx_embeddings" not in sys.modules
-    sys.modules.setdefault("mlx_embeddings", module_from_spec(spec))
-    try:
-        return import_module(f"mlx_embeddings.models.{family}")
-    finally:
-        if is_stranger:
-            del sys.modules["mlx_embeddings"]

@@ -9,13 +9,16 @@ class RerankRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Say how well each document answers the query.
 
     A query and document that are too long together are refused unless `truncate` is true, which shortens the document.
-    `instruction` is for rerankers that take one.
+    Of a document no more than `max_document_tokens` are read. `instruction` is for rerankers that take one. Errors
+    count the documents from `first` on: they may be a portion of more.
     """
 
     query: Annotated[str, Meta(min_length=1)]
     documents: Annotated[tuple[str, ...], Meta(min_length=1)]
     truncate: bool = False
+    max_document_tokens: Annotated[int, Meta(ge=1)] | None = None
     instruction: str | None = None
+    first: Annotated[int, Meta(ge=0)] = 0
 
 
 class RerankChunk(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -12,10 +12,11 @@ from bus.messages.chat import ChatRequest
 from bus.messages.embeddings import EmbedRequest
 from bus.messages.jobs import Operation
 from bus.messages.models import ModelKind
+from bus.messages.rerank import RerankRequest
 from http_edge.embedding import Embedded
 from http_edge.generation import refuse_unsupported, wants_usage
-from http_edge.results import chat_result, complete_result, embed_result
-from http_edge.routes import chat, completions, embeddings
+from http_edge.results import chat_result, complete_result, embed_result, rerank_result
+from http_edge.routes import chat, completions, embeddings, rerank
 from http_edge.wire import each_text
 
 T = TypeVar("T", bound=Struct)
@@ -30,13 +31,14 @@ class Show(Struct, frozen=True, kw_only=True, omit_defaults=True):
     with_logprobs: bool = False
     echo: str = ""
     as_base64: bool = False
+    top_n: int | None = None
 
 
 class Asked(Struct, frozen=True, kw_only=True):
     """What a body asks of its model."""
 
     model: str
-    input: ChatRequest | EmbedRequest
+    input: ChatRequest | EmbedRequest | RerankRequest
     show: Show
 
 
@@ -107,6 +109,18 @@ def _tell_embedding(answered: Answered) -> object:
     return embeddings.told(Embedded(data=data, tokens=made.tokens, model=answered.model))
 
 
+def _ask_rerank(content: bytes) -> Asked:
+    body = _read(_rerank, content, rerank.NEUTRAL)
+    if body.return_documents:
+        raise _unsupported("A batch does not return documents; they are in its input.", "return_documents")
+    return Asked(model=body.model, input=rerank.rerank_request(body), show=Show(top_n=body.top_n))
+
+
+def _tell_rerank(answered: Answered) -> object:
+    head = rerank.Head(name=answered.name, model=answered.model, top_n=answered.show.top_n)
+    return rerank.told(head, rerank_result(answered.result))
+
+
 def _read(decoder: msgspec.json.Decoder[T], content: bytes, neutral: Mapping[str, tuple[object, ...]]) -> T:
     body = decode(decoder, content)
     refuse_unsupported(body, neutral)
@@ -131,6 +145,7 @@ def _head(answered: Answered, kind: str, name: str) -> dict[str, object]:
 
 _chat = msgspec.json.Decoder(chat.Body)
 _completion = msgspec.json.Decoder(completions.Body)
+_rerank = msgspec.json.Decoder(rerank.Body)
 _embedding = msgspec.json.Decoder(embeddings.Body)
 
 # By its path, which is also the `url` of its lines.
@@ -138,4 +153,5 @@ ENDPOINTS = {
     "/v1/chat/completions": Endpoint(operation="chat", kind="chat", ask=_ask_chat, tell=_tell_chat),
     "/v1/completions": Endpoint(operation="complete", kind="chat", ask=_ask_completion, tell=_tell_completion),
     "/v1/embeddings": Endpoint(operation="embed", kind="embeddings", ask=_ask_embedding, tell=_tell_embedding),
+    "/v1/rerank": Endpoint(operation="rerank", kind="rerank", ask=_ask_rerank, tell=_tell_rerank),
 }

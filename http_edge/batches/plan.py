@@ -14,6 +14,7 @@ from bus.messages.chat import ChatRequest
 from bus.messages.embeddings import EmbedRequest
 from bus.messages.jobs import Operation
 from bus.messages.models import ModelCard
+from bus.messages.rerank import RerankRequest
 from eventlog.batch_events import LineError
 from http_edge.batches.endpoints import Endpoint
 from http_edge.routing import not_serving
@@ -141,4 +142,5 @@ _inputs: Mapping[Operation, msgspec.json.Decoder[Any]] = {
     "chat": _chat,
     "complete": _chat,
     "embed": msgspec.json.Decoder(EmbedRequest),
+    "rerank": msgspec.json.Decoder(RerankRequest),
 }

@@ -12,7 +12,7 @@ from openai.types import Batch
 from actors import batches, files, jobs
 from actors.attempt import WorkerConfig
 from actors.config import ActorsConfig
-from actors.engines.echo import EchoEmbeddings
+from actors.engines.echo import EchoEmbeddings, EchoReranker
 from actors.worker import Worker
 from bus.client import Bus
 from bus.errors import LostError, RefusedError
@@ -25,7 +25,19 @@ from http_edge.config import EdgeConfig
 from tests.support.jobs import finding, living, room, served
 from tests.support.models_owner import catalogue
 from tests.support.nats import until_it
-from tests.support.stack import CARDS, CHAT_MODEL, EMBED_MODEL, Stack, chat_actor, chat_body, embeddings_actor, stack
+from tests.support.stack import (
+    CARDS,
+    CHAT_MODEL,
+    EMBED_MODEL,
+    RERANK_CARD,
+    RERANK_MODEL,
+    Stack,
+    chat_actor,
+    chat_body,
+    embeddings_actor,
+    rerank_actor,
+    stack,
+)
 
 ENDS = {"completed", "failed", "expired", "cancelled"}
 
@@ -40,20 +52,22 @@ async def batching(
     max_queued: int = 1000,
     **worker: float,
 ) -> AsyncGenerator[Stack]:
-    """Serve CHAT_MODEL with `engine` and EMBED_MODEL with echoes, and run jobs and batches for them."""
+    """Serve CHAT_MODEL with `engine`, EMBED_MODEL and RERANK_MODEL with echoes, and run jobs and batches for them."""
     values = {"concurrency": 8, "max_attempts": 2, "run_timeout": 30.0, "drain": 0.0} | worker
     async with stack(nats_url, folder, config) as edge:
         await ensure_streams(edge.bus.nc, keep_days=7)
         workers = [
             Worker(edge.bus, edge.blobs, model, f"{model}-1", WorkerConfig(**values)).run(room)  # type: ignore[arg-type]
-            for model in (CHAT_MODEL, EMBED_MODEL)
+            for model in (CHAT_MODEL, EMBED_MODEL, RERANK_MODEL)
         ]
-        cards = {card.id: card for card in CARDS}
+        known = (*CARDS, RERANK_CARD)
+        cards = {card.id: card for card in known}
         settings = ActorsConfig(max_queued_jobs=max_queued)
         async with (
-            catalogue(edge.bus),
+            catalogue(edge.bus, known),
             chat_actor(edge.bus, engine),
             embeddings_actor(edge.bus, EchoEmbeddings()),
+            rerank_actor(edge.bus, EchoReranker()),
             living(
                 jobs.child(edge.bus, edge.blobs, finding(cards), settings, "jobs-1").run(),
                 files.child(edge.bus, 7, "files-1").run(),

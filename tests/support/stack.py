@@ -14,6 +14,7 @@ from actors.chat import ChatActor
 from actors.embeddings import EmbeddingsActor
 from actors.engines.echo import EchoEngine
 from actors.mailbox import Finished, Limits, Mailbox
+from actors.rerank import RerankActor
 from bus.blobs import Blobs
 from bus.client import Bus, settled
 from bus.config import BusConfig
@@ -21,17 +22,21 @@ from bus.messages.chat import ChatChunk, ChatRequest, Usage
 from bus.messages.models import ModelCard
 from bus.messages.presence import Heartbeat
 from bus.serve import Endpoint, ServiceInfo, serving
-from bus.subjects import CHAT, COMPLETE, DETOKENIZE, EMBED, HEARTBEAT, TOKENIZE, fill
+from bus.subjects import CHAT, COMPLETE, DETOKENIZE, EMBED, HEARTBEAT, RERANK, TOKENIZE, fill
 from http_edge.app import serving_http
 from http_edge.config import EdgeConfig
 from tests.support.nats import until
 
 CHAT_MODEL = "local/echo-1.5"
 EMBED_MODEL = "local/echo-embed"
+RERANK_MODEL = "local/echo-rerank"
 
 CARDS = (
     ModelCard(id=CHAT_MODEL, kind="chat", tier=1, state="ready", created=1_700_000_000, context_length=4096),
     ModelCard(id=EMBED_MODEL, kind="embeddings", tier=0, state="ready", created=1_700_000_000, dimensions=8),
+)
+RERANK_CARD = ModelCard(
+    id=RERANK_MODEL, kind="rerank", tier=1, state="ready", created=1_700_000_000, context_length=512
 )
 
 
@@ -118,6 +123,15 @@ async def embeddings_actor(bus: Bus, engine: Any) -> AsyncGenerator[None]:
     mailbox: Mailbox[Any, Any, Any] = Mailbox(EmbeddingsActor(engine), Limits(), lambda _: None, "embeddings-1")
     await _load(engine)
     async with living(bus, "embeddings", Endpoint(EMBED(EMBED_MODEL), mailbox.receive)):
+        yield
+
+
+@asynccontextmanager
+async def rerank_actor(bus: Bus, engine: Any) -> AsyncGenerator[None]:
+    """Serve RERANK_MODEL with `engine` behind a mailbox."""
+    mailbox: Mailbox[Any, Any, Any] = Mailbox(RerankActor(engine), Limits(), lambda _: None, "rerank-1")
+    await _load(engine)
+    async with living(bus, "rerank", Endpoint(RERANK(RERANK_MODEL), mailbox.receive)):
         yield
 
 

@@ -20,7 +20,7 @@ from eventlog.events import JobQueued
 from tests.support import make
 from tests.support.batches import answers, batching, ended, line, submit
 from tests.support.nats import until_it
-from tests.support.stack import CHAT_MODEL, EMBED_MODEL, GatedEngine, chat_body
+from tests.support.stack import CHAT_MODEL, EMBED_MODEL, RERANK_MODEL, GatedEngine, chat_body
 
 TOY = Path(__file__).parents[2] / "models" / "fusion-toy"
 # The echo reads one token per word.
@@ -66,6 +66,25 @@ async def test_vectors_are_those_that_the_route_gives(nats_url: str, tmp_path: P
                 direct[name] = await response.json()
 
     assert {name: each["response"]["body"] for name, each in found.items()} == direct
+
+
+async def test_ranking_is_that_which_the_route_gives(nats_url: str, tmp_path: Path) -> None:
+    url = "/v1/rerank"
+    body = {"model": RERANK_MODEL, "query": "old bird", "documents": ["a", "bird", "old bird"], "top_n": 2}
+    bodies = {"best": body, "long": body | {"documents": ["word " * 600], "truncate": True}}
+    direct = {}
+    async with batching(nats_url, tmp_path, EchoEngine()) as edge:
+        batch = await submit(edge.openai, [line(name, each, url=url) for name, each in bodies.items()], url)
+        found = await answers(edge.openai, (await ended(edge.openai, batch.id)).output_file_id)
+        for name, each in bodies.items():
+            async with edge.http.post(url, json=each) as response:
+                direct[name] = await response.json()
+
+    told = {name: each["response"]["body"] for name, each in found.items()}
+    assert told["best"]["id"].startswith("rerank-")
+    assert {name: each | {"id": ""} for name, each in told.items()} == {
+        name: each | {"id": ""} for name, each in direct.items()
+    }
 
 
 async def test_completions_are_those_that_the_route_gives(nats_url: str, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ LAST = make.at(7 * 24 * 3600 - 3600)
 DAY = 24 * 3600
 CHAT = ModelCard(id=make.MODEL, kind="chat", tier=1, state="ready", created=0)
 EMBED = ModelCard(id="local/embed", kind="embeddings", tier=1, state="ready", created=0)
+RERANK = ModelCard(id="local/rerank", kind="rerank", tier=1, state="ready", created=0)
 
 
 def order(**fields: Any) -> Any:
@@ -84,3 +85,16 @@ def test_embedding_model_only_embeds(operation: Any) -> None:
 
     assert refused.value.failure.param == "operation"
     assert check_order(order(operation="embed", input={"input": "a"}), EMBED) is False
+
+
+@pytest.mark.parametrize("operation", ["chat", "embed"])
+def test_reranker_only_reranks(operation: Any) -> None:
+    with pytest.raises(RefusedError) as refused:
+        check_order(order(operation=operation), RERANK)
+
+    asked = {"query": "a", "documents": ["b"]}
+    assert refused.value.failure.param == "operation"
+    assert check_order(order(operation="rerank", input=asked), RERANK) is False
+    with pytest.raises(RefusedError) as refused:
+        check_order(order(operation="rerank", input=asked | {"documents": []}), RERANK)
+    assert refused.value.failure.param == "input.documents"

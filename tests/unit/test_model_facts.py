@@ -90,6 +90,20 @@ def test_kind_is_told_by_the_files(
     assert (discovered.kind, discovered.modalities) == (kind, modalities)
 
 
+@pytest.mark.parametrize("name", ["Qwen3-Reranker-0.6B-mlx", "models--Qwen--Qwen3-Reranker-0.6B/snapshots/1a2b"])
+def test_reranker_that_is_built_like_a_chat_model_is_known_by_its_name(tmp_path: Path, name: str) -> None:
+    assert discover(model_folder(tmp_path / name, {"model_type": "qwen3"})).kind == "rerank"
+
+
+def test_kind_that_is_said_goes_before_what_the_files_tell(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path, CHAT)
+
+    said = discover(folder, "rerank")
+
+    assert discover(folder).kind == "chat"
+    assert (said.kind, said.capabilities, said.kv) == ("rerank", ("rerank",), None)
+
+
 @pytest.mark.parametrize(
     ("config", "why"),
     [

@@ -1,0 +1,160 @@
+"""Turns a query and its documents into token ids, or says which of them cannot be honoured.
+
+Touches no mlx. Everything here is a pure function of the folder, so any thread may call it.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from msgspec import Struct
+from tokenizers import Encoding, Tokenizer
+
+from actors.engines.rerank_folder import RerankFolder
+from bus.errors import RefusedError
+from bus.messages.rerank import RerankRequest
+
+# As the makers of Qwen3-Reranker write them, thoughts left empty.
+_BEFORE = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+)
+_AFTER = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
+
+
+class Row(Struct, frozen=True):
+    """The query with one document as the model reads them; `types`, where it reads them, has as many."""
+
+    tokens: tuple[int, ...]
+    types: tuple[int, ...] = ()
+
+
+class RerankWork(Struct, frozen=True, kw_only=True):
+    """A row for each document, and the numbers of those documents that were shortened."""
+
+    rows: tuple[Row, ...]
+    truncated: tuple[int, ...]
+
+
+class RerankTokens(Protocol):
+    """The tokenizer of one folder."""
+
+    def work(self, request: RerankRequest) -> RerankWork:
+        """Return the rows of `request`, in the order of its documents.
+
+        Raises `RefusedError` naming the query if no document could fit beside it, or the first document that is empty,
+        or too long without `request.truncate`.
+        """
+        ...
+
+
+class PairTokens:
+    """For cross-encoders: the query and the document, with what the tokenizer puts around and between them."""
+
+    def __init__(self, folder: RerankFolder) -> None:
+        self._folder = folder
+        self._tokenizer = _tokenizer(folder)
+
+    def work(self, request: RerankRequest) -> RerankWork:
+        """Return the rows of `request`. Raises as `RerankTokens` does, and for an instruction."""
+        if request.instruction is not None:
+            raise RefusedError("unsupported_parameter", "This model takes no instruction.", param="instruction")
+        _check_texts(request)
+        query = self._tokenizer.encode(request.query, add_special_tokens=False)
+        room = _Room(self._folder.max_tokens, len(query) + self._tokenizer.num_special_tokens_to_add(is_pair=True))
+        documents = self._tokenizer.encode_batch_fast(list(request.documents), add_special_tokens=False)
+        kept = [room.kept(number, len(tokens), request) for number, tokens in enumerate(documents)]
+        shortened = _shortened(map(len, documents), kept)
+        for tokens, length in zip(documents, kept, strict=True):
+            tokens.truncate(length)
+        return RerankWork(rows=tuple(self._row(query, tokens) for tokens in documents), truncated=shortened)
+
+    def _row(self, query: Encoding, document: Encoding) -> Row:
+        pair = self._tokenizer.post_process(query, document)
+        return Row(tuple(pair.ids), tuple(pair.type_ids) if self._folder.reads_types else ())
+
+
+class PromptTokens:
+    """For generative rerankers: a conversation that ends where the model would say yes or no."""
+
+    def __init__(self, folder: RerankFolder) -> None:
+        """Raise `RefusedError` if yes or no is no token."""
+        self._folder = folder
+        self._tokenizer = _tokenizer(folder)
+        self._before, self._after = self._ids(_BEFORE), self._ids(_AFTER)
+        # From here on a text is a text: what it says does not end the turn.
+        self._tokenizer.encode_special_tokens = True
+        self.answers = self._answer("yes"), self._answer("no")
+
+    def work(self, request: RerankRequest) -> RerankWork:
+        """Return the rows of `request`. Raises as `RerankTokens` does."""
+        _check_texts(request)
+        question = f"<Instruct>: {request.instruction or _INSTRUCTION}\n<Query>: {request.query}\n<Document>: "
+        asked = len(self._ids(question))
+        room = _Room(self._folder.max_tokens, len(self._before) + asked + len(self._after))
+        texts = [question + document for document in request.documents]
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        lengths = [max(len(tokens) - asked, 1) for tokens in encodings]
+        kept = [room.kept(number, length, request) for number, length in enumerate(lengths)]
+        rows = (
+            Row((*self._before, *tokens.ids[: asked + length], *self._after))
+            for tokens, length in zip(encodings, kept, strict=True)
+        )
+        return RerankWork(rows=tuple(rows), truncated=_shortened(lengths, kept))
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _answer(self, word: str) -> int:
+        token = self._tokenizer.token_to_id(word)
+        if token is None:
+            name = self._folder.path.name
+            raise RefusedError("invalid_request", f"The model {name} has no token {word!r}.", param="model")
+        return token
+
+
+class _Room(Struct, frozen=True):
+    """What a row may have, and what it has besides the document."""
+
+    limit: int
+    taken: int
+
+    def kept(self, number: int, length: int, request: RerankRequest) -> int:
+        """Return how many of the document's `length` tokens there is room for. Raises `RefusedError` as `work` does."""
+        if self.taken >= self.limit:
+            raise _too_long(self.limit, f"the query alone needs {self.taken + 1}", "query")
+        wanted = min(length, request.max_document_tokens or length)
+        if self.taken + wanted > self.limit and not request.truncate:
+            number += request.first
+            raise _too_long(
+                self.limit, f"the query with document {number} has {self.taken + wanted}", f"documents[{number}]"
+            )
+        return min(wanted, self.limit - self.taken)
+
+
+def _tokenizer(folder: RerankFolder) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(folder.path / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    if tokenizer.get_vocab_size() > folder.vocabulary_size:
+        # mlx would read beyond the table of embeddings without an error.
+        message = f"The tokenizer of the model {folder.path.name} has more tokens than the model."
+        raise RefusedError("invalid_request", message, param="model")
+    return tokenizer
+
+
+def _check_texts(request: RerankRequest) -> None:
+    empty = next((number for number, text in enumerate(request.documents) if not text), None)
+    if empty is not None:
+        empty += request.first
+        raise RefusedError("invalid_request", f"Document {empty} is empty.", param=f"documents[{empty}]")
+
+
+def _shortened(lengths: Iterable[int], kept: Iterable[int]) -> tuple[int, ...]:
+    pairs = enumerate(zip(lengths, kept, strict=True))
+    return tuple(number for number, (length, left) in pairs if left < length)
+
+
+def _too_long(limit: int, what: str, param: str) -> RefusedError:
+    message = f"This model's maximum context length is {limit} tokens. However, {what} tokens."
+    return RefusedError("context_length_exceeded", message, param=param)
