@@ -78,8 +78,12 @@ def capability(entry: ModelEntry, files: ModelFiles, config: ActorsConfig) -> Ca
         case "embeddings":
             from actors.engines.embeddings import EmbeddingEngine, EmbeddingLimits  # noqa: PLC0415 - the same
 
-            engine = EmbeddingEngine(files.model, EmbeddingLimits(warmup=config.warmup))
-            return embeddings_capability(engine, revision)
+            embeddings_limits = EmbeddingLimits(
+                warmup=config.warmup,
+                cache_bytes=config.embedding_cache_bytes,
+                matryoshka_dimensions=entry.matryoshka_dimensions,
+            )
+            return embeddings_capability(EmbeddingEngine(files.model, embeddings_limits), revision)
         case "vision" | "transcription" | "speech" | "image" | "rerank":
             raise ModelFilesError(f"The model {entry.id} is for {entry.kind}, for which this version has no engine.")
         case _:

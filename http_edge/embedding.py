@@ -24,18 +24,26 @@ Encode = Callable[[int, bytes], bytes]
 
 
 class Embedded(Struct, frozen=True, kw_only=True):
-    """The vectors, each as its route has it, the tokens read, and the id of the model that ran."""
+    """The vectors, each as its route has it, the tokens read, and the id of the model that ran.
+
+    `truncated` are the numbers of the inputs that were shortened.
+    """
 
     data: list[Raw]
     tokens: int
     model: str
+    truncated: tuple[int, ...] = ()
 
 
 class How(Struct, frozen=True, kw_only=True):
-    """What is said of all inputs: whether to shorten those over the limit, and `Bus.stream`'s `keep_alive`."""
+    """What is said of all inputs, as `EmbedRequest` has it, and `Bus.stream`'s `keep_alive`."""
 
     truncate: bool
     keep_alive: float | None
+    prompt_name: str | None = None
+    prompt: str | None = None
+    dimensions: int | None = None
+    allow_lossy: bool = False
 
 
 async def embedded(request: web.Request, model: str, inputs: Inputs, encode: Encode, how: How) -> Embedded:
