@@ -12,7 +12,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from actors.engines.contents import inputs_of, without_pictures
+from actors.engines.contents import inputs_of, prompt_of, without_pictures
 from actors.engines.embeddings_folder import EmbeddingFolder
 from bus.errors import RefusedError
 from bus.messages.embeddings import EmbedRequest
@@ -21,6 +21,9 @@ _PROBE = "a"
 
 # Until its ids are taken, a token takes some hundred bytes in the tokenizer.
 _TEXTS_AT_ONCE = 64
+
+# A prompt before each of many texts is much more than was said.
+_MOST_PROMPT_CHARACTERS = 16 * 2**20
 
 
 class TokenRow(NamedTuple):
@@ -68,12 +71,12 @@ class InputTokens:
         Raises `RefusedError` naming the first input that is empty, holds an id which the model does not know, is too
         long, or is of token ids beside a prompt; with `request.truncate` the end of a long one is left out instead.
         """
-        prompt = self._prompt(request)
+        prompt = prompt_of(request, self._folder.prompts, self._folder.default_prompt)
         inputs = without_pictures(inputs_of(request))
         _refuse_first(inputs, prompt)
         skipped = 0
         if prompt and not self._folder.includes_prompt:
-            skipped = len(self._before) + len(next(self._encoded([prompt])))
+            skipped = len(self._before) + len(next(self._encoded("", [prompt])))
         rows: list[TokenRow] = []
         truncated: list[int] = []
         for number, content in enumerate(self._contents(inputs, prompt)):
@@ -91,31 +94,15 @@ class InputTokens:
             dimensions=dimensions,
         )
 
-    def _prompt(self, request: EmbedRequest) -> str:
-        """Return what goes before each text: what is said, what is named, or the model's own choice."""
-        name, prompts = request.prompt_name, self._folder.prompts
-        if request.prompt is not None:
-            if name is not None:
-                message = "Give only one of `prompt` and `prompt_name`."
-                raise RefusedError("invalid_request", message, param="prompt_name")
-            return request.prompt
-        if name is None:
-            return self._folder.default_prompt
-        if name not in prompts:
-            offer = f"this model's are {', '.join(sorted(prompts))}" if prompts else "this model has none"
-            message = f"There is no prompt {name!r}; {offer}."
-            raise RefusedError("invalid_request", message, param="prompt_name")
-        return prompts[name]
-
     def _contents(self, inputs: Sequence[str | tuple[int, ...]], prompt: str) -> Iterator[Sequence[int]]:
-        encoded = self._encoded([prompt + item for item in inputs if isinstance(item, str)])
+        encoded = self._encoded(prompt, [item for item in inputs if isinstance(item, str)])
         for item in inputs:
             yield next(encoded) if isinstance(item, str) else item
 
-    def _encoded(self, texts: Sequence[str]) -> Iterator[Sequence[int]]:
-        """Yield the tokens of each text, without special ones."""
+    def _encoded(self, prompt: str, texts: Sequence[str]) -> Iterator[Sequence[int]]:
+        """Yield the tokens of each text with `prompt` before it, without special ones."""
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            some = texts[start : start + _TEXTS_AT_ONCE]
+            some = [prompt + text for text in texts[start : start + _TEXTS_AT_ONCE]]
             if self._folder.is_lower_case:
                 some = [text.lower() for text in some]
             for encoding in self._tokenizer.encode_batch_fast(some, add_special_tokens=False):
@@ -142,6 +129,9 @@ class InputTokens:
 
 
 def _refuse_first(inputs: Sequence[str | tuple[int, ...]], prompt: str) -> None:
+    if len(prompt) * len(inputs) > _MOST_PROMPT_CHARACTERS:
+        message = f"A prompt of {len(prompt)} characters before {len(inputs)} inputs is too much; send fewer at once."
+        raise RefusedError("too_large", message, param="prompt")
     for number, item in enumerate(inputs):
         param = f"input[{number}]"
         if not item:

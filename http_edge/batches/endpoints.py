@@ -12,7 +12,7 @@ from bus.messages.chat import ChatRequest
 from bus.messages.embeddings import EmbedRequest
 from bus.messages.jobs import Operation
 from bus.messages.models import ModelKind
-from http_edge.embedding import Embedded
+from http_edge.embedding import Embedded, embed_request
 from http_edge.generation import refuse_unsupported, wants_usage
 from http_edge.results import chat_result, complete_result, embed_result
 from http_edge.routes import chat, completions, embeddings
@@ -97,14 +97,14 @@ def _ask_embedding(content: bytes) -> Asked:
     body = _read(_embedding, content, embeddings.NEUTRAL)
     inputs = each_text(body.input, "input")
     show = Show(as_base64=body.encoding_format == "base64")
-    return Asked(model=body.model, input=EmbedRequest(input=inputs, truncate=bool(body.truncate)), show=show)
+    return Asked(model=body.model, input=embed_request(inputs, embeddings.how_of(body)), show=show)
 
 
 def _tell_embedding(answered: Answered) -> object:
     made = embed_result(answered.result)
     encode = embeddings.encoding("base64" if answered.show.as_base64 else "float")
     data = [Raw(encode(index, vector)) for index, vector in enumerate(made.vectors)]
-    return embeddings.told(Embedded(data=data, tokens=made.tokens, model=answered.model))
+    return embeddings.told(Embedded(data=data, tokens=made.tokens, model=answered.model, truncated=made.truncated))
 
 
 def _read(decoder: msgspec.json.Decoder[T], content: bytes, neutral: Mapping[str, tuple[object, ...]]) -> T:
