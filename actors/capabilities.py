@@ -80,8 +80,12 @@ def capability(entry: ModelEntry, files: ModelFiles, config: ActorsConfig) -> Ca
         case "embeddings":
             from actors.engines.embeddings import EmbeddingEngine, EmbeddingLimits  # noqa: PLC0415 - the same
 
-            engine = EmbeddingEngine(files.model, EmbeddingLimits(warmup=config.warmup))
-            return embeddings_capability(engine, revision)
+            embeddings_limits = EmbeddingLimits(
+                warmup=config.warmup,
+                cache_bytes=config.embedding_cache_bytes,
+                matryoshka_dimensions=entry.matryoshka_dimensions,
+            )
+            return embeddings_capability(EmbeddingEngine(files.model, embeddings_limits), revision)
         case "rerank":
             from actors.engines.rerank import RerankerEngine, RerankLimits  # noqa: PLC0415 - the same
 

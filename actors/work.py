@@ -75,9 +75,10 @@ class _CompleteResult(msgspec.Struct, kw_only=True, omit_defaults=True):
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
-class _EmbedResult(msgspec.Struct, kw_only=True):
+class _EmbedResult(msgspec.Struct, kw_only=True, omit_defaults=True):
     embeddings: list[list[float]]
     usage: dict[str, int]
+    truncated: list[int] = []
 
 
 class _RerankResult(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -141,13 +142,16 @@ async def _generate(bus: Bus, address: Address[ChatRequest, ChatChunk], request:
 
 async def _embed(bus: Bus, address: Address[EmbedRequest, EmbedChunk], request: EmbedRequest, job: Job) -> Result:
     vectors: list[list[float]] = []
+    truncated: list[int] = []
     read = 0
     async with bus.stream(address, request, request_id=job.job_id, key=job.key) as answer:
         async for item in answer:
             if not isinstance(item, Status):
                 vectors += [np.frombuffer(vector, "<f4").tolist() for vector in item.vectors]
+                truncated += item.truncated
                 read = item.prompt_tokens or read
-    result = _EmbedResult(embeddings=vectors, usage={"prompt_tokens": read, "total_tokens": read})
+    usage = {"prompt_tokens": read, "total_tokens": read}
+    result = _EmbedResult(embeddings=vectors, usage=usage, truncated=truncated)
     return Result(body=msgspec.json.encode(result), prompt_tokens=read)
 
 

@@ -1,7 +1,7 @@
 """What the routes for embeddings share: any number of inputs, asked for in portions."""
 
 import struct
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
 from msgspec import Raw, Struct
@@ -11,7 +11,7 @@ from bus.frames import Status
 from bus.inbox import Answer
 from bus.messages.embeddings import EmbedChunk, EmbedRequest
 from bus.subjects import EMBED
-from http_edge.portions import portions
+from http_edge.portions import numbered_from, portions
 from http_edge.routing import asking, keep_loaded
 
 Inputs = tuple[str | tuple[int, ...], ...]
@@ -21,36 +21,63 @@ Encode = Callable[[int, bytes], bytes]
 
 
 class Embedded(Struct, frozen=True, kw_only=True):
-    """The vectors, each as its route has it, the tokens read, and the id of the model that ran."""
+    """The vectors, each as its route has it, the tokens read, and the id of the model that ran.
+
+    `truncated` are the numbers of the inputs that were shortened.
+    """
 
     data: list[Raw]
     tokens: int
     model: str
+    truncated: tuple[int, ...] = ()
 
 
 class How(Struct, frozen=True, kw_only=True):
-    """What is said of all inputs: whether to shorten those over the limit, and `Bus.stream`'s `keep_alive`."""
+    """What is said of all inputs, as `EmbedRequest` has it, and `Bus.stream`'s `keep_alive`."""
 
     truncate: bool
     keep_alive: float | None
+    prompt_name: str | None = None
+    prompt: str | None = None
+    dimensions: int | None = None
+    allow_lossy: bool = False
+
+
+def embed_request(inputs: Inputs, how: How) -> EmbedRequest:
+    """Return what a model is asked."""
+    return EmbedRequest(
+        input=inputs,
+        truncate=how.truncate,
+        prompt_name=how.prompt_name,
+        prompt=how.prompt,
+        dimensions=how.dimensions,
+        allow_lossy=how.allow_lossy,
+    )
 
 
 async def embedded(request: web.Request, model: str, inputs: Inputs, encode: Encode, how: How) -> Embedded:
     """Return the vectors of `inputs` in their order. Raises as `asking` does, and `LostError` if not all have come."""
     data: list[Raw] = []
+    truncated: list[int] = []
     tokens, ran = 0, model
-    parts = list(portions(inputs))
+    parts = list(portions(inputs, beside=len(how.prompt or "")))
     for number, portion in enumerate(parts, 1):
         if number == len(parts):
             # Said before, the model could be unloaded between two portions.
             keep_loaded(request, how.keep_alive)
-        message = EmbedRequest(input=portion, truncate=how.truncate)
-        async with asking(request, EMBED, model, "embeddings", message) as answer:
-            ran = answer.model
-            tokens += await _collect(answer, data, encode)
+        first = len(data)
+        message = embed_request(portion, how)
+        with numbered_from(first, "input"):
+            async with asking(request, EMBED, model, "embeddings", message) as answer:
+                ran = answer.model
+                async for chunk in _chunks(answer):
+                    # Encoded as they come, so that thousands of vectors do not hold up the others all at once.
+                    data += [Raw(encode(at, vector)) for at, vector in enumerate(chunk.vectors, first + chunk.start)]
+                    truncated += [first + at for at in chunk.truncated]
+                    tokens += chunk.prompt_tokens or 0
     if len(data) != len(inputs):
         raise LostError("stream_broken", f"{len(data)} vectors came for {len(inputs)} inputs.")
-    return Embedded(data=data, tokens=tokens, model=ran)
+    return Embedded(data=data, tokens=tokens, model=ran, truncated=tuple(truncated))
 
 
 def floats(vector: bytes) -> tuple[float, ...]:
@@ -58,14 +85,7 @@ def floats(vector: bytes) -> tuple[float, ...]:
     return struct.unpack(f"<{len(vector) // 4}f", vector)
 
 
-async def _collect(answer: Answer[EmbedChunk], data: list[Raw], encode: Encode) -> int:
-    """Add the vectors to `data`; return the tokens read."""
-    # Encoded as they come, so that thousands of vectors do not hold up the others all at once.
-    before = len(data)
-    tokens = 0
+async def _chunks(answer: Answer[EmbedChunk]) -> AsyncIterator[EmbedChunk]:
     async for item in answer:
-        if isinstance(item, Status):
-            continue
-        data += [Raw(encode(index, vector)) for index, vector in enumerate(item.vectors, before + item.start)]
-        tokens += item.prompt_tokens or 0
-    return tokens
+        if not isinstance(item, Status):
+            yield item

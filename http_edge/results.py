@@ -33,13 +33,15 @@ class _ReadUsage(Struct, frozen=True, kw_only=True):
 class _EmbedResult(Struct, frozen=True, kw_only=True):
     embeddings: tuple[tuple[float, ...], ...]
     usage: _ReadUsage
+    truncated: tuple[int, ...] = ()
 
 
 class Vectors(Struct, frozen=True):
-    """The vectors of an embedding job, each as little-endian float32, and the tokens read."""
+    """The vectors of an embedding job, each as little-endian float32, the tokens read, and which were shortened."""
 
     vectors: tuple[bytes, ...]
     tokens: int
+    truncated: tuple[int, ...]
 
 
 class _RerankResult(Struct, frozen=True, kw_only=True):
@@ -71,7 +73,7 @@ def embed_result(result: bytes) -> Vectors:
     """Return the vectors that a job has made."""
     made = _embed.decode(result)
     vectors = tuple(struct.pack(f"<{len(vector)}f", *vector) for vector in made.embeddings)
-    return Vectors(vectors, made.usage.prompt_tokens)
+    return Vectors(vectors, made.usage.prompt_tokens, made.truncated)
 
 
 def rerank_result(result: bytes) -> Ranking:

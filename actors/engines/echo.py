@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator
 
 from msgspec import Struct
 
-from actors.engines.contents import inputs_of, without_pictures
+from actors.engines.contents import inputs_of, prompt_of, without_pictures
+from actors.engines.embeddings_dimensions import Dimensions, asked_dimensions, cut
 from actors.engines.engine import NO_PICTURES, ModelFacts, Pictures
 from actors.engines.messages import text_of
 from actors.engines.text_stop import StopMatcher
@@ -20,7 +21,8 @@ from bus.messages.embeddings import EmbedChunk, EmbedRequest, ImagePart, VideoPa
 from bus.messages.rerank import RerankChunk, RerankRequest
 from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
 
-_DIMENSIONS = 8
+_DIMENSIONS = Dimensions(full=8, offered=(4, 2))
+_PROMPTS = {"query": "query: "}
 
 # Lines of a message that are thought and called, instead of said: "think: a thought", "call: get_weather {}".
 _THOUGHT = re.compile(r"^think: (.*)\n?", re.MULTILINE)
@@ -128,33 +130,54 @@ class EchoEngine:
         self._is_loaded = False
 
 
+class EchoTexts(Struct, frozen=True, kw_only=True):
+    """The texts, the numbers of those that were shortened, and how long their vectors shall be."""
+
+    texts: tuple[str, ...]
+    truncated: tuple[int, ...]
+    dimensions: int
+
+
 class EchoEmbeddings:
-    """Turns a text into a normalised vector made from its hash: equal texts, equal vectors."""
+    """Turns a text into a normalised vector made from its hash: equal texts, equal vectors.
+
+    It has the prompt `query`, and vectors that may be cut to 4 or 2 numbers.
+    """
 
     def __init__(self, context_length: int = 512) -> None:
         self._context_length = context_length
 
     async def load(self) -> ModelFacts:
         """Be ready."""
-        return _facts(self._context_length, _DIMENSIONS)
+        return _facts(self._context_length, _DIMENSIONS.full)
 
     def pictures_of(self, request: EmbedRequest) -> tuple[ImagePart | VideoPart, ...]:
         """Return none. Raises `RefusedError` if there is one."""
         without_pictures(inputs_of(request))
         return ()
 
-    def prepare(self, request: EmbedRequest, _: Pictures = NO_PICTURES) -> tuple[str, ...]:
-        """Return the texts. Raises `RefusedError` if one is empty, or too long without `truncate`."""
-        inputs = without_pictures(inputs_of(request))
-        return tuple(self._checked(_prompt_text(item), request.truncate) for item in inputs)
+    def prepare(self, request: EmbedRequest, _: Pictures = NO_PICTURES) -> EchoTexts:
+        """Return the texts. Raises `RefusedError` like the engine with a model."""
+        prompt = prompt_of(request, _PROMPTS)
+        inputs = [_prompt_text(item) for item in without_pictures(inputs_of(request))]
+        texts = [self._checked(number, text, request.truncate) for number, text in enumerate(inputs)]
+        return EchoTexts(
+            texts=tuple(prompt + text for text in texts),
+            truncated=tuple(number for number, text in enumerate(texts) if text != inputs[number]),
+            dimensions=asked_dimensions(request, _DIMENSIONS),
+        )
 
-    async def embed(self, work: tuple[str, ...]) -> AsyncGenerator[EmbedChunk]:
+    async def embed(self, work: EchoTexts) -> AsyncGenerator[EmbedChunk]:
         """Yield one chunk per text."""
-        for start, text in enumerate(work):
+        for start, text in enumerate(work.texts):
             await asyncio.sleep(0)
-            is_last = start == len(work) - 1
-            tokens = sum(len(_words(each)) for each in work) if is_last else None
-            yield EmbedChunk(start=start, vectors=(_vector(text),), prompt_tokens=tokens)
+            is_last = start == len(work.texts) - 1
+            yield EmbedChunk(
+                start=start,
+                vectors=(cut(_vector(text), work.dimensions, _DIMENSIONS),),
+                prompt_tokens=sum(len(_words(each)) for each in work.texts) if is_last else None,
+                truncated=(start,) if start in work.truncated else (),
+            )
 
     async def ping(self) -> None:
         """Return at once."""
@@ -162,16 +185,16 @@ class EchoEmbeddings:
     async def unload(self) -> None:
         """Do nothing: there is nothing to free."""
 
-    def _checked(self, text: str, truncate: bool) -> str:
-        words = _words(text)
+    def _checked(self, number: int, text: str, truncate: bool) -> str:
+        words, param = _words(text), f"input[{number}]"
         if not words:
-            raise RefusedError("invalid_request", "An input is empty.", param="input")
+            raise RefusedError("invalid_request", f"{param} is empty.", param=param)
         if len(words) > self._context_length and not truncate:
             raise RefusedError(
                 "context_length_exceeded",
                 f"This model's maximum context length is {self._context_length} tokens. "
-                f"However, an input resulted in {len(words)} tokens.",
-                param="input",
+                f"However, {param} has {len(words)} tokens.",
+                param=param,
             )
         return "".join(words[: self._context_length])
 
@@ -188,7 +211,7 @@ class EchoReranker:
 
     def prepare(self, request: RerankRequest) -> RerankRequest:
         """Return the request. Raises `RefusedError` for a document that is too long without `truncate`."""
-        for number, document in enumerate(request.documents, request.first):
+        for number, document in enumerate(request.documents):
             if len(_words(document)) > self._context_length and not request.truncate:
                 message = f"This model's maximum context length is {self._context_length} tokens."
                 raise RefusedError("context_length_exceeded", message, param=f"documents[{number}]")
@@ -251,6 +274,6 @@ def _prompt_text(prompt: str | tuple[int, ...] | None) -> str:
 
 
 def _vector(text: str) -> bytes:
-    numbers = struct.unpack(f"<{_DIMENSIONS}i", hashlib.sha256(text.encode()).digest())
+    numbers = struct.unpack(f"<{_DIMENSIONS.full}i", hashlib.sha256(text.encode()).digest())
     length = math.sqrt(sum(number**2 for number in numbers))
-    return struct.pack(f"<{_DIMENSIONS}f", *(number / length for number in numbers))
+    return struct.pack(f"<{_DIMENSIONS.full}f", *(number / length for number in numbers))

@@ -6,14 +6,16 @@ Leaves the folder, the tokens and the mathematics to the embeddings_… modules 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec import Struct
 
 from actors.engines.blas import prepare_blas
 from actors.engines.contents import inputs_of, without_pictures
+from actors.engines.embeddings_dimensions import Dimensions, asked_dimensions, cut
 from actors.engines.embeddings_folder import EmbeddingFolder, read_folder
 from actors.engines.embeddings_model import VectorModel, default_batch_tokens
-from actors.engines.embeddings_tokens import EmbedWork, InputTokens
+from actors.engines.embeddings_tokens import EmbedWork, InputTokens, TokenRow
 from actors.engines.engine import NO_PICTURES, ModelFacts, Pictures
 from actors.engines.rows import Rows, not_loaded
 from actors.engines.rows_batch import Batches
@@ -25,12 +27,23 @@ class EmbeddingLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """How much goes through the model, and onto the bus, at a time.
 
     `batch_tokens` counts padding; unsaid it is 512 on the CPU, where padding costs most, and 8192 on a GPU.
+    `cache_bytes` is what vectors may take that are kept for texts alike. `matryoshka_dimensions`, unless empty, take
+    the place of what the folder declares.
     """
 
     batch_tokens: int | None = None
     window: int = 128
     chunk_bytes: int = 256 * 1024
     warmup: bool = True
+    cache_bytes: int = 0
+    matryoshka_dimensions: tuple[int, ...] = ()
+
+
+class _Parts(NamedTuple):
+    """What exists while a model is loaded."""
+
+    tokens: InputTokens
+    dimensions: Dimensions
 
 
 class EmbeddingEngine:
@@ -38,10 +51,10 @@ class EmbeddingEngine:
 
     def __init__(self, path: Path, limits: EmbeddingLimits) -> None:
         self._path = path
-        self._is_warmed_up = limits.warmup
+        self._limits = limits
         batches = Batches(limits.batch_tokens or default_batch_tokens(), limits.window)
-        self._rows: Rows[tuple[int, ...]] = Rows(f"embeddings/{path.name}", batches, limits.chunk_bytes)
-        self._tokens: InputTokens | None = None
+        self._rows: Rows[TokenRow] = Rows(f"embeddings/{path.name}", batches, limits.chunk_bytes, limits.cache_bytes)
+        self._parts: _Parts | None = None
 
     async def load(self) -> ModelFacts:
         """Load and, unless the limits say no, warm up.
@@ -51,8 +64,14 @@ class EmbeddingEngine:
         """
         folder = read_folder(self._path)
         check_files(self._path)
-        self._tokens = InputTokens(folder)
-        model = await self._rows.load(lambda: VectorModel(folder), warm_up=self._is_warmed_up)
+        tokens = InputTokens(folder)
+        model = await self._rows.load(lambda: VectorModel(folder), warm_up=self._limits.warmup)
+        dimensions = Dimensions(
+            full=model.dimensions,
+            offered=self._limits.matryoshka_dimensions or folder.matryoshka_dimensions,
+            is_normalised=folder.is_normalised,
+        )
+        self._parts = _Parts(tokens, dimensions)
         return _facts(folder, model)
 
     def pictures_of(self, request: EmbedRequest) -> tuple[ImagePart | VideoPart, ...]:
@@ -61,23 +80,29 @@ class EmbeddingEngine:
         return ()
 
     def prepare(self, request: EmbedRequest, _: Pictures = NO_PICTURES) -> EmbedWork:
-        """Return `request` as tokens. Raises `RefusedError` if an input is empty or too long.
+        """Return `request` as tokens. Raises `RefusedError` for an input or a length that the model does not have.
 
         Costs about 0.4 ms per 1,000 characters. Changes nothing, so a caller with much text may use a thread.
         """
-        if self._tokens is None:
-            raise not_loaded()
-        return self._tokens.work(request)
+        tokens, dimensions = self._loaded()
+        return tokens.work(request, asked_dimensions(request, dimensions))
 
     async def embed(self, work: EmbedWork) -> AsyncGenerator[EmbedChunk]:
         """Yield the vectors in the order of the inputs, a run of them per chunk, as soon as it has no gap.
 
         Closing the generator drops what has not been computed. Raises what the model raised.
         """
-        async with aclosing(self._rows.run(work.tokens, [len(tokens) for tokens in work.tokens])) as runs:
+        dimensions = self._loaded().dimensions
+        lengths = [len(row.ids) for row in work.rows]
+        async with aclosing(self._rows.run(work.rows, lengths, work.keys)) as runs:
             async for start, vectors in runs:
-                is_last = start + len(vectors) == len(work.tokens)
-                yield EmbedChunk(start=start, vectors=vectors, prompt_tokens=work.prompt_tokens if is_last else None)
+                end = start + len(vectors)
+                yield EmbedChunk(
+                    start=start,
+                    vectors=tuple(cut(vector, work.dimensions, dimensions) for vector in vectors),
+                    prompt_tokens=work.prompt_tokens if end == len(work.rows) else None,
+                    truncated=tuple(number for number in work.truncated if start <= number < end),
+                )
 
     async def ping(self) -> None:
         """Return when the engine thread has answered."""
@@ -85,8 +110,13 @@ class EmbeddingEngine:
 
     async def unload(self) -> None:
         """Free the model and end the thread. Requests under way end with `RefusedError`."""
-        self._tokens = None
+        self._parts = None
         await self._rows.unload()
+
+    def _loaded(self) -> _Parts:
+        if self._parts is None:
+            raise not_loaded()
+        return self._parts
 
 
 def _facts(folder: EmbeddingFolder, model: VectorModel) -> ModelFacts:

@@ -33,7 +33,12 @@ _NO_LIMIT: Final = 10**9
 
 
 class EmbeddingFolder(Struct, frozen=True, kw_only=True):
-    """What the files say about turning a text into a vector. `max_tokens` counts special tokens too."""
+    """What the files say about turning a text into a vector. `max_tokens` counts special tokens too.
+
+    `default_prompt` goes before every text for which nothing else is said; "" is none. Without `includes_prompt` its
+    tokens are read and not pooled. `matryoshka_dimensions` are what vectors may be cut to: empty for anything, None for
+    nothing.
+    """
 
     path: Path
     family: str
@@ -44,6 +49,10 @@ class EmbeddingFolder(Struct, frozen=True, kw_only=True):
     pad_id: int
     is_lower_case: bool
     is_quantised: bool
+    prompts: Mapping[str, str]
+    default_prompt: str
+    includes_prompt: bool
+    matryoshka_dimensions: tuple[int, ...] | None
 
 
 class _Config(Struct, frozen=True):
@@ -53,6 +62,9 @@ class _Config(Struct, frozen=True):
     pad_token_id: int | None = None
     quantization: dict[str, object] | None = None
     quantization_config: dict[str, object] | None = None
+    # As vLLM reads them.
+    is_matryoshka: bool | None = None
+    matryoshka_dimensions: tuple[int, ...] | None = None
 
 
 class _Module(Struct, frozen=True):
@@ -69,16 +81,16 @@ class _Tokenizer(Struct, frozen=True):
     model_max_length: int | float | None = None
 
 
-class _Prompts(Struct, frozen=True):
-    prompts: dict[str, str] = {}
+class _Sentences(Struct, frozen=True):
+    prompts: dict[str, str | None] = {}
     default_prompt_name: str | None = None
+    truncate_dim: int | None = None
 
 
 def read_folder(path: Path) -> EmbeddingFolder:
     """Return what the model folder `path` declares.
 
-    Raises `RefusedError` if it is no model folder, or has a family, module, pooling or default prompt that
-    cannot be honoured.
+    Raises `RefusedError` if it is no model folder, or has a family, module, pooling or default that cannot be honoured.
     """
     config = _read(path / "config.json", _Config)
     if config is None:
@@ -86,19 +98,25 @@ def read_folder(path: Path) -> EmbeddingFolder:
     family = config.model_type.replace("-", "_")
     if family not in _FAMILIES:
         raise _refusal(path, f"is of family {family}, not one of {', '.join(sorted(_FAMILIES))}")
-    _refuse_default_prompt(path)
+    sentences = _sentences(path)
+    prompts = {name: prompt or "" for name, prompt in sentences.prompts.items()}
     modules = _read(path / "modules.json", list[_Module])
     lengths = _read(next(iter(sorted(path.glob("sentence_*_config.json"))), path / "-"), _Lengths) or _Lengths()
+    pooling, includes_prompt = _pooling(path, family, modules)
     return EmbeddingFolder(
         path=path,
         family=family,
-        pooling=_pooling(path, family, modules),
+        pooling=pooling,
         is_normalised=modules is None or "Normalize" in _kinds(modules),
         max_tokens=_max_tokens(path, family, config, lengths),
         vocabulary_size=config.vocab_size,
         pad_id=config.pad_token_id or 0,
         is_lower_case=lengths.do_lower_case,
         is_quantised=(config.quantization or config.quantization_config) is not None,
+        prompts=prompts,
+        default_prompt=prompts[sentences.default_prompt_name] if sentences.default_prompt_name else "",
+        includes_prompt=includes_prompt,
+        matryoshka_dimensions=config.matryoshka_dimensions or (() if config.is_matryoshka else None),
     )
 
 
@@ -111,11 +129,14 @@ def _read(path: Path, kind: type[FileT]) -> FileT | None:
         raise _refusal(path.parent, f"has an unreadable {path.name}: {error}") from error
 
 
-def _refuse_default_prompt(path: Path) -> None:
-    prompts = _read(path / "config_sentence_transformers.json", _Prompts) or _Prompts()
-    name = prompts.default_prompt_name
-    if name and prompts.prompts.get(name):
-        raise _refusal(path, f"puts the prompt {name} before every text, which is not supported")
+def _sentences(path: Path) -> _Sentences:
+    sentences = _read(path / "config_sentence_transformers.json", _Sentences) or _Sentences()
+    name = sentences.default_prompt_name
+    if name and name not in sentences.prompts:
+        raise _refusal(path, f"puts the prompt {name} before every text, and does not have it")
+    if sentences.truncate_dim is not None:
+        raise _refusal(path, f"cuts every vector to {sentences.truncate_dim} dimensions, which is not supported")
+    return sentences
 
 
 def _kinds(modules: Sequence[_Module]) -> list[str]:
@@ -123,8 +144,8 @@ def _kinds(modules: Sequence[_Module]) -> list[str]:
     return [module.type.rpartition(".")[2] for module in modules]
 
 
-def _pooling(path: Path, family: str, modules: Sequence[_Module] | None) -> Pooling:
-    """Return the pooling declared; undeclared, it is what the family was made for."""
+def _pooling(path: Path, family: str, modules: Sequence[_Module] | None) -> tuple[Pooling, bool]:
+    """Return the pooling declared, and whether it takes in prompts; undeclared, what the family was made for."""
     folder = "1_Pooling"
     for module, kind in zip(modules or (), _kinds(modules or ()), strict=True):
         # The model class of gemma3_text contains its two dense layers; no other has any.
@@ -134,13 +155,13 @@ def _pooling(path: Path, family: str, modules: Sequence[_Module] | None) -> Pool
             folder = module.path
     declared = _read(path / folder / "config.json", dict[str, object])
     if declared is None:
-        return "last" if family == "qwen3" else "mean"
+        return ("last" if family == "qwen3" else "mean"), True
     modes = [key.removeprefix("pooling_mode_") for key, value in declared.items() if value is True and "_mode_" in key]
     if isinstance(mode := declared.get("pooling_mode"), str):
         modes = [mode]
     if len(modes) != 1 or modes[0] not in _POOLINGS:
         raise _refusal(path, f"pools by {' + '.join(modes) or 'nothing'}, not one of mean, cls, max, lasttoken")
-    return _POOLINGS[modes[0]]
+    return _POOLINGS[modes[0]], declared.get("include_prompt") is not False
 
 
 def _max_tokens(path: Path, family: str, config: _Config, lengths: _Lengths) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from actors.engines.embeddings_folder import EmbeddingFolder, Pooling
+from actors.engines.embeddings_tokens import TokenRow
 from actors.engines.library import architecture, is_cpu, read_weights
 
 # These families need nothing but mlx; the others, and quantised weights, need the library's own loader.
@@ -42,14 +43,14 @@ class VectorModel:
         self._dtype = next(array.dtype for array in weights if mx.issubdtype(array.dtype, mx.floating))
         self.dtype = str(self._dtype).rpartition(".")[2]
         # mlx is lazy: this asks for a shape and computes nothing.
-        self.dimensions = self._pooled([[0]]).shape[-1]
+        self.dimensions = self._pooled([_row(1)]).shape[-1]
 
     def warm_up(self) -> None:
         """Run a short and a longer batch, so that no request pays for preparing kernels."""
-        self.results([[0]])
-        self.results([[0] * min(self._folder.max_tokens, 128), [0]])
+        self.results([_row(1)])
+        self.results([_row(min(self._folder.max_tokens, 128)), _row(1)])
 
-    def results(self, rows: Sequence[Sequence[int]]) -> list[bytes]:
+    def results(self, rows: Sequence[TokenRow]) -> list[bytes]:
         """Return a vector for each row, as little-endian float32."""
         return [row.tobytes() for row in np.array(self._pooled(rows)).astype("<f4", copy=False)]
 
@@ -58,13 +59,16 @@ class VectorModel:
         del self._model
         mx.clear_cache()
 
-    def _pooled(self, batch: Sequence[Sequence[int]]) -> mx.array:
-        lengths = np.array([len(row) for row in batch], dtype=np.int32)
-        ids = np.full((len(batch), lengths.max()), self._folder.pad_id, dtype=np.int32)
-        for row, tokens in zip(ids, batch, strict=True):
-            row[: len(tokens)] = tokens
-        mask = mx.array((np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int32))
-        pooled = _POOL[self._folder.pooling](self._hidden(mx.array(ids), mask).astype(mx.float32), mask)
+    def _pooled(self, rows: Sequence[TokenRow]) -> mx.array:
+        lengths = np.array([len(row.ids) for row in rows])[:, None]
+        ids = np.full((len(rows), lengths.max()), self._folder.pad_id, dtype=np.int32)
+        for line, row in zip(ids, rows, strict=True):
+            line[: len(row.ids)] = row.ids
+        places = np.arange(ids.shape[1])
+        mask = (places < lengths).astype(np.int32)
+        hidden = self._hidden(mx.array(ids), mx.array(mask)).astype(mx.float32)
+        mask[places < np.array([row.skipped for row in rows])[:, None]] = 0
+        pooled = _POOL[self._folder.pooling](hidden, mx.array(mask))
         if self._folder.family == "gemma3_text":
             for dense in self._model.dense:
                 pooled = dense(pooled).astype(mx.float32)
@@ -81,12 +85,16 @@ class VectorModel:
         return states
 
 
+def _row(length: int) -> TokenRow:
+    return TokenRow(np.zeros(length, dtype=np.int32))
+
+
 def _mean(states: mx.array, mask: mx.array) -> mx.array:
     return mx.where(mask[..., None], states, 0).sum(axis=1) / mask.sum(axis=1, keepdims=True)
 
 
-def _cls(states: mx.array, _: mx.array) -> mx.array:
-    return states[:, 0]
+def _cls(states: mx.array, mask: mx.array) -> mx.array:
+    return states[mx.arange(states.shape[0]), mask.argmax(axis=1)]
 
 
 def _max(states: mx.array, mask: mx.array) -> mx.array:
@@ -94,7 +102,7 @@ def _max(states: mx.array, mask: mx.array) -> mx.array:
 
 
 def _last(states: mx.array, mask: mx.array) -> mx.array:
-    return states[mx.arange(states.shape[0]), mask.sum(axis=1) - 1]
+    return states[mx.arange(states.shape[0]), (mask * mx.arange(mask.shape[1])).argmax(axis=1)]
 
 
 _POOL: Final[dict[Pooling, Callable[[mx.array, mx.array], mx.array]]] = {

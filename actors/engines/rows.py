@@ -4,12 +4,13 @@ Knows nothing of what a row is: its model reads it, and whoever queues it says i
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from itertools import count
 from typing import Any, Generic, Protocol, TypeVar
 
 from actors.engines.rows_batch import Batches, Item
+from actors.engines.rows_shared import Asker, SharedResults
 from actors.engines.thread import EngineThread
 from bus.errors import RefusedError
 
@@ -39,8 +40,9 @@ ModelT = TypeVar("ModelT", bound=RowModel[Any])
 class _Job(Generic[RowT]):
     """One request under way: the results that have come, and whether there is news."""
 
-    def __init__(self, rows: Sequence[RowT]) -> None:
+    def __init__(self, rows: Sequence[RowT], keys: Sequence[Hashable]) -> None:
         self.rows = rows
+        self.keys = keys
         self.results: list[bytes] = [b""] * len(rows)
         self.news = asyncio.Event()
         self.error: Exception | None = None
@@ -57,11 +59,15 @@ class _Job(Generic[RowT]):
 class Rows(Generic[RowT]):
     """Serves one model. Rows that arrive while a batch runs leave together with the next ones."""
 
-    def __init__(self, name: str, batches: Batches, chunk_bytes: int) -> None:
-        """`chunk_bytes` is what is yielded at a time, unless a single result is larger."""
+    def __init__(self, name: str, batches: Batches, chunk_bytes: int, keep_bytes: int = 0) -> None:
+        """`chunk_bytes` is what is yielded at a time, unless a single result is larger.
+
+        `keep_bytes` is what results may take that are kept for rows alike.
+        """
         self._thread = EngineThread(name)
         self._batches = batches
         self._chunk_bytes = chunk_bytes
+        self._shared = SharedResults(keep_bytes)
         self._model: RowModel[RowT] | None = None
         self._is_running = False
         self._jobs: dict[int, _Job[RowT]] = {}
@@ -79,16 +85,19 @@ class Rows(Generic[RowT]):
             stack.pop_all()
         return model
 
-    async def run(self, rows: Sequence[RowT], lengths: Sequence[int]) -> AsyncGenerator[tuple[int, tuple[bytes, ...]]]:
+    async def run(
+        self, rows: Sequence[RowT], lengths: Sequence[int], keys: Sequence[Hashable] | None = None
+    ) -> AsyncGenerator[tuple[int, tuple[bytes, ...]]]:
         """Yield the results in the order of the rows, as (number of the first, results), as soon as there is no gap.
 
+        Rows with equal `keys`, of any requests, are computed once; without `keys` no row is like another.
         Closing the generator drops what has not been computed. Raises what the model raised.
         """
-        number, job = next(self._numbers), _Job(rows)
+        number = next(self._numbers)
+        job = _Job(rows, keys or [Asker(number, index) for index in range(len(rows))])
         self._jobs[number] = job
         try:
-            self._batches.add(number, lengths)
-            self._advance()
+            self._queue(number, job, lengths)
             start = 0
             while start < len(rows):
                 end = job.run_from(start, self._chunk_bytes)
@@ -100,6 +109,7 @@ class Rows(Generic[RowT]):
                     await _news(job)
         finally:
             self._batches.drop(number)
+            self._shared.leave(number, job.keys)
             self._jobs.pop(number, None)
 
     async def ping(self) -> None:
@@ -109,41 +119,54 @@ class Rows(Generic[RowT]):
     async def unload(self) -> None:
         """Free the model and end the thread. Requests under way end with `RefusedError`."""
         self._end(tuple(self._jobs), not_loaded())
+        self._shared.forget()
         if self._model is not None:
             model, self._model = self._model, None
             await self._thread.call(model.free)
         await self._thread.close()
+
+    def _queue(self, number: int, job: _Job[RowT], lengths: Sequence[int]) -> None:
+        known, unknown = self._shared.ask(number, job.keys)
+        for index, result in known.items():
+            job.results[index] = result
+        self._batches.add(number, {index: lengths[index] for index in unknown})
+        self._advance()
 
     def _advance(self) -> None:
         """Send the next batch to the thread, unless one is there."""
         if self._model is None:
             self._end(tuple(self._jobs), not_loaded())
             return
-        batch = () if self._is_running else self._batches.next()
+        batch: dict[Hashable, Item] = {}
+        while not (self._is_running or batch) and (items := self._batches.next()):
+            # A neighbour's row alike may have come first.
+            named = {self._jobs[item.request].keys[item.index]: item for item in items}
+            batch = {key: item for key, item in named.items() if self._shared.is_wanted(key)}
         if not batch:
             return
         self._is_running = True
         model, loop = self._model, asyncio.get_running_loop()
-        rows = [self._jobs[item.request].rows[item.index] for item in batch]
+        rows = [self._jobs[item.request].rows[item.index] for item in batch.values()]
 
         def run() -> None:
-            results = model.results(rows)
-            _tell(loop, lambda: self._arrive(batch, results))
+            results = dict(zip(batch, model.results(rows), strict=True))
+            _tell(loop, lambda: self._arrive(results))
 
         def fail(error: Exception) -> None:
-            _tell(loop, lambda: self._fail(batch, error))
+            _tell(loop, lambda: self._fail(batch.values(), error))
 
         self._thread.submit(run, fail)
 
-    def _arrive(self, batch: Sequence[Item], results: Sequence[bytes]) -> None:
-        for item, result in zip(batch, results, strict=True):
-            if job := self._jobs.get(item.request):
-                job.results[item.index] = result
+    def _arrive(self, results: Mapping[Hashable, bytes]) -> None:
+        for key, result in results.items():
+            for asker in self._shared.arrived(key, result):
+                job = self._jobs[asker.request]
+                job.results[asker.row] = result
                 job.news.set()
         self._is_running = False
         self._advance()
 
-    def _fail(self, batch: Sequence[Item], error: Exception) -> None:
+    def _fail(self, batch: Iterable[Item], error: Exception) -> None:
         self._end({item.request for item in batch}, error)
         self._is_running = False
         self._advance()
@@ -152,6 +175,7 @@ class Rows(Generic[RowT]):
         for number in requests:
             self._batches.drop(number)
             if job := self._jobs.get(number):
+                self._shared.leave(number, job.keys)
                 job.error = error
                 job.news.set()
 

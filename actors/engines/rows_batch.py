@@ -1,7 +1,7 @@
 """Decides which inputs go through a model together. Knows lengths only: no tokens and no mlx."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -34,11 +34,11 @@ class Batches:
         self._turns: deque[int] = deque()
         self._drained: deque[tuple[Item, ...]] = deque()
 
-    def add(self, request: int, lengths: Sequence[int]) -> None:
-        """Queue the inputs of a request under a number not in use. Without inputs this does nothing."""
+    def add(self, request: int, lengths: Mapping[int, int]) -> None:
+        """Queue inputs of a request, with the length of each, under a number not in use. Without any, do nothing."""
         if not lengths:
             return
-        items = [Item(request, index, length) for index, length in enumerate(lengths)]
+        items = [Item(request, index, length) for index, length in lengths.items()]
         self._waiting[request] = deque(_in_windows(items, self._window))
         self._turns.append(request)
 

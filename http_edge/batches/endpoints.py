@@ -13,7 +13,7 @@ from bus.messages.embeddings import EmbedRequest
 from bus.messages.jobs import Operation
 from bus.messages.models import ModelKind
 from bus.messages.rerank import RerankRequest
-from http_edge.embedding import Embedded
+from http_edge.embedding import Embedded, embed_request
 from http_edge.generation import refuse_unsupported, wants_usage
 from http_edge.results import chat_result, complete_result, embed_result, rerank_result
 from http_edge.routes import chat, completions, embeddings, rerank
@@ -99,14 +99,14 @@ def _ask_embedding(content: bytes) -> Asked:
     body = _read(_embedding, content, embeddings.NEUTRAL)
     inputs = each_text(body.input, "input")
     show = Show(as_base64=body.encoding_format == "base64")
-    return Asked(model=body.model, input=EmbedRequest(input=inputs, truncate=bool(body.truncate)), show=show)
+    return Asked(model=body.model, input=embed_request(inputs, embeddings.how_of(body)), show=show)
 
 
 def _tell_embedding(answered: Answered) -> object:
     made = embed_result(answered.result)
     encode = embeddings.encoding("base64" if answered.show.as_base64 else "float")
     data = [Raw(encode(index, vector)) for index, vector in enumerate(made.vectors)]
-    return embeddings.told(Embedded(data=data, tokens=made.tokens, model=answered.model))
+    return embeddings.told(Embedded(data=data, tokens=made.tokens, model=answered.model, truncated=made.truncated))
 
 
 def _ask_rerank(content: bytes) -> Asked:

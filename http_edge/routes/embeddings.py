@@ -1,31 +1,36 @@
 """POST /v1/embeddings. OpenAI's clients ask for base64 unless told otherwise, and node's reads nothing else then."""
 
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from aiohttp import web
-from msgspec import Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from http_edge.embedding import Embedded, Encode, How, embedded, floats
-from http_edge.generation import refuse_unsupported
 from http_edge.wire import ModelName, Texts, Ttl, each_text, json_response, read_body
 
 # Accepted and left out, because the answer is the same without it.
 IGNORED = {"user": "a label for the provider's own records"}
 
-# Shortening is meaningful only for models trained for it.
-NEUTRAL: dict[str, tuple[object, ...]] = {"dimensions": ()}
+NEUTRAL: dict[str, tuple[object, ...]] = {}
 
 
 class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a client sends. `truncate` is ours: it shortens inputs over the model's limit instead of refusing."""
+    """What a client sends.
+
+    Ours are `truncate`, which shortens inputs over the model's limit instead of refusing, `allow_lossy`, which cuts
+    vectors not made for it, and sentence-transformers' `prompt_name` and `prompt`.
+    """
 
     model: ModelName
     input: Texts
     encoding_format: Literal["float", "base64"] | None = None
     truncate: bool | None = None
     ttl: Ttl | None = None
-    dimensions: Any = None
+    prompt_name: str | None = None
+    prompt: str | None = None
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    allow_lossy: bool | None = None
     user: Raw = Raw()
 
 
@@ -45,23 +50,34 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 class Embeddings(Struct, frozen=True, kw_only=True):
-    """The vectors, in the order of the inputs."""
+    """The vectors, in the order of the inputs, and if any were shortened their numbers."""
 
     object: str = "list"
     data: list[Raw]
     model: str
     usage: Usage
+    truncated: tuple[int, ...] | UnsetType = UNSET
 
 
 async def create(request: web.Request) -> web.StreamResponse:
     """Turn texts into vectors."""
     body = await read_body(request, _body)
-    refuse_unsupported(body, NEUTRAL)
     encode = encoding(body.encoding_format)
     inputs = each_text(body.input, "input")
-    how = How(truncate=bool(body.truncate), keep_alive=body.ttl)
-    said = await embedded(request, body.model, inputs, encode, how)
+    said = await embedded(request, body.model, inputs, encode, how_of(body))
     return json_response(told(said))
+
+
+def how_of(body: Body) -> How:
+    """Return what `body` says of all inputs."""
+    return How(
+        truncate=bool(body.truncate),
+        keep_alive=body.ttl,
+        prompt_name=body.prompt_name,
+        prompt=body.prompt,
+        dimensions=body.dimensions,
+        allow_lossy=bool(body.allow_lossy),
+    )
 
 
 def encoding(name: Literal["float", "base64"] | None) -> Encode:
@@ -72,7 +88,7 @@ def encoding(name: Literal["float", "base64"] | None) -> Encode:
 def told(said: Embedded) -> Embeddings:
     """Return the answer that tells of these vectors."""
     usage = Usage(prompt_tokens=said.tokens, total_tokens=said.tokens)
-    return Embeddings(data=said.data, model=said.model, usage=usage)
+    return Embeddings(data=said.data, model=said.model, usage=usage, truncated=said.truncated or UNSET)
 
 
 def _as_base64(index: int, vector: bytes) -> bytes:

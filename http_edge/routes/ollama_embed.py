@@ -1,13 +1,12 @@
 """POST /api/embed, and the older /api/embeddings for one text: embeddings as Ollama's clients ask for them."""
 
-from typing import Any
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from http_edge.embedding import How, embedded, floats
-from http_edge.generation import refuse_unsupported
 from http_edge.ollama import model_name
 from http_edge.ollama_lines import Stopwatch
 from http_edge.ollama_options import KeepAlive, seconds
@@ -18,8 +17,7 @@ IGNORED = {
     "options": "how texts are generated and models loaded; the model's own limit is always the one that counts",
 }
 
-# Shortening is meaningful only for models trained for it.
-NEUTRAL: dict[str, tuple[object, ...]] = {"dimensions": ()}
+NEUTRAL: dict[str, tuple[object, ...]] = {}
 
 
 class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,7 +27,7 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     input: str | tuple[str, ...]
     truncate: bool | None = None
     keep_alive: KeepAlive | None = None
-    dimensions: Any = None
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
     options: Raw = Raw()
 
 
@@ -45,11 +43,10 @@ class PromptBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 async def create(request: web.Request) -> web.StreamResponse:
     """Turn texts into vectors."""
     body = await read_body(request, _body)
-    refuse_unsupported(body, NEUTRAL)
     watch = Stopwatch()
     model = model_name(body.model)
     inputs = (body.input,) if isinstance(body.input, str) else body.input
-    how = How(truncate=body.truncate is not False, keep_alive=seconds(body.keep_alive))
+    how = How(truncate=body.truncate is not False, keep_alive=seconds(body.keep_alive), dimensions=body.dimensions)
     said = await embedded(request, model, inputs, _numbers, how)
     durations = watch.durations()
     return json_response(

@@ -106,10 +106,10 @@ async def test_vectors_are_pooled_as_declared_and_in_order(
     texts = mixed_texts(40)
 
     async with loaded(write_tiny_bert(tmp_path, pooling=pooling, is_normalised=is_normalised)) as engine:
-        tokens = engine.prepare(EmbedRequest(input=tuple(texts))).tokens
+        rows = engine.prepare(EmbedRequest(input=tuple(texts))).rows
         vectors = await embed(engine, *texts)
 
-    expected = [pooled(hidden_states(tmp_path, ids)) for ids in tokens]
+    expected = [pooled(hidden_states(tmp_path, tuple(row.ids.tolist()))) for row in rows]
     if is_normalised:
         expected = [unit(vector) for vector in expected]
     assert np.abs(vectors - np.array(expected)).max() < 1e-4
@@ -122,6 +122,37 @@ async def test_cls_pooled_folder_differs_from_a_mean_pooled_one(tmp_path: Path) 
             found.append(await embed(engine, "a bird sings in the old tree"))
 
     assert (found[0] @ found[1].T).item() < 0.95
+
+
+@pytest.mark.parametrize(
+    ("pooling", "pooled"), [("mean_tokens", pooled_mean), ("cls_token", pooled_cls), ("max_tokens", pooled_max)]
+)
+async def test_prompt_is_not_pooled_where_the_folder_says_so(
+    tmp_path: Path, pooling: str, pooled: Callable[[Floats], Floats]
+) -> None:
+    declared = {f"pooling_mode_{pooling}": True, "include_prompt": False}
+    write_json(write_tiny_bert(tmp_path, pooling=pooling) / "1_Pooling" / "config.json", declared)
+
+    async with loaded(tmp_path) as engine:
+        work = engine.prepare(EmbedRequest(input=("a bird", "sings"), prompt="the old "))
+        found = [np.frombuffer(vector, "<f4") async for chunk in engine.embed(work) for vector in chunk.vectors]
+
+    # The token at the start and the two of the prompt are read and not pooled.
+    expected = [unit(pooled(hidden_states(tmp_path, tuple(row.ids.tolist()))[3:])) for row in work.rows]
+    assert np.abs(np.array(found) - np.array(expected)).max() < 1e-4
+
+
+async def test_vectors_are_cut_where_asked_and_kept_whole(tmp_path: Path) -> None:
+    limits = EmbeddingLimits(cache_bytes=10**6, matryoshka_dimensions=(16,))
+    async with loaded(write_tiny_bert(tmp_path), limits) as engine:
+        short = engine.prepare(EmbedRequest(input=("a bird", "word " * 99), dimensions=16, truncate=True))
+        chunks = [chunk async for chunk in engine.embed(short)]
+        whole = await embed(engine, "a bird", "word " * 99)
+
+    vectors = np.array([np.frombuffer(vector, "<f4") for chunk in chunks for vector in chunk.vectors])
+    assert whole.shape == (2, 64)
+    assert np.abs(vectors - np.array([unit(vector[:16]) for vector in whole])).max() < 1e-6
+    assert [number for chunk in chunks for number in chunk.truncated] == [1]
 
 
 async def test_token_ids_give_the_vector_of_their_text(tmp_path: Path) -> None:

@@ -55,7 +55,11 @@ async def test_answers_are_those_that_the_routes_give(nats_url: str, tmp_path: P
 
 async def test_vectors_are_those_that_the_route_gives(nats_url: str, tmp_path: Path) -> None:
     plain = {"model": EMBED_MODEL, "input": ["a cat", "a dog"]}
-    bodies = {"numbers": plain, "base64": plain | {"encoding_format": "base64"}}
+    bodies = {
+        "numbers": plain,
+        "base64": plain | {"encoding_format": "base64"},
+        "short": plain | {"input": ["a cat", "word " * 600], "truncate": True, "dimensions": 4, "prompt_name": "query"},
+    }
     direct = {}
     async with batching(nats_url, tmp_path, EchoEngine()) as edge:
         lines = [line(name, body, url="/v1/embeddings") for name, body in bodies.items()]

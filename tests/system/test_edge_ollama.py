@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,8 @@ async def test_embeddings_are_those_of_the_model(nats_url: str, tmp_path: Path) 
             many = await client.embed(EMBED_MODEL, ["first", "a b c"], options={"num_ctx": 9}, keep_alive=60)
             legacy = await client.embeddings(EMBED_MODEL, "a b")
             long = await failing(client.embed(EMBED_MODEL, "a b c", truncate=False))
-            short = await failing(client.embed(EMBED_MODEL, "a", dimensions=2))
+            short = await client.embed(EMBED_MODEL, "first", dimensions=2)
+            odd = await failing(client.embed(EMBED_MODEL, "a", dimensions=3))
         openai = await edge.openai.embeddings.create(model=EMBED_MODEL, input=["first", "a b"])
 
     first, second = (each.embedding for each in openai.data)
@@ -210,4 +212,8 @@ async def test_embeddings_are_those_of_the_model(nats_url: str, tmp_path: Path) 
     assert (many.model, many.prompt_eval_count, many.load_duration) == (EMBED_MODEL, 3, 0)
     assert many.total_duration
     assert (long.status_code, "maximum context length is 2" in long.error) == (400, True)
-    assert "'dimensions'" in short.error
+    assert (len(short.embeddings[0]), short.embeddings[0][0] / first[0]) == (
+        2,
+        pytest.approx(1 / math.hypot(*first[:2])),
+    )
+    assert (odd.status_code, "offers 2, 4, 8 dimensions" in odd.error) == (400, True)

@@ -1,6 +1,7 @@
 """Plain completions and embeddings, as the official client."""
 
 import base64
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -154,13 +155,47 @@ async def test_embeddings_of_token_ids_equal_those_of_their_text(nats_url: str, 
         assert ids.data[0].embedding == lists.data[0].embedding == text.data[0].embedding
 
 
-async def test_input_over_the_limit_is_shortened_when_asked_for(nats_url: str, tmp_path: Path) -> None:
+async def test_inputs_over_the_limit_are_shortened_when_asked_for_and_named(nats_url: str, tmp_path: Path) -> None:
+    long, filling = "word " * 600, "x" * 100_000
     async with stack(nats_url, tmp_path) as edge, embeddings_actor(edge.bus, EchoEmbeddings()):
-        answer = await edge.openai.embeddings.create(
-            model=EMBED_MODEL, input="word " * 600, extra_body={"truncate": True}
+        plain = await edge.openai.embeddings.create(model=EMBED_MODEL, input=long, extra_body={"truncate": True})
+        whole = await edge.openai.embeddings.create(model=EMBED_MODEL, input="a", extra_body={"truncate": True})
+        # In three portions.
+        many = await edge.openai.embeddings.create(
+            model=EMBED_MODEL, input=[long, filling, "a", filling, long, "a"], extra_body={"truncate": True}
         )
 
-        assert answer.usage.prompt_tokens == 512
+    assert plain.usage.prompt_tokens == 512
+    assert (plain.model_extra, whole.model_extra) == ({"truncated": [0]}, {})
+    assert many.model_extra == {"truncated": [0, 4]}
+
+
+async def test_vectors_are_as_long_as_asked_for_and_have_length_one(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge, embeddings_actor(edge.bus, EchoEmbeddings()):
+        whole = await edge.openai.embeddings.create(model=EMBED_MODEL, input="a", dimensions=8)
+        short = await edge.openai.embeddings.create(model=EMBED_MODEL, input="a", dimensions=4)
+        odd = await edge.openai.embeddings.create(
+            model=EMBED_MODEL, input="a", dimensions=3, extra_body={"allow_lossy": True}
+        )
+
+    full = whole.data[0].embedding
+    for answer, length in ((short, 4), (odd, 3)):
+        expected = [number / math.hypot(*full[:length]) for number in full[:length]]
+        assert answer.data[0].embedding == pytest.approx(expected)
+
+
+async def test_prompt_named_or_said_is_part_of_each_text(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge, embeddings_actor(edge.bus, EchoEmbeddings()):
+        whole, named, said = [
+            (await edge.openai.embeddings.create(model=EMBED_MODEL, input=texts, extra_body=how)).data[1].embedding
+            for texts, how in (
+                (["a", "query: b"], {}),
+                (["a", "b"], {"prompt_name": "query"}),
+                (["a", "b"], {"prompt": "query: "}),
+            )
+        ]
+
+    assert whole == named == said
 
 
 async def test_more_inputs_than_a_message_holds_are_embedded_in_order(nats_url: str, tmp_path: Path) -> None:

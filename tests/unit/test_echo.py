@@ -122,7 +122,7 @@ async def test_input_that_is_too_long_is_refused_unless_truncated() -> None:
         engine.prepare(EmbedRequest(input=("a b c",)))
 
     assert refusal.value.code == "context_length_exceeded"
-    assert engine.prepare(EmbedRequest(input=("a b c",), truncate=True)) == ("a b",)
+    assert engine.prepare(EmbedRequest(input=("a b c",), truncate=True)).texts == ("a b",)
 
 
 async def test_empty_input_is_refused() -> None:

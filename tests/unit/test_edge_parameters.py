@@ -103,7 +103,11 @@ def requests(route: ModuleType, **said: Any) -> Any:
             SAMPLING | GUIDED | OURS | {"response_format"},
         ),
         (responses, response_params.ResponseCreateParamsStreaming, OURS),
-        (embeddings, embedding_params.EmbeddingCreateParams, OURS | {"truncate"}),
+        (
+            embeddings,
+            embedding_params.EmbeddingCreateParams,
+            OURS | {"truncate", "prompt_name", "prompt", "allow_lossy"},
+        ),
         (batches, batch_create_params.BatchCreateParams, set()),
     ],
 )

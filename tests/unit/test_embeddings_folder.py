@@ -34,7 +34,8 @@ def test_pooling_is_the_declared_one(tmp_path: Path, declared: dict[str, object]
     write_tiny_bert(tmp_path)
     write_json(tmp_path / "1_Pooling" / "config.json", declared)
 
-    assert read_folder(tmp_path).pooling == pooling
+    folder = read_folder(tmp_path)
+    assert (folder.pooling, folder.includes_prompt) == (pooling, True)
 
 
 @pytest.mark.parametrize(
@@ -117,18 +118,49 @@ def test_family_without_one_vector_per_text_is_refused(tmp_path: Path) -> None:
         read_folder(tmp_path)
 
 
-def test_default_prompt_is_refused_and_an_optional_one_is_not(tmp_path: Path) -> None:
+def test_prompts_are_those_declared(tmp_path: Path) -> None:
     write_tiny_bert(tmp_path)
-    write_json(
-        tmp_path / "config_sentence_transformers.json",
-        {"prompts": {"query": "query: "}, "default_prompt_name": None},
-    )
-    read_folder(tmp_path)
+    file = tmp_path / "config_sentence_transformers.json"
+    plain = read_folder(tmp_path)
+    write_json(file, {"prompts": {"query": "query: ", "document": None}, "default_prompt_name": None})
+    optional = read_folder(tmp_path)
+    change(file, default_prompt_name="query")
 
-    change(tmp_path / "config_sentence_transformers.json", default_prompt_name="query")
+    assert (plain.prompts, plain.default_prompt) == ({}, "")
+    assert (optional.prompts, optional.default_prompt) == ({"query": "query: ", "document": ""}, "")
+    assert read_folder(tmp_path).default_prompt == "query: "
 
-    with pytest.raises(RefusedError, match="prompt query"):
+
+@pytest.mark.parametrize(
+    ("declared", "told"),
+    [
+        ({"prompts": {"query": "q: "}, "default_prompt_name": "passage"}, "the prompt passage"),
+        ({"truncate_dim": 16}, "cuts every vector to 16"),
+    ],
+)
+def test_default_that_cannot_be_honoured_is_refused(tmp_path: Path, declared: dict[str, Any], told: str) -> None:
+    write_json(write_tiny_bert(tmp_path) / "config_sentence_transformers.json", declared)
+
+    with pytest.raises(RefusedError, match=told):
         read_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("declared", "offered"),
+    [
+        ({}, None),
+        ({"is_matryoshka": False}, None),
+        ({"is_matryoshka": True}, ()),
+        ({"is_matryoshka": True, "matryoshka_dimensions": [32, 16]}, (32, 16)),
+        ({"matryoshka_dimensions": [32]}, (32,)),
+    ],
+)
+def test_dimensions_are_read_as_vllm_does(
+    tmp_path: Path, declared: dict[str, Any], offered: tuple[int, ...] | None
+) -> None:
+    change(write_tiny_bert(tmp_path) / "config.json", **declared)
+
+    assert read_folder(tmp_path).matryoshka_dimensions == offered
 
 
 def test_broken_file_is_named(tmp_path: Path) -> None:

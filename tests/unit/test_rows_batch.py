@@ -8,6 +8,10 @@ from actors.engines.rows_batch import Batches, Item
 LENGTHS = st.lists(st.integers(1, 80), min_size=1, max_size=60)
 
 
+def add(batches: Batches, request: int, lengths: list[int]) -> None:
+    batches.add(request, dict(enumerate(lengths)))
+
+
 def drained(batches: Batches) -> Iterator[tuple[Item, ...]]:
     while batch := batches.next():
         yield batch
@@ -17,7 +21,7 @@ def drained(batches: Batches) -> Iterator[tuple[Item, ...]]:
 def test_every_input_leaves_once_within_the_budget(requests: list[list[int]], batch_tokens: int, window: int) -> None:
     batches = Batches(batch_tokens, window)
     for number, lengths in enumerate(requests):
-        batches.add(number, lengths)
+        add(batches, number, lengths)
 
     left = list(drained(batches))
 
@@ -31,8 +35,8 @@ def test_every_input_leaves_once_within_the_budget(requests: list[list[int]], ba
 @given(LENGTHS, LENGTHS, st.integers(0, 9))
 def test_dropped_request_is_not_handed_out_any_more(kept: list[int], dropped: list[int], before: int) -> None:
     batches = Batches(64, 16)
-    batches.add(0, kept)
-    batches.add(1, dropped)
+    add(batches, 0, kept)
+    add(batches, 1, dropped)
     first = [batches.next() for _ in range(before)]
 
     batches.drop(1)
@@ -46,9 +50,9 @@ def test_dropped_request_is_not_handed_out_any_more(kept: list[int], dropped: li
 @given(st.lists(st.integers(1, 64), min_size=20, max_size=60), st.integers(1, 64))
 def test_one_input_beside_a_crowd_leaves_with_the_next_drain(crowd: list[int], length: int) -> None:
     batches = Batches(64, 16)
-    batches.add(0, crowd)
+    add(batches, 0, crowd)
     batches.next()
-    batches.add(1, [length])
+    add(batches, 1, [length])
 
     order = list(drained(batches))
 
@@ -60,7 +64,7 @@ def test_one_input_beside_a_crowd_leaves_with_the_next_drain(crowd: list[int], l
 def test_requests_share_a_batch_in_turn() -> None:
     batches = Batches(6, 16)
     for number in range(3):
-        batches.add(number, [1] * 4)
+        add(batches, number, [1] * 4)
 
     first, second = batches.next(), batches.next()
 
@@ -70,20 +74,20 @@ def test_requests_share_a_batch_in_turn() -> None:
 
 def test_like_is_padded_with_like() -> None:
     batches = Batches(64, 16)
-    batches.add(0, [2, 30, 2, 2, 2, 20])
+    add(batches, 0, [2, 30, 2, 2, 2, 20])
 
     assert [[item.length for item in batch] for batch in drained(batches)] == [[2, 2, 2, 2], [20, 30]]
 
 
 def test_input_longer_than_the_budget_goes_alone() -> None:
     batches = Batches(8, 16)
-    batches.add(0, [100, 3, 3])
+    add(batches, 0, [100, 3, 3])
 
     assert [[item.length for item in batch] for batch in drained(batches)] == [[3, 3], [100]]
 
 
 def test_windows_leave_in_the_order_of_the_inputs() -> None:
     batches = Batches(6, 2)
-    batches.add(0, [4, 2, 3, 1])
+    add(batches, 0, [4, 2, 3, 1])
 
     assert [item.index for batch in drained(batches) for item in batch] == [1, 0, 3, 2]
