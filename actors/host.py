@@ -165,6 +165,8 @@ class Host:
             yield
         finally:
             await self._capability.engine.unload()
+            if self._capability.media is not None:
+                await self._capability.media.close()
 
     def _worker(self, blobs: Blobs) -> Worker:
         config = WorkerConfig(

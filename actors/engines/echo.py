@@ -9,14 +9,23 @@ from collections.abc import AsyncGenerator
 
 from msgspec import Struct
 
-from actors.engines.contents import inputs_of, without_pictures
+from actors.engines.contents import inputs_of, pictures_by_place
 from actors.engines.engine import NO_PICTURES, ModelFacts, Pictures
 from actors.engines.messages import text_of
 from actors.engines.text_stop import StopMatcher
 from actors.engines.tool_choice import callable_tools, is_single, must_call
 from bus.errors import RefusedError
 from bus.messages.chat import ChatChunk, ChatRequest, FinishReason, ToolCallDelta, Usage
-from bus.messages.embeddings import EmbedChunk, EmbedRequest, ImagePart, VideoPart
+from bus.messages.embeddings import (
+    EmbedChunk,
+    EmbedContent,
+    EmbedInput,
+    EmbedRequest,
+    ImagePart,
+    Part,
+    TextPart,
+    VideoPart,
+)
 from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
 
 _DIMENSIONS = 8
@@ -128,7 +137,7 @@ class EchoEngine:
 
 
 class EchoEmbeddings:
-    """Turns a text into a normalised vector made from its hash: equal texts, equal vectors."""
+    """Turns an input into a normalised vector made from its hash: equal texts and pixels, equal vectors."""
 
     def __init__(self, context_length: int = 512) -> None:
         self._context_length = context_length
@@ -138,14 +147,18 @@ class EchoEmbeddings:
         return _facts(self._context_length, _DIMENSIONS)
 
     def pictures_of(self, request: EmbedRequest) -> tuple[ImagePart | VideoPart, ...]:
-        """Return none. Raises `RefusedError` if there is one."""
-        without_pictures(inputs_of(request))
-        return ()
+        """Return all of them."""
+        return tuple(pictures_by_place(request).values())
 
-    def prepare(self, request: EmbedRequest, _: Pictures = NO_PICTURES) -> tuple[str, ...]:
-        """Return the texts. Raises `RefusedError` if one is empty, or too long without `truncate`."""
-        inputs = without_pictures(inputs_of(request))
-        return tuple(self._checked(_prompt_text(item), request.truncate) for item in inputs)
+    def prepare(self, request: EmbedRequest, pictures: Pictures = NO_PICTURES) -> tuple[str, ...]:
+        """Return the inputs as texts, in which a picture is a word.
+
+        Raises `RefusedError` if one is empty, or too long without `truncate`.
+        """
+        pooling = request.frames.pooling
+        return tuple(
+            self._checked(_content_text(item, pictures, pooling), request.truncate) for item in inputs_of(request)
+        )
 
     async def embed(self, work: tuple[str, ...]) -> AsyncGenerator[EmbedChunk]:
         """Yield one chunk per text."""
@@ -206,6 +219,19 @@ def _prompt_text(prompt: str | tuple[int, ...] | None) -> str:
     if isinstance(prompt, tuple):
         return " ".join(map(str, prompt))
     return prompt or ""
+
+
+def _content_text(item: EmbedInput, pictures: Pictures, pooling: str) -> str:
+    if not isinstance(item, EmbedContent):
+        return _prompt_text(item)
+    return " ".join(word for part in item.content for word in _part_words(part, pictures, pooling))
+
+
+def _part_words(part: Part, pictures: Pictures, pooling: str) -> list[str]:
+    if isinstance(part, TextPart):
+        return [part.text]
+    words = [f"{picture.shape}{hashlib.sha256(picture.tobytes()).hexdigest()}" for picture in pictures[part.blob]]
+    return [word.replace(" ", "") for word in words] + [pooling] * isinstance(part, VideoPart)
 
 
 def _vector(text: str) -> bytes:

@@ -14,6 +14,7 @@ from actors.chat import ChatActor
 from actors.embeddings import EmbeddingsActor
 from actors.engines.echo import EchoEngine
 from actors.mailbox import Finished, Limits, Mailbox
+from actors.media import Media, MediaLimits
 from bus.blobs import Blobs
 from bus.client import Bus, settled
 from bus.config import BusConfig
@@ -113,12 +114,14 @@ async def chat_actor(
 
 
 @asynccontextmanager
-async def embeddings_actor(bus: Bus, engine: Any) -> AsyncGenerator[None]:
-    """Serve EMBED_MODEL with `engine` behind a mailbox."""
-    mailbox: Mailbox[Any, Any, Any] = Mailbox(EmbeddingsActor(engine), Limits(), lambda _: None, "embeddings-1")
+async def embeddings_actor(bus: Bus, engine: Any, media: Media | None = None) -> AsyncGenerator[None]:
+    """Serve EMBED_MODEL with `engine` behind a mailbox; what is not said of `media` is for texts alone."""
+    media = media or Media((), MediaLimits(most_bytes=1, most_pixels=1, seconds=1.0))
+    mailbox: Mailbox[Any, Any, Any] = Mailbox(EmbeddingsActor(engine, media), Limits(), lambda _: None, "embeddings-1")
     await _load(engine)
     async with living(bus, "embeddings", Endpoint(EMBED(EMBED_MODEL), mailbox.receive)):
         yield
+    await media.close()
 
 
 class KeepingEngine(EchoEngine):
