@@ -12,6 +12,7 @@ from bus.messages.chat import ChatRequest
 from bus.messages.embeddings import EmbedRequest
 from bus.messages.jobs import Operation
 from bus.messages.models import ModelKind
+from http_edge.contents import plain
 from http_edge.embedding import Embedded
 from http_edge.generation import refuse_unsupported, wants_usage
 from http_edge.results import chat_result, complete_result, embed_result
@@ -95,7 +96,7 @@ def _tell_completion(answered: Answered) -> object:
 
 def _ask_embedding(content: bytes) -> Asked:
     body = _read(_embedding, content, embeddings.NEUTRAL)
-    inputs = each_text(body.input, "input")
+    inputs = each_text(plain(body.input), "input")
     show = Show(as_base64=body.encoding_format == "base64")
     return Asked(model=body.model, input=EmbedRequest(input=inputs, truncate=bool(body.truncate)), show=show)
 

@@ -54,11 +54,11 @@ async def stack(
     """Run an edge and both kinds of clients."""
     bus_config = bus_config or BusConfig(url=nats_url)
     config = config or EdgeConfig(port=0, drain_seconds=2.0)
-    blobs = Blobs(folder / "blobs")
+    blobs, uploads = Blobs(folder / "blobs"), Blobs(folder / "uploads")
     async with AsyncExitStack() as parts:
         bus = await parts.enter_async_context(Bus.connect("actors", bus_config))
         edge_bus = await parts.enter_async_context(Bus.connect("edge", bus_config))
-        host, port = await parts.enter_async_context(serving_http(edge_bus, config, blobs))
+        host, port = await parts.enter_async_context(serving_http(edge_bus, config, blobs, uploads))
         url = f"http://{host}:{port}"
         http = await parts.enter_async_context(ClientSession(url, connector=TCPConnector(limit=0)))
         client = AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
