@@ -146,10 +146,11 @@ class Host:
             "dtype": facts.dtype,
             "blas": facts.blas,
             "warmup": "on" if self._config.warmup else "off",
+            "load_seconds": f"{seconds:.3f}",
         }
         if facts.dimensions is not None:
             self._detail["dimensions"] = str(facts.dimensions)
-        log.info("model.ready", model=self._entry.id, seconds=round(seconds, 3), **self._detail)
+        log.info("model.ready", model=self._entry.id, **self._detail)
         self._record(
             ModelReady(
                 id=new_id(),

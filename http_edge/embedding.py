@@ -84,7 +84,8 @@ def naming(name: Callable[[str], str]) -> Generator[None]:
         # A portion that is too large for a message is one input.
         said = failure.param or ("input[0]" if failure.code == "too_large" else None)
         param = None if said is None else name(said)
-        raise RefusedError(failure.code, failure.message, param=param, retry_after=failure.retry_after) from error
+        message = failure.message.replace(said, param) if said and param and "[" in said else failure.message
+        raise RefusedError(failure.code, message, param=param, retry_after=failure.retry_after) from error
 
 
 def floats(vector: bytes) -> tuple[float, ...]:
