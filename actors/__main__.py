@@ -123,7 +123,7 @@ def _core(
     bus: Bus, config: Configuration, args: argparse.Namespace, on_open: Callable[[], Awaitable[None]]
 ) -> tuple[Child, ...]:
     # Only their own process needs them.
-    from actors import batches, files, jobs, models, responses, subscriptions, webhooks  # noqa: PLC0415
+    from actors import batches, files, jobs, models, responses, subscriptions, sweeper, webhooks  # noqa: PLC0415
 
     def read() -> tuple[ModelEntry, ...]:
         return configuration(args.config, os.environ).models
@@ -135,6 +135,7 @@ def _core(
         responses.child(bus, args.instance),
         webhooks.child(bus, config.actors, config.bus.state, args.instance),
         subscriptions.child(bus, args.instance),
+        sweeper.child(Blobs(config.bus.uploads)),
         models.child(bus, read, config.bus.state, config.actors, args.instance, on_open),
     )
 
@@ -181,6 +182,7 @@ def _capability(config: Configuration, entry: ModelEntry) -> "Capability":
         draft=draft_folder(entry),
         adapter=adapter_folder(entry),
         state=config.bus.state,
+        media=(config.bus.uploads, config.bus.blobs),
     )
     return capability(entry, files, config.actors)
 

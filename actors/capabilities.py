@@ -11,6 +11,7 @@ from actors.chat import ChatActor
 from actors.config import ActorsConfig
 from actors.embeddings import EmbeddingsActor
 from actors.engines.engine import ChatEngine, EmbeddingsEngine, RerankEngine
+from actors.media import Media, MediaLimits
 from actors.model_facts import discover, reserved_kv_bytes
 from actors.model_revision import revision_of
 from actors.rerank import RerankActor
@@ -31,7 +32,7 @@ class Capability(Struct, frozen=True):
     """One kind of model, with its engine built but not loaded.
 
     `subjects` are answered by the actor through its mailbox, `beside` at once. `revision` tells its files from any
-    others.
+    others. `media` has children to be ended with the engine.
     """
 
     engine: ChatEngine[Any] | EmbeddingsEngine[Any] | RerankEngine[Any]
@@ -39,15 +40,20 @@ class Capability(Struct, frozen=True):
     subjects: tuple[Subject[Any, Any], ...]
     beside: tuple[tuple[Subject[Any, Any], Receive[Any, Any]], ...] = ()
     revision: str | None = None
+    media: Media | None = None
 
 
 class ModelFiles(Struct, frozen=True, kw_only=True):
-    """The folders of one model: its own files, those of its draft model and adapter, and where it may keep things."""
+    """The folders of one model: its own files, those of its draft model and adapter, and where it may keep things.
+
+    `media` are those in which images and videos are looked for.
+    """
 
     model: Path
     draft: Path | None
     adapter: Path | None = None
     state: Path
+    media: tuple[Path, ...] = ()
 
 
 def capability(entry: ModelEntry, files: ModelFiles, config: ActorsConfig) -> Capability:
@@ -85,7 +91,9 @@ def capability(entry: ModelEntry, files: ModelFiles, config: ActorsConfig) -> Ca
                 cache_bytes=config.embedding_cache_bytes,
                 matryoshka_dimensions=entry.matryoshka_dimensions,
             )
-            return embeddings_capability(EmbeddingEngine(files.model, embeddings_limits), revision)
+            return embeddings_capability(
+                EmbeddingEngine(files.model, embeddings_limits), _media(files, config), revision
+            )
         case "rerank":
             from actors.engines.rerank import RerankerEngine, RerankLimits  # noqa: PLC0415 - the same
 
@@ -103,9 +111,18 @@ def chat_capability(engine: ChatEngine[Any], revision: str | None = None) -> Cap
     return Capability(engine, actor, (CHAT, COMPLETE), beside, revision)
 
 
-def embeddings_capability(engine: EmbeddingsEngine[Any], revision: str | None = None) -> Capability:
-    """Return embeddings on `engine`."""
-    return Capability(engine, EmbeddingsActor(engine), (EMBED,), revision=revision)
+def embeddings_capability(engine: EmbeddingsEngine[Any], media: Media, revision: str | None = None) -> Capability:
+    """Return embeddings on `engine`, of pictures that `media` decodes."""
+    return Capability(engine, EmbeddingsActor(engine, media), (EMBED,), revision=revision, media=media)
+
+
+def _media(files: ModelFiles, config: ActorsConfig) -> Media:
+    limits = MediaLimits(
+        most_bytes=config.max_media_bytes,
+        most_pixels=config.max_image_pixels,
+        seconds=config.media_seconds,
+    )
+    return Media(files.media, limits)
 
 
 def rerank_capability(engine: RerankEngine[Any], revision: str | None = None) -> Capability:

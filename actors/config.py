@@ -22,6 +22,7 @@ class ActorsConfig(msgspec.Struct, frozen=True, kw_only=True):
     prefix_cache_on_disk: bool = False
     embedding_cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 32 * 2**20
     max_image_pixels: Positive = 64_000_000
+    max_media_bytes: Positive = 200 * 2**20
     media_seconds: Seconds = 20.0
     kv_cache_bytes: Positive | None = None
     job_ttl_days: Positive = 7

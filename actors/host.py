@@ -146,10 +146,11 @@ class Host:
             "dtype": facts.dtype,
             "blas": facts.blas,
             "warmup": "on" if self._config.warmup else "off",
+            "load_seconds": f"{seconds:.3f}",
         }
         if facts.dimensions is not None:
             self._detail["dimensions"] = str(facts.dimensions)
-        log.info("model.ready", model=self._entry.id, seconds=round(seconds, 3), **self._detail)
+        log.info("model.ready", model=self._entry.id, **self._detail)
         self._record(
             ModelReady(
                 id=new_id(),
@@ -165,6 +166,8 @@ class Host:
             yield
         finally:
             await self._capability.engine.unload()
+            if self._capability.media is not None:
+                await self._capability.media.close()
 
     def _worker(self, blobs: Blobs) -> Worker:
         config = WorkerConfig(

@@ -23,6 +23,7 @@ from actors.job_replies import JobReplies
 from actors.job_timer import Timing, keep_time
 from actors.open_jobs import OpenJobs
 from actors.supervisor import Child
+from actors.sweeper import sweep
 from actors.webhook_address import Addresses
 from bus.blobs import Blobs, blob_name
 from bus.client import Bus
@@ -195,13 +196,6 @@ def _stamp() -> Stamp:
     return Stamp(new_id(), datetime.now(UTC))
 
 
-async def _forget(blobs: Blobs, seconds: float) -> None:
-    """Delete, once an hour, what was stored longer ago."""
-    while True:
-        log.debug("blobs.forgotten", count=await blobs.forget(seconds))
-        await asyncio.sleep(3600)
-
-
 def child(
     bus: Bus, blobs: Blobs, find: Callable[[str], Awaitable[ModelCard]], config: ActorsConfig, instance: str
 ) -> Child:
@@ -243,7 +237,7 @@ def child(
             timing = group.create_task(keep_time(timing_of))
             try:
                 async with serving(bus, info, *endpoints):
-                    await _forget(blobs, config.job_ttl_days * 24 * 3600)
+                    await sweep(blobs, config.job_ttl_days * 24 * 3600)
             finally:
                 following.cancel()
                 timing.cancel()

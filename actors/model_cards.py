@@ -30,6 +30,7 @@ def card_of(entry: ModelEntry, beats: tuple[Heartbeat, ...], created: int) -> Mo
         size_bytes=_number(detail.get("size_bytes")),
         memory_bytes=max(best.rss_bytes, best.mlx_bytes) if best and best.state != "failed" else None,
         dtype=detail.get("dtype"),
+        profile=detail.get("profile"),
         tags=entry.tags,
         description=entry.description,
         pinned=entry.pinned,
@@ -37,6 +38,10 @@ def card_of(entry: ModelEntry, beats: tuple[Heartbeat, ...], created: int) -> Mo
         ttl=entry.ttl,
         leases=best.working if best else 0,
         instance=best.instance if best else None,
+        path=entry.path or entry.id,
+        blas=detail.get("blas"),
+        load_seconds=float(detail["load_seconds"]) if "load_seconds" in detail else None,
+        matryoshka_dimensions=entry.matryoshka_dimensions,
     )
 
 

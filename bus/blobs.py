@@ -94,6 +94,10 @@ class Blobs:
         path = await self.find(name)
         return None if path is None else path.open("rb")  # as in `writing`, not on a thread
 
+    def remove(self, name: str) -> None:
+        """Delete the blob, if it is there. Not on a thread: a cancel meanwhile would leave it."""
+        self._path(name).unlink(missing_ok=True)
+
     async def forget(self, older_than: float) -> int:
         """Delete the blobs that were stored more than `older_than` seconds ago; return how many."""
         return await asyncio.to_thread(self._forget, time.time() - older_than)

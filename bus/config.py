@@ -32,6 +32,11 @@ class BusConfig(msgspec.Struct, frozen=True, kw_only=True):
         """The folder of the blobs."""
         return self.state / "blobs"
 
+    @property
+    def uploads(self) -> Path:
+        """The folder of the blobs that are needed only until a request is answered."""
+        return self.state / "uploads"
+
 
 class NatsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The child nats-server. Port 0 takes a free one. `sync` is its `sync_interval`: `always` or a duration."""

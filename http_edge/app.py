@@ -9,7 +9,7 @@ from bus.blobs import Blobs
 from bus.client import Bus
 from http_edge.anthropic_answer import ANTHROPIC
 from http_edge.config import EdgeConfig
-from http_edge.context import BLOBS, BUS, CONFIG
+from http_edge.context import BLOBS, BUS, CONFIG, UPLOADS
 from http_edge.errors import FORMATS, OPENAI, RESPONSES
 from http_edge.middleware import answered, name_request
 from http_edge.ollama import OLLAMA
@@ -17,6 +17,8 @@ from http_edge.routes import (
     batches,
     chat,
     completions,
+    embed,
+    embed_models,
     embeddings,
     event_schema,
     files,
@@ -37,6 +39,7 @@ from http_edge.routes import (
     tokens,
     webhooks,
 )
+from http_edge.uploads import Uploads
 
 # Each with the format in which its API tells errors.
 _CAPABILITIES = (
@@ -46,6 +49,8 @@ _CAPABILITIES = (
     (messages, ANTHROPIC),
     (embeddings, OPENAI),
     (rerank, OPENAI),
+    (embed, OPENAI),
+    (embed_models, OPENAI),
     (tokens, OPENAI),
     (loading, OPENAI),
     (models, OPENAI),
@@ -68,12 +73,13 @@ _CAPABILITIES = (
 _FOLDERS = {"/api": OLLAMA, "/api/mcp": OPENAI, "/api/history": OPENAI}
 
 
-def make_app(bus: Bus, config: EdgeConfig, blobs: Blobs) -> web.Application:
-    """Return the application. It asks everything over `bus`."""
+def make_app(bus: Bus, config: EdgeConfig, blobs: Blobs, uploads: Blobs) -> web.Application:
+    """Return the application. It asks everything over `bus`; `uploads` are blobs for the time of a request."""
     app = web.Application(middlewares=[answered], client_max_size=config.max_body_bytes)
     app[BUS] = bus
     app[CONFIG] = config
     app[BLOBS] = blobs
+    app[UPLOADS] = Uploads(uploads)
     app.on_response_prepare.append(name_request)
     app[FORMATS] = _FOLDERS | {
         route.path: told_as for capability, told_as in _CAPABILITIES for route in capability.ROUTES
@@ -84,14 +90,14 @@ def make_app(bus: Bus, config: EdgeConfig, blobs: Blobs) -> web.Application:
 
 
 @asynccontextmanager
-async def serving_http(bus: Bus, config: EdgeConfig, blobs: Blobs) -> AsyncGenerator[tuple[str, int]]:
+async def serving_http(bus: Bus, config: EdgeConfig, blobs: Blobs, uploads: Blobs) -> AsyncGenerator[tuple[str, int]]:
     """Serve until the block ends; give the real host and port.
 
     At the end no more is accepted, and running requests have `drain_seconds` to finish before they are
     cancelled. A client that leaves cancels its request.
     """
     runner = web.AppRunner(
-        make_app(bus, config, blobs),
+        make_app(bus, config, blobs, uploads),
         handler_cancellation=True,
         access_log=None,
         # A small body may be a gigabyte that would hold up everyone else; `read_body` refuses it.

@@ -9,12 +9,15 @@ from msgspec import Raw, Struct
 from bus.errors import LostError
 from bus.frames import Status
 from bus.inbox import Answer
-from bus.messages.embeddings import EmbedChunk, EmbedRequest
+from bus.messages.embeddings import EmbedChunk, EmbedContent, EmbedInput, EmbedRequest, Frames, TextPart
 from bus.subjects import EMBED
 from http_edge.portions import numbered_from, portions
 from http_edge.routing import asking, keep_loaded
 
-Inputs = tuple[str | tuple[int, ...], ...]
+# Decoded, the pictures of one message are in memory together, so each counts as much text.
+_PICTURE_BYTES = 16 * 1024
+
+Inputs = tuple[EmbedInput, ...]
 
 # Turns the number of an input and its vector, little-endian float32, into JSON.
 Encode = Callable[[int, bytes], bytes]
@@ -41,6 +44,7 @@ class How(Struct, frozen=True, kw_only=True):
     prompt: str | None = None
     dimensions: int | None = None
     allow_lossy: bool = False
+    frames: Frames = Frames()
 
 
 def embed_request(inputs: Inputs, how: How) -> EmbedRequest:
@@ -52,6 +56,7 @@ def embed_request(inputs: Inputs, how: How) -> EmbedRequest:
         prompt=how.prompt,
         dimensions=how.dimensions,
         allow_lossy=how.allow_lossy,
+        frames=how.frames,
     )
 
 
@@ -60,7 +65,8 @@ async def embedded(request: web.Request, model: str, inputs: Inputs, encode: Enc
     data: list[Raw] = []
     truncated: list[int] = []
     tokens, ran = 0, model
-    parts = list(portions(inputs, beside=len(how.prompt or "")))
+    prompt = len(how.prompt or "")
+    parts = list(portions(inputs, lambda item: prompt + _picture_bytes(item)))
     for number, portion in enumerate(parts, 1):
         if number == len(parts):
             # Said before, the model could be unloaded between two portions.
@@ -89,3 +95,8 @@ async def _chunks(answer: Answer[EmbedChunk]) -> AsyncIterator[EmbedChunk]:
     async for item in answer:
         if not isinstance(item, Status):
             yield item
+
+
+def _picture_bytes(item: EmbedInput) -> int:
+    parts = item.content if isinstance(item, EmbedContent) else ()
+    return _PICTURE_BYTES * sum(not isinstance(part, TextPart) for part in parts)

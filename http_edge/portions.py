@@ -1,7 +1,7 @@
 """Many texts in portions that fit into messages."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -16,15 +16,15 @@ ItemT = TypeVar("ItemT")
 _PORTION_BYTES = 128 * 1024
 
 
-def portions(items: Iterable[ItemT], *, beside: int = 0) -> Iterator[tuple[ItemT, ...]]:
+def portions(items: Iterable[ItemT], beside: Callable[[ItemT], int]) -> Iterator[tuple[ItemT, ...]]:
     """Yield `items` in their order, some at a time, and at least one portion.
 
-    `beside` is how many bytes the model reads with each item.
+    `beside` returns how many bytes the model reads with an item.
     """
     portion: list[ItemT] = []
     size = 0
     for item in items:
-        more = len(_encode(item)) + 1 + beside
+        more = len(_encode(item)) + 1 + beside(item)
         if portion and size + more > _PORTION_BYTES:
             yield tuple(portion)
             portion, size = [], 0
@@ -34,18 +34,31 @@ def portions(items: Iterable[ItemT], *, beside: int = 0) -> Iterator[tuple[ItemT
 
 
 @contextmanager
-def numbered_from(first: int, name: str) -> Iterator[None]:
-    """Give refused items the numbers that they have in the client's list `name`, where theirs begin with `first`."""
+def naming(name: Callable[[str], str], too_large: str | None = None) -> Iterator[None]:
+    """Have refusals name the field at fault as `name` turns what the model calls it, such as `input[0]`.
+
+    `too_large` is what the model calls what makes a message too large.
+    """
     try:
         yield
     except RefusedError as error:
         failure = error.failure
-        numbered = re.match(rf"{name}\[(\d+)\]", failure.param or "")
-        if numbered is None or not first:
-            raise
-        param = f"{name}[{first + int(numbered[1])}]"
-        message, named = (text.replace(numbered[0], param) for text in (failure.message, failure.param or ""))
-        raise RefusedError(failure.code, message, param=named, retry_after=failure.retry_after) from error
+        said = failure.param or (too_large if failure.code == "too_large" else None)
+        param = None if said is None else name(said)
+        message = failure.message.replace(said, param) if said and param and "[" in said else failure.message
+        raise RefusedError(failure.code, message, param=param, retry_after=failure.retry_after) from error
+
+
+@contextmanager
+def numbered_from(first: int, field: str) -> Iterator[None]:
+    """Give refused items the numbers that they have in the client's list `field`, where theirs begin with `first`."""
+
+    def renumbered(param: str) -> str:
+        found = re.fullmatch(rf"{field}\[(\d+)\](.*)", param, re.DOTALL)
+        return f"{field}[{first + int(found[1])}]{found[2]}" if found else param
+
+    with naming(renumbered, too_large=f"{field}[0]"):
+        yield
 
 
 _encode = msgspec.json.Encoder().encode

@@ -1,7 +1,8 @@
-"""A file that comes as a form: written to a blob as it comes, however large."""
+"""A form with a file, which is written to the disk as it comes, however large."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -11,96 +12,94 @@ from msgspec import Struct
 
 from bus.blobs import Draft
 from bus.errors import RefusedError
-from http_edge.context import BLOBS, CONFIG
+from http_edge.context import CONFIG
 from http_edge.wire import refuse_encoded
 
 T = TypeVar("T")
 
 _PIECE_BYTES = 256 * 1024
-# Of the fields beside the file, which are few and short.
-_MOST_FIELDS = 8
-_LONGEST_FIELD = 1024
 _LONGEST_NAME = 255
+# What stands around the parts of a form, at most.
+_HEADERS_BYTES = 8 * 1024
+
+Writing = Callable[[], AbstractAsyncContextManager[Draft]]
 
 
 class Form(Struct, frozen=True, kw_only=True):
-    """What was uploaded."""
+    """What was uploaded. `file` is there unless the form has none; it has its name when it is kept."""
 
     filename: str
-    blob: str
-    size: int
+    file: Draft | None
+    fields: Mapping[str, str]
 
 
-async def read_form(request: web.Request) -> Form:
-    """Return the file of the form in the body, once it is stored, and its `purpose` was found right.
+@asynccontextmanager
+async def reading_form(
+    request: web.Request, name: str, limit: int, fields: Mapping[str, int], writing: Writing
+) -> AsyncGenerator[Form]:
+    """Give the form in the body, with the file called `name` of at most `limit` bytes, written as `writing` does.
 
-    Raises `RefusedError` when the form is anything else, and `web.HTTPException` when it does not come in time.
+    The file is kept when the block ends, and not if that raises. `fields` are the others that there may be, with the
+    most bytes of each. Raises `RefusedError` when the form is anything else, and `web.HTTPException` when it does not
+    come in time.
     """
     _refuse_other_origin(request)
     if request.content_type != "multipart/form-data":
         message = f"Unsupported media type {request.content_type!r}; send Content-Type: multipart/form-data."
         raise RefusedError("invalid_request", message)
     refuse_encoded(request)
-    limit = request.app[CONFIG].max_file_bytes
-    if (request.content_length or 0) > limit + _MOST_FIELDS * _LONGEST_FIELD:
-        raise _too_large(limit)
-    form = _FormReader(request, limit)
-    async with request.app[BLOBS].writing() as draft:
-        await form.read(draft)
-    return Form(filename=form.filename or "", blob=draft.name, size=draft.size)
+    if (request.content_length or 0) > limit + sum(fields.values()) + _HEADERS_BYTES:
+        raise _too_large(name, limit)
+    async with AsyncExitStack() as stack:
+        reader = _FormReader(request, name, limit, fields)
+        yield await reader.read(lambda: stack.enter_async_context(writing()))
 
 
 class _FormReader:
     """Reads one form. aiohttp limits neither the number nor the size of parts that are read piece by piece."""
 
-    def __init__(self, request: web.Request, limit: int) -> None:
-        self.filename: str | None = None
+    def __init__(self, request: web.Request, name: str, limit: int, fields: Mapping[str, int]) -> None:
         self._request = request
+        self._name = name
         self._limit = limit
+        self._longest = fields
         self._fields: dict[str, str] = {}
+        self._filename = ""
+        self._file: Draft | None = None
 
-    async def read(self, draft: Draft) -> None:
-        """Write the file to `draft`. Raises as `read_form` does."""
+    async def read(self, open_draft: Callable[[], Awaitable[Draft]]) -> Form:
+        """Return the form. Raises as `reading_form` does."""
         reader = await self._in_time(self._request.multipart())
         while (part := await self._in_time(reader.next())) is not None:
             if not isinstance(part, BodyPartReader) or "Content-Transfer-Encoding" in part.headers:
                 raise RefusedError("invalid_request", "The parts of the form have to come as they are.")
-            if part.name == "file":
-                await self._copy(part, draft)
-            else:
+            if part.name != self._name:
                 await self._keep(part)
-        if self.filename is None:
-            raise RefusedError("invalid_request", "The form has no file.", param="file")
-        self._check_fields()
+                continue
+            if self._file is not None:
+                raise RefusedError("invalid_request", "The form has more than one file.", param=self._name)
+            self._filename = (part.filename or "")[:_LONGEST_NAME]
+            self._file = await open_draft()
+            await self._copy(part, self._file)
+        return Form(filename=self._filename, file=self._file, fields=self._fields)
 
     async def _copy(self, part: BodyPartReader, draft: Draft) -> None:
-        if self.filename is not None:
-            raise RefusedError("invalid_request", "The form has more than one file.", param="file")
-        self.filename = (part.filename or "")[:_LONGEST_NAME]
         while piece := await self._in_time(part.read_chunk(_PIECE_BYTES)):
             if draft.size + len(piece) > self._limit:
-                raise _too_large(self._limit)
+                raise _too_large(self._name, self._limit)
             await asyncio.to_thread(draft.write, piece)
 
     async def _keep(self, part: BodyPartReader) -> None:
-        name, value = (part.name or "")[:_LONGEST_FIELD], b""
-        if len(self._fields) == _MOST_FIELDS:
-            raise RefusedError("invalid_request", "The form has too many fields.", param=name)
-        while piece := await self._in_time(part.read_chunk(_LONGEST_FIELD)):
+        name, value = (part.name or "")[:_LONGEST_NAME], b""
+        if name not in self._longest:
+            raise RefusedError("unsupported_parameter", f"'{name}' is not supported by this server.", param=name)
+        if name in self._fields:
+            raise RefusedError("invalid_request", f"The form has '{name}' more than once.", param=name)
+        while piece := await self._in_time(part.read_chunk(_PIECE_BYTES)):
             value += piece
-            if len(value) > _LONGEST_FIELD:
+            if len(value) > self._longest[name]:
                 raise RefusedError("invalid_request", f"'{name}' is too long.", param=name)
         self._fields[name] = value.decode(errors="replace")
-
-    def _check_fields(self) -> None:
-        unknown = next((name for name in self._fields if name != "purpose"), None)
-        if unknown is not None:
-            raise RefusedError("unsupported_parameter", f"'{unknown}' is not supported by this server.", param=unknown)
-        purpose = self._fields.get("purpose")
-        if purpose != "batch":
-            said = "nothing" if purpose is None else f"'{purpose[:80]}'"
-            message = f"Files are kept for batches only: 'purpose' has to be 'batch', not {said}."
-            raise RefusedError("invalid_request", message, param="purpose")
 
     async def _in_time(self, waiting: Awaitable[T]) -> T:
         """Return the next piece of the body."""
@@ -121,5 +120,5 @@ def _refuse_other_origin(request: web.Request) -> None:
         raise RefusedError("invalid_request", f"Pages of {origin[:200]!r} may not upload files here.")
 
 
-def _too_large(limit: int) -> RefusedError:
-    return RefusedError("too_large", f"The file is larger than {limit} bytes.", param="file")
+def _too_large(name: str, limit: int) -> RefusedError:
+    return RefusedError("too_large", f"The file is larger than {limit} bytes.", param=name)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from bus.errors import RefusedError
-from bus.messages.embeddings import EmbedInput, EmbedRequest, ImagePart, TextPart, VideoPart
+from bus.messages.embeddings import EmbedContent, EmbedInput, EmbedRequest, ImagePart, TextPart, VideoPart
 
 
 def inputs_of(request: EmbedRequest) -> tuple[EmbedInput, ...]:
@@ -34,6 +34,17 @@ def pictures_among(item: EmbedInput) -> tuple[ImagePart | VideoPart, ...]:
     if isinstance(item, str | tuple):
         return ()
     return tuple(part for part in item.content if not isinstance(part, TextPart))
+
+
+def pictures_by_place(request: EmbedRequest) -> dict[str, ImagePart | VideoPart]:
+    """Return the images and videos of all inputs, by where they stand: `input[0].content[1]`."""
+    return {
+        f"input[{number}].content[{index}]": part
+        for number, item in enumerate(inputs_of(request))
+        if isinstance(item, EmbedContent)
+        for index, part in enumerate(item.content)
+        if not isinstance(part, TextPart)
+    }
 
 
 def without_pictures(inputs: tuple[EmbedInput, ...]) -> tuple[str | tuple[int, ...], ...]:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 
 from msgspec import Struct
 
-from actors.engines.contents import inputs_of, prompt_of, without_pictures
+from actors.engines.contents import inputs_of, pictures_by_place, prompt_of
 from actors.engines.embeddings_dimensions import Dimensions, asked_dimensions, cut
 from actors.engines.engine import NO_PICTURES, ModelFacts, Pictures
 from actors.engines.messages import text_of
@@ -17,7 +17,16 @@ from actors.engines.text_stop import StopMatcher
 from actors.engines.tool_choice import callable_tools, is_single, must_call
 from bus.errors import RefusedError
 from bus.messages.chat import ChatChunk, ChatRequest, FinishReason, ToolCallDelta, Usage
-from bus.messages.embeddings import EmbedChunk, EmbedRequest, ImagePart, VideoPart
+from bus.messages.embeddings import (
+    EmbedChunk,
+    EmbedContent,
+    EmbedInput,
+    EmbedRequest,
+    ImagePart,
+    Part,
+    TextPart,
+    VideoPart,
+)
 from bus.messages.rerank import RerankChunk, RerankRequest
 from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
 
@@ -139,7 +148,7 @@ class EchoTexts(Struct, frozen=True, kw_only=True):
 
 
 class EchoEmbeddings:
-    """Turns a text into a normalised vector made from its hash: equal texts, equal vectors.
+    """Turns an input into a normalised vector made from its hash: equal texts and pixels, equal vectors.
 
     It has the prompt `query`, and vectors that may be cut to 4 or 2 numbers.
     """
@@ -152,14 +161,13 @@ class EchoEmbeddings:
         return _facts(self._context_length, _DIMENSIONS.full)
 
     def pictures_of(self, request: EmbedRequest) -> tuple[ImagePart | VideoPart, ...]:
-        """Return none. Raises `RefusedError` if there is one."""
-        without_pictures(inputs_of(request))
-        return ()
+        """Return all of them."""
+        return tuple(pictures_by_place(request).values())
 
-    def prepare(self, request: EmbedRequest, _: Pictures = NO_PICTURES) -> EchoTexts:
-        """Return the texts. Raises `RefusedError` like the engine with a model."""
-        prompt = prompt_of(request, _PROMPTS)
-        inputs = [_prompt_text(item) for item in without_pictures(inputs_of(request))]
+    def prepare(self, request: EmbedRequest, pictures: Pictures = NO_PICTURES) -> EchoTexts:
+        """Return the inputs as texts, in which a picture is a word. Raises `RefusedError` like other engines."""
+        prompt, pooling = prompt_of(request, _PROMPTS), request.frames.pooling
+        inputs = [_content_text(item, pictures, pooling) for item in inputs_of(request)]
         texts = [self._checked(number, text, request.truncate) for number, text in enumerate(inputs)]
         return EchoTexts(
             texts=tuple(prompt + text for text in texts),
@@ -271,6 +279,19 @@ def _prompt_text(prompt: str | tuple[int, ...] | None) -> str:
     if isinstance(prompt, tuple):
         return " ".join(map(str, prompt))
     return prompt or ""
+
+
+def _content_text(item: EmbedInput, pictures: Pictures, pooling: str) -> str:
+    if not isinstance(item, EmbedContent):
+        return _prompt_text(item)
+    return " ".join(word for part in item.content for word in _part_words(part, pictures, pooling))
+
+
+def _part_words(part: Part, pictures: Pictures, pooling: str) -> list[str]:
+    if isinstance(part, TextPart):
+        return [part.text]
+    words = [f"{picture.shape}{hashlib.sha256(picture.tobytes()).hexdigest()}" for picture in pictures[part.blob]]
+    return [word.replace(" ", "") for word in words] + [pooling] * isinstance(part, VideoPart)
 
 
 def _vector(text: str) -> bytes:

@@ -32,7 +32,9 @@ class ModelCard(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `created` is in seconds since the epoch. `memory_bytes` is what its process takes, `estimated_bytes` what it is
     expected to take. `parameters` counts weights. `leases` are the requests that hold it, and `expires_at`, in
-    seconds since the epoch, is when an idle heavy model is unloaded, if nobody asks it before.
+    seconds since the epoch, is when an idle heavy model is unloaded, if nobody asks it before. `load_seconds` is how
+    long loading took, `profile` the kind of machine that it computes for, and `matryoshka_dimensions` are what its
+    vectors may be cut to.
     """
 
     id: str
@@ -50,6 +52,7 @@ class ModelCard(Struct, frozen=True, kw_only=True, omit_defaults=True):
     memory_bytes: int | None = None
     estimated_bytes: int | None = None
     dtype: str | None = None
+    profile: str | None = None
     modalities: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
@@ -61,6 +64,10 @@ class ModelCard(Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_at: float | None = None
     instance: str | None = None
     error: str | None = None
+    path: str = ""
+    blas: str | None = None
+    load_seconds: float | None = None
+    matryoshka_dimensions: tuple[int, ...] = ()
 
 
 class ModelList(Struct, frozen=True, kw_only=True):

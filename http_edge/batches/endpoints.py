@@ -13,6 +13,7 @@ from bus.messages.embeddings import EmbedRequest
 from bus.messages.jobs import Operation
 from bus.messages.models import ModelKind
 from bus.messages.rerank import RerankRequest
+from http_edge.contents import plain
 from http_edge.embedding import Embedded, embed_request
 from http_edge.generation import refuse_unsupported, wants_usage
 from http_edge.results import chat_result, complete_result, embed_result, rerank_result
@@ -97,7 +98,7 @@ def _tell_completion(answered: Answered) -> object:
 
 def _ask_embedding(content: bytes) -> Asked:
     body = _read(_embedding, content, embeddings.NEUTRAL)
-    inputs = each_text(body.input, "input")
+    inputs = each_text(plain(body.input), "input")
     show = Show(as_base64=body.encoding_format == "base64")
     return Asked(model=body.model, input=embed_request(inputs, embeddings.how_of(body)), show=show)
 

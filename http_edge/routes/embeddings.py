@@ -6,8 +6,11 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from http_edge.contents import Given, read_inputs
+from http_edge.context import CONFIG, UPLOADS
 from http_edge.embedding import Embedded, Encode, How, embedded, floats
-from http_edge.wire import ModelName, Texts, Ttl, each_text, json_response, read_body
+from http_edge.portions import naming
+from http_edge.wire import ModelName, Ttl, json_response, read_body
 
 # Accepted and left out, because the answer is the same without it.
 IGNORED = {"user": "a label for the provider's own records"}
@@ -23,7 +26,7 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     model: ModelName
-    input: Texts
+    input: Given
     encoding_format: Literal["float", "base64"] | None = None
     truncate: bool | None = None
     ttl: Ttl | None = None
@@ -60,11 +63,13 @@ class Embeddings(Struct, frozen=True, kw_only=True):
 
 
 async def create(request: web.Request) -> web.StreamResponse:
-    """Turn texts into vectors."""
+    """Turn texts and pictures into vectors."""
     body = await read_body(request, _body)
     encode = encoding(body.encoding_format)
-    inputs = each_text(body.input, "input")
-    said = await embedded(request, body.model, inputs, encode, how_of(body))
+    async with request.app[UPLOADS].held() as held:
+        given = await read_inputs(body.input, held, request.app[CONFIG])
+        with naming(lambda param: given.names.get(param, param)):
+            said = await embedded(request, body.model, given.inputs, encode, how_of(body))
     return json_response(told(said))
 
 

@@ -7,14 +7,18 @@ from urllib.parse import quote
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from bus.blobs import Draft
 from bus.errors import RefusedError
 from bus.ids import new_id
 from bus.messages.files import DeleteFile, FileReply, GetFile, ListFiles, Order, PutFile
 from bus.subjects import DELETE_FILE, GET_FILE, LIST_FILES, PUT_FILE
-from http_edge.context import BLOBS, BUS
+from http_edge.context import BLOBS, BUS, CONFIG
 from http_edge.keys import fingerprint
-from http_edge.upload import read_form
+from http_edge.upload import Form, reading_form
 from http_edge.wire import json_response, read_query
+
+# What a form has beside the file, and the most bytes of each.
+_FIELDS = {"purpose": 1024}
 
 _FILE_ID = re.compile(r"file-[0-9A-Za-z_-]{1,64}")
 
@@ -61,16 +65,29 @@ class Deleted(Struct, frozen=True, kw_only=True):
 
 async def upload(request: web.Request) -> web.StreamResponse:
     """Keep a file, which comes as a form."""
-    form = await read_form(request)
+    limit = request.app[CONFIG].max_file_bytes
+    async with reading_form(request, "file", limit, _FIELDS, request.app[BLOBS].writing) as form:
+        file = _checked(form)
     message = PutFile(
         file_id=f"file-{new_id()}",
         filename=form.filename,
         purpose="batch",
-        bytes=form.size,
-        blob=form.blob,
+        bytes=file.size,
+        blob=file.name,
         key=fingerprint(request),
     )
     return json_response(_file(await request.app[BUS].ask(PUT_FILE(), message)))
+
+
+def _checked(form: Form) -> Draft:
+    if form.file is None:
+        raise RefusedError("invalid_request", "The form has no file.", param="file")
+    purpose = form.fields.get("purpose")
+    if purpose != "batch":
+        said = "nothing" if purpose is None else f"'{purpose[:80]}'"
+        message = f"Files are kept for batches only: 'purpose' has to be 'batch', not {said}."
+        raise RefusedError("invalid_request", message, param="purpose")
+    return form.file
 
 
 async def list_page(request: web.Request) -> web.StreamResponse:

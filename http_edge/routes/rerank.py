@@ -137,7 +137,7 @@ def _as_object(document: str | dict[str, Any]) -> dict[str, Any]:
 
 async def _ranked(request: web.Request, asked: RerankRequest, body: Body) -> tuple[Ranking, str]:
     """Return what was found, and the id of the model that ran. Raises as `asking` does, and `LostError` on a gap."""
-    parts = list(portions(asked.documents, beside=len(asked.query)))
+    parts = list(portions(asked.documents, lambda _: len(asked.query)))
     scored: list[Scored] = []
     first, model = 0, body.model
     for number, part in enumerate(parts, 1):

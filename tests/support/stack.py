@@ -14,6 +14,7 @@ from actors.chat import ChatActor
 from actors.embeddings import EmbeddingsActor
 from actors.engines.echo import EchoEngine
 from actors.mailbox import Finished, Limits, Mailbox
+from actors.media import Media, MediaLimits
 from actors.rerank import RerankActor
 from bus.blobs import Blobs
 from bus.client import Bus, settled
@@ -58,11 +59,11 @@ async def stack(
     """Run an edge and both kinds of clients."""
     bus_config = bus_config or BusConfig(url=nats_url)
     config = config or EdgeConfig(port=0, drain_seconds=2.0)
-    blobs = Blobs(folder / "blobs")
+    blobs, uploads = Blobs(folder / "blobs"), Blobs(folder / "uploads")
     async with AsyncExitStack() as parts:
         bus = await parts.enter_async_context(Bus.connect("actors", bus_config))
         edge_bus = await parts.enter_async_context(Bus.connect("edge", bus_config))
-        host, port = await parts.enter_async_context(serving_http(edge_bus, config, blobs))
+        host, port = await parts.enter_async_context(serving_http(edge_bus, config, blobs, uploads))
         url = f"http://{host}:{port}"
         http = await parts.enter_async_context(ClientSession(url, connector=TCPConnector(limit=0)))
         client = AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
@@ -118,12 +119,14 @@ async def chat_actor(
 
 
 @asynccontextmanager
-async def embeddings_actor(bus: Bus, engine: Any) -> AsyncGenerator[None]:
-    """Serve EMBED_MODEL with `engine` behind a mailbox."""
-    mailbox: Mailbox[Any, Any, Any] = Mailbox(EmbeddingsActor(engine), Limits(), lambda _: None, "embeddings-1")
+async def embeddings_actor(bus: Bus, engine: Any, media: Media | None = None) -> AsyncGenerator[None]:
+    """Serve EMBED_MODEL with `engine` behind a mailbox; what is not said of `media` is for texts alone."""
+    media = media or Media((), MediaLimits(most_bytes=1, most_pixels=1, seconds=1.0))
+    mailbox: Mailbox[Any, Any, Any] = Mailbox(EmbeddingsActor(engine, media), Limits(), lambda _: None, "embeddings-1")
     await _load(engine)
     async with living(bus, "embeddings", Endpoint(EMBED(EMBED_MODEL), mailbox.receive)):
         yield
+    await media.close()
 
 
 @asynccontextmanager

@@ -212,7 +212,7 @@ async def test_running_request_is_finished_when_the_edge_stops(nats_url: str, tm
     engine = GatedEngine()
     async with stack(nats_url, tmp_path) as outer, chat_actor(outer.bus, engine), ClientSession() as http:
         config = EdgeConfig(port=0, drain_seconds=20)
-        async with serving_http(outer.edge_bus, config, outer.blobs) as (host, port):
+        async with serving_http(outer.edge_bus, config, outer.blobs, outer.blobs) as (host, port):
             url = f"http://{host}:{port}"
             response = await http.post(f"{url}/v1/chat/completions", json=chat_body(stream=True))
             await response.content.readuntil(b"one")

@@ -51,6 +51,21 @@ async def test_health_and_readiness_are_good_once_it_is_up(fusion: Fusion) -> No
             assert (await health.json())["warmup_completed"] is True
 
 
+async def test_models_for_vectors_are_told_with_what_they_run_on(fusion: Fusion) -> None:
+    async with aiohttp.ClientSession(fusion.running.http_url) as http:
+        async with http.get("/embed/models") as response:
+            (model,) = (await response.json())["models"]
+        async with http.post("/embed/text", json={"text": "a cat"}) as response:
+            said = await response.json()
+
+    assert (model["id"], model["type"], model["state"]) == ("all-MiniLM-L6-v2", "embeddings", "ready")
+    assert (model["model_path"], model["embedding_dim"], model["dtype"]) == ("embedded:minilm", 384, "float32")
+    assert model["framework"]["name"] == "MLX"
+    assert model["supported_modalities"] == ["text"]
+    assert (model["load_time"] > 0, model["memory_usage_gb"] > 0, bool(model["blas"])) == (True, True, True)
+    assert (said["model"], said["shape"]) == ("all-MiniLM-L6-v2", [1, 384])
+
+
 async def test_thirty_two_streams_and_another_models_requests_run_together(client: AsyncOpenAI) -> None:
     alone = await _stream(client, "Tell me a story about a cat.")
 

@@ -41,7 +41,7 @@ from tests.support.docs import page, section, unnamed
 
 def routes() -> list[tuple[str, str, str]]:
     """Return method, path and file of every route."""
-    app = make_app(Bus(Client(), "docs", BusConfig()), EdgeConfig(), Blobs(Path("unused")))
+    app = make_app(Bus(Client(), "docs", BusConfig()), EdgeConfig(), Blobs(Path("unused")), Blobs(Path("unused")))
     return [
         (route.method, str(route.resource.canonical), str(route.handler.__module__).replace(".", "/") + ".py")
         for route in app.router.routes()

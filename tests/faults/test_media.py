@@ -1,0 +1,133 @@
+"""Children that decode: they hang, are killed, run into their limits, and lose their parent."""
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from actors.media import Media, MediaLimits
+from bus.blobs import Blobs
+from bus.errors import RefusedError
+from bus.messages.embeddings import ImagePart
+from tests.support.nats import until
+from tests.support.pictures import pixels, png
+from tests.support.processes import REPOSITORY, gone
+
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from actors.media import Media, MediaLimits
+from bus.messages.embeddings import ImagePart
+
+async def main():
+    media = Media((Path(sys.argv[1]),), MediaLimits(most_bytes=10**6, most_pixels=10**6, seconds=20.0))
+    async with media.decoded({"input[0]": ImagePart(blob=sys.argv[2])}, 1):
+        print("decoded", flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@asynccontextmanager
+async def decoding(folder: Path, seconds: float = 20.0) -> AsyncGenerator[Media]:
+    media = Media((folder,), MediaLimits(most_bytes=10**6, most_pixels=10**6, seconds=seconds))
+    yield media
+    await media.close()
+
+
+async def decode(media: Media, blob: str) -> tuple[int, ...]:
+    async with asyncio.timeout(30), media.decoded({"input[0]": ImagePart(blob=blob)}, 1) as pictures:
+        return pictures[blob][0].shape
+
+
+def children(parent: int | None = None) -> list[psutil.Process]:
+    found = psutil.Process(parent).children(recursive=True)
+    return [each for each in found if each.status() != psutil.STATUS_ZOMBIE and "actors.media_child" in each.cmdline()]
+
+
+async def test_child_that_hangs_is_killed_and_the_next_file_is_read(tmp_path: Path) -> None:
+    blob = await Blobs(tmp_path).put(png(pixels()))
+    async with decoding(tmp_path, seconds=5.0) as media:
+        await decode(media, blob)
+        (hanging,) = children()
+        await decode(media, blob)
+        assert children() == [hanging]
+        hanging.suspend()
+
+        with pytest.raises(RefusedError, match="longer than 5 s") as refusal:
+            await decode(media, blob)
+
+        assert refusal.value.failure.param == "input[0]"
+        assert await gone([hanging], 20) == []
+        assert await decode(media, blob) == (6, 8, 3)
+    assert children() == []
+
+
+async def test_child_that_is_killed_costs_no_other_request(tmp_path: Path) -> None:
+    blob = await Blobs(tmp_path).put(png(pixels()))
+    async with decoding(tmp_path) as media:
+        await decode(media, blob)
+        (first,) = children()
+        first.suspend()
+        asking = asyncio.create_task(decode(media, blob))
+        await until(lambda: media._turns._value == 1)
+        first.kill()
+        with pytest.raises(RefusedError, match="cannot be decoded"):
+            await asking
+
+        assert await decode(media, blob) == (6, 8, 3)
+        (second,) = children()
+        second.kill()
+        await until(lambda: not media._idle[0].is_good)
+        assert await decode(media, blob) == (6, 8, 3)
+
+
+async def test_request_that_is_given_up_ends_the_work_on_it(tmp_path: Path) -> None:
+    blob = await Blobs(tmp_path).put(png(pixels()))
+    async with decoding(tmp_path) as media:
+        await decode(media, blob)
+        (child,) = children()
+        child.suspend()
+        asking = asyncio.create_task(decode(media, blob))
+        await until(lambda: media._turns._value == 1 and not media._idle)
+
+        asking.cancel()
+
+        assert await gone([child], 20) == []
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert await decode(media, blob) == (6, 8, 3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS limits no addresses")
+async def test_child_has_a_limit_of_memory_and_of_processor_time(tmp_path: Path) -> None:
+    blob = await Blobs(tmp_path).put(png(pixels()))
+    async with decoding(tmp_path) as media:
+        await decode(media, blob)
+        (child,) = children()
+        addresses, seconds = child.rlimit(psutil.RLIMIT_AS), child.rlimit(psutil.RLIMIT_CPU)
+
+    assert addresses == (2 << 30, 2 << 30)
+    assert 20 <= seconds[0] <= 25
+
+
+async def test_child_ends_with_its_parent_however_that_dies(tmp_path: Path) -> None:
+    blob = await Blobs(tmp_path).put(png(pixels()))
+    parent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PARENT, str(tmp_path), blob), stdout=asyncio.subprocess.PIPE, cwd=REPOSITORY
+    )
+    assert parent.stdout is not None
+    async with asyncio.timeout(60):
+        assert await parent.stdout.readline() == b"decoded\n"
+    found = children(parent.pid)
+
+    parent.kill()
+    await parent.wait()
+
+    assert len(found) == 1
+    assert await gone(found, 20) == []
