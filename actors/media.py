@@ -69,11 +69,12 @@ class Media:
                 if part.blob in pictures:
                     continue
                 medium: Medium = "video" if isinstance(part, VideoPart) else "image"
-                path = await self._find(part.blob, medium, param)
+                path = await self._find(part.blob, param)
                 task = Task(
                     medium=medium,
                     path=str(path),
                     frames=frames,
+                    most_bytes=self._limits.most_bytes,
                     most_pixels=self._limits.most_pixels,
                     seconds=self._limits.seconds,
                 )
@@ -91,20 +92,21 @@ class Media:
         while self._idle:
             await self._idle.pop().end()
 
-    async def _find(self, blob: str, medium: Medium, param: str) -> Path:
+    async def _find(self, blob: str, param: str) -> Path:
         for place in self._places:
-            path = await place.find(blob)
-            if path is None:
-                continue
-            if (size := path.stat().st_size) > self._limits.most_bytes:
-                message = f"The {medium} is {size} bytes; the limit is {self._limits.most_bytes}."
-                raise RefusedError("too_large", message, param=param)
-            return path
+            if path := await place.find(blob):
+                return path
         raise RefusedError("invalid_request", f"There is no blob {blob}, or not any more.", param=param)
 
     @asynccontextmanager
     async def _child(self) -> AsyncGenerator["_Child"]:
-        child = next((child for child in iter(self._take_idle, None) if child.is_good), None) or await _Child.start()
+        while self._idle:
+            child = self._idle.pop()
+            if child.is_good:
+                break
+            await child.end()
+        else:
+            child = await _Child.start()
         try:
             yield child
         finally:
@@ -112,9 +114,6 @@ class Media:
                 self._idle.append(child)
             else:
                 await child.end()
-
-    def _take_idle(self) -> "_Child | None":
-        return self._idle.pop() if self._idle else None
 
 
 class _Child:

@@ -10,6 +10,8 @@ import queue
 import resource
 import sys
 import threading
+from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -26,12 +28,15 @@ def main() -> None:
     if sys.platform == "linux":  # macOS takes no limit that a process exceeds already, and all do there.
         resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_BYTES, _ADDRESS_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # What a library prints is no reply.
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
     tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
     while True:
         task = msgspec.json.decode(tasks.get(), type=Task)
         _limit_processor(task.seconds)
-        _tell(*_done(task))
+        _tell(out, *_done(task))
 
 
 def _listen(tasks: "queue.SimpleQueue[bytes]") -> None:
@@ -51,6 +56,8 @@ def _done(task: Task) -> tuple[Reply, list[Picture]]:
         pictures = _decoded(task)
     except UnreadableError as error:
         return Reply(error=str(error)), []
+    except FileNotFoundError:
+        return Reply(error="It is not there any more."), []
     except MemoryError:
         return Reply(error="It takes more memory to decode than it may."), []
     except ModuleNotFoundError as error:
@@ -59,6 +66,8 @@ def _done(task: Task) -> tuple[Reply, list[Picture]]:
 
 
 def _decoded(task: Task) -> list[Picture]:
+    if (size := Path(task.path).stat().st_size) > task.most_bytes:
+        raise UnreadableError(f"It has {size} bytes; the limit is {task.most_bytes}.")
     # Each is imported at the first task that needs it: both together take half a second, and neither may be there.
     if task.medium == "image":
         from actors.media_image import decode_image  # noqa: PLC0415 - as said above
@@ -69,11 +78,9 @@ def _decoded(task: Task) -> list[Picture]:
     return decode_video(task.path, task.frames, task.most_pixels)
 
 
-def _tell(reply: Reply, pictures: list[Picture]) -> None:
-    out = sys.stdout.buffer
+def _tell(out: BinaryIO, reply: Reply, pictures: list[Picture]) -> None:
     out.write(msgspec.json.encode(reply) + b"\n")
-    for picture in pictures:
-        out.write(picture.pixels)
+    out.writelines(picture.pixels for picture in pictures)
     out.flush()
 
 

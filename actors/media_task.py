@@ -8,14 +8,16 @@ Medium = Literal["image", "video"]
 
 
 class Task(Struct, frozen=True, kw_only=True):
-    """Decode the file at `path`, unless one picture has more than `most_pixels`; of a video `frames` frames.
+    """Decode the file at `path`, of a video `frames` frames.
 
-    `seconds` is how long the processor may work at it.
+    Not if it has more than `most_bytes`, or a picture more than `most_pixels`. `seconds` is how long the processor may
+    work at it.
     """
 
     medium: Medium
     path: str
     frames: int
+    most_bytes: int
     most_pixels: int
     seconds: float
 

@@ -12,10 +12,10 @@ import os
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from bus.errors import RefusedError
 
@@ -83,7 +83,7 @@ class Blobs:
                 draft = Draft(file)
                 yield draft
                 await asyncio.to_thread(_sync, file)
-            await asyncio.to_thread(self._name, path, draft.name)
+            await _to_its_end(asyncio.to_thread(self._name, path, draft.name))
 
     async def find(self, name: str) -> Path | None:
         """Return the file of the blob, to be read only, or None when it is gone or was damaged."""
@@ -160,6 +160,16 @@ class Blobs:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not the name of a blob")
         return self._folder / name[:2] / name
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for `work`, also when cancelled: a file that got its name later would be left by who removes it."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
 
 
 def _stored_at(path: Path) -> float:

@@ -22,6 +22,8 @@ from http_edge.routes import (
     batches,
     chat,
     completions,
+    embed,
+    embed_models,
     embeddings,
     jobs,
     loading,
@@ -110,6 +112,23 @@ def test_every_field_about_models_is_documented(kind: type[msgspec.Struct], head
     own = section(page("http.md"), heading)
 
     assert [name for name in kind.__struct_fields__ if not re.search(rf"`\??{name}(=true)?`", own)] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "heading"),
+    [
+        (embed.TextBody, "## `POST /embed/text`"),
+        (embed.ImageBody, "## `POST /embed/image`"),
+        (embed.MultimodalBody, "## `POST /embed/multimodal`"),
+        (embed.VideoBody, "## `POST /embed/video`"),
+        (embed.Vectors, "## What is asked and answered"),
+        (embed_models.EmbedModel, "## `GET /embed/models`"),
+    ],
+)
+def test_every_field_of_embed_is_documented(kind: type[msgspec.Struct], heading: str) -> None:
+    own = section(page("embeddings.md"), heading)
+
+    assert [name for name in kind.__struct_fields__ if not re.search(rf"[`\"]{name}[`\"]", own)] == []
 
 
 def test_every_option_of_ollama_is_documented() -> None:
