@@ -1,6 +1,7 @@
 """`fusion doctor`: what this machine has, and what is missing."""
 
 import argparse
+import asyncio
 import importlib.metadata
 import json
 import platform
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import psutil
 
+from bus.errors import BusError
 from bus.server import OLDEST, ServerError, binary, server_version
-from cli.connect import add_place_options, bus_config
+from cli.connect import add_place_options, bus_config, connected, heard
 from cli.state import NotRunningError, read_running
 
 _PACKAGES = ("mlx", "mlx-lm", "mlx-embeddings", "nats-py", "aiohttp", "duckdb", "msgspec", "openai")
@@ -73,12 +75,26 @@ def _device(problems: list[str]) -> None:
         problems.append("g++: without it mlx does not fuse kernels (everything works, some of it slower)")
 
 
+async def _models(args: argparse.Namespace) -> None:
+    """Tell in what each loaded model computes, as its own process says."""
+    try:
+        async with connected(args) as bus:
+            beats = await heard(bus)
+    except BusError as error:
+        print(f"models    unknown: {error}")
+        return
+    for beat in beats:
+        if beat.model is not None and "dtype" in beat.detail:
+            print(f"model     {beat.model}: {beat.state}, {beat.detail['dtype']}, BLAS {beat.detail['blas']}")
+
+
 def _state(args: argparse.Namespace) -> None:
     try:
         config = bus_config(args)
         print(f"state     {config.state}, NATS {config.url}")
         running = read_running(config.state)
         print(f"running   pid {running.pid}, {running.http_url}")
+        asyncio.run(_models(args))
     except NotRunningError as error:
         print(f"running   no: {error}")
     free = shutil.disk_usage(Path.home()).free

@@ -26,7 +26,7 @@ from bus.messages.embeddings import EmbedChunk, EmbedRequest, ImagePart, VideoPa
 class EmbeddingLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much goes through the model, and onto the bus, at a time.
 
-    `batch_tokens` counts padding; unsaid it is 512 on the CPU, where padding costs most, and 8192 on a GPU.
+    `batch_tokens` counts padding; unsaid it is 256 on the CPU, where padding costs most, and 8192 on a GPU.
     `cache_bytes` is what vectors may take that are kept for texts alike. `matryoshka_dimensions`, unless empty, take
     the place of what the folder declares.
     """

@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
+from actors.engines.embeddings_cpu import FAST_FAMILIES, FastLayers
 from actors.engines.embeddings_folder import EmbeddingFolder, Pooling
 from actors.engines.embeddings_tokens import TokenRow
 from actors.engines.library import architecture, is_cpu, read_weights
@@ -22,7 +23,7 @@ _PLAIN: Final = frozenset(("bert", "modernbert", "qwen3", "xlm_roberta"))
 
 def default_batch_tokens() -> int:
     """Return how many tokens, padding included, this device runs well with."""
-    return 512 if is_cpu() else 8192
+    return 256 if is_cpu() else 8192
 
 
 class VectorModel:
@@ -39,6 +40,8 @@ class VectorModel:
             self._model.set_dtype(mx.float32)
         weights: list[mx.array] = list(dict(tree_flatten(self._model.parameters())).values())
         mx.eval(weights)
+        is_fast = _is_cpu() and folder.family in FAST_FAMILIES
+        self._layers = FastLayers(self._model) if is_fast else None
         self.size_bytes = sum(array.nbytes for array in weights)
         self._dtype = next(array.dtype for array in weights if mx.issubdtype(array.dtype, mx.floating))
         self.dtype = str(self._dtype).rpartition(".")[2]
@@ -56,7 +59,7 @@ class VectorModel:
 
     def free(self) -> None:
         """Give the weights back. No other call may follow."""
-        del self._model
+        del self._model, self._layers
         mx.clear_cache()
 
     def _pooled(self, rows: Sequence[TokenRow]) -> mx.array:
@@ -77,6 +80,8 @@ class VectorModel:
         return pooled
 
     def _hidden(self, ids: mx.array, mask: mx.array) -> mx.array:
+        if self._layers is not None:
+            return self._layers(ids, mask)
         if self._folder.family == "modernbert":
             # Its outer class pools by a setting of its own, and its masks take the dtype of ours.
             states: mx.array = self._model.model(ids, mask.astype(self._dtype))["last_hidden_state"]

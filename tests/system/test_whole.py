@@ -136,6 +136,16 @@ async def test_the_node_client_gets_vectors_streams_and_errors(fusion: Fusion) -
     assert said["code"] == "model_not_found"
 
 
+async def test_doctor_and_health_tell_in_what_each_model_computes(fusion: Fusion) -> None:
+    told = await run_fusion("doctor", environment={"FUSION_STATE_DIR": str(fusion.state)})
+    async with aiohttp.ClientSession(fusion.running.http_url) as http, http.get("/health") as response:
+        models = (await response.json())["models"]
+
+    assert {model["id"] for model in models} == {"all-MiniLM-L6-v2", "fusion-toy"}
+    lines = [f"model     {each['id']}: ready, {each['dtype']}, BLAS {each['blas']}" for each in models]
+    assert [line for line in lines if line not in told.out.splitlines()] == []
+
+
 async def _stream(client: AsyncOpenAI, text: str) -> str:
     stream = await client.chat.completions.create(
         model="fusion-toy", messages=[{"role": "user", "content": text}], temperature=0, stream=True
@@ -177,10 +187,11 @@ async def test_usage_is_told_by_the_fingerprint_of_the_key(fusion: Fusion, tmp_p
             aiohttp.ClientSession(fusion.running.http_url) as http,
             http.get("/api/history/usage", params={"key": key}) as response,
         ):
-            return {row["model"]: row["requests"] for row in (await response.json())["rows"]}
+            rows = (await response.json())["rows"]
+            return {row["model"]: (row["requests"], row["prompt_tokens"] > 0) for row in rows}
 
     async def both_are_told() -> bool:
-        return await used() == {"fusion-toy": 1, "all-MiniLM-L6-v2": 1}
+        return await used() == {"fusion-toy": (1, True), "all-MiniLM-L6-v2": (1, True)}
 
     await until_it(both_are_told)
     views, rows, asked, exported = await asyncio.gather(

@@ -118,6 +118,16 @@ def test_family_without_one_vector_per_text_is_refused(tmp_path: Path) -> None:
         read_folder(tmp_path)
 
 
+@pytest.mark.parametrize("said", [{"hidden_act": "relu"}, {"position_embedding_type": "relative_key"}])
+def test_layers_that_the_library_would_compute_otherwise_are_refused(tmp_path: Path, said: dict[str, str]) -> None:
+    change(write_tiny_bert(tmp_path) / "config.json", hidden_act="gelu", position_embedding_type="absolute")
+    read_folder(tmp_path)
+    change(tmp_path / "config.json", **said)
+
+    with pytest.raises(RefusedError, match=f"has the {next(iter(said))} {said.popitem()[1]}"):
+        read_folder(tmp_path)
+
+
 def test_prompts_are_those_declared(tmp_path: Path) -> None:
     write_tiny_bert(tmp_path)
     file = tmp_path / "config_sentence_transformers.json"
