@@ -25,12 +25,14 @@ class EmbeddingLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """How much goes through the model, and onto the bus, at a time.
 
     `batch_tokens` counts padding; unsaid it is 512 on the CPU, where padding costs most, and 8192 on a GPU.
+    `matryoshka_dimensions`, unless empty, take the place of what the folder declares.
     """
 
     batch_tokens: int | None = None
     window: int = 128
     chunk_bytes: int = 256 * 1024
     warmup: bool = True
+    matryoshka_dimensions: tuple[int, ...] = ()
 
 
 class EmbeddingEngine:
