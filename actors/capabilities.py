@@ -11,6 +11,7 @@ from actors.chat import ChatActor
 from actors.config import ActorsConfig
 from actors.embeddings import EmbeddingsActor
 from actors.engines.engine import ChatEngine, EmbeddingsEngine
+from actors.engines.pictures_folder import reads_pictures
 from actors.model_facts import discover, reserved_kv_bytes
 from actors.model_revision import revision_of
 from bus.messages.catalogue import HEAVY, ModelEntry
@@ -78,8 +79,15 @@ def capability(entry: ModelEntry, files: ModelFiles, config: ActorsConfig) -> Ca
         case "embeddings":
             from actors.engines.embeddings import EmbeddingEngine, EmbeddingLimits  # noqa: PLC0415 - the same
 
-            engine = EmbeddingEngine(files.model, EmbeddingLimits(warmup=config.warmup))
-            return embeddings_capability(engine, revision)
+            embeddings_limits = EmbeddingLimits(
+                warmup=config.warmup,
+                matryoshka_dimensions=entry.matryoshka_dimensions,
+            )
+            if reads_pictures(files.model):
+                from actors.engines.pictures import PictureEngine  # noqa: PLC0415 - the same
+
+                return embeddings_capability(PictureEngine(files.model, embeddings_limits), revision)
+            return embeddings_capability(EmbeddingEngine(files.model, embeddings_limits), revision)
         case "vision" | "transcription" | "speech" | "image" | "rerank":
             raise ModelFilesError(f"The model {entry.id} is for {entry.kind}, for which this version has no engine.")
         case _:

@@ -30,6 +30,7 @@ def card_of(entry: ModelEntry, beats: tuple[Heartbeat, ...], created: int) -> Mo
         size_bytes=_number(detail.get("size_bytes")),
         memory_bytes=max(best.rss_bytes, best.mlx_bytes) if best and best.state != "failed" else None,
         dtype=detail.get("dtype"),
+        profile=detail.get("profile"),
         tags=entry.tags,
         description=entry.description,
         pinned=entry.pinned,

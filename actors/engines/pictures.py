@@ -68,8 +68,7 @@ class PictureEngine:
         and `ValueError` for weights that do not fit it.
         """
         folder = read_picture_folder(self._path)
-        # Its makers' code may lie there: nothing here runs it.
-        check_files(self._path, trust_code=True)
+        check_files(self._path)
         reader: Reader
         model: QwenModel | SiglipModel
         if folder.family == "siglip":
@@ -126,7 +125,7 @@ class PictureEngine:
         async with aclosing(self._rows.run(work.rows, [row.length for row in work.rows])) as runs:
             async for _, vectors in runs:
                 waiting += vectors
-                whole = []
+                whole: list[bytes] = []
                 while number + len(whole) < len(work.spans) and len(waiting) >= work.spans[number + len(whole)]:
                     frames = [waiting.popleft() for _ in range(work.spans[number + len(whole)])]
                     whole.append(cut(pooled(frames, work.pooling), work.dimensions, dimensions))

@@ -3,11 +3,13 @@
 Touches no mlx. What the makers of such models say only in code of their own, which is not run, stands here.
 """
 
+import re
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from msgspec import Struct
 
+from actors.conversion import folder_name
 from actors.model_config import ModelConfig
 from actors.model_files import read_json
 from bus.errors import RefusedError
@@ -73,6 +75,11 @@ def reads_pictures(path: Path) -> bool:
     return _family(read_json(path / "config.json")) in FAMILIES
 
 
+def words_of(name: str) -> list[str]:
+    """Return the words of a name, in lower case."""
+    return re.split(r"[^a-z0-9]+", name.lower())
+
+
 def read_picture_folder(path: Path) -> PictureFolder:
     """Return what the folder `path` declares.
 
@@ -116,8 +123,8 @@ def _qwen(path: Path, family: Family, said: dict[str, Any]) -> PictureFolder:
         pixels=_qwen_pixels(path, family, config),
         instruction=default or ("You are a helpful assistant." if is_second else "Represent the user's input."),
         prompts=prompts,
-        has_plain_positions="gme" in f"{path.resolve().name} {config.texts('architectures')}".lower(),
-        quantisation=said.get("quantization"),
+        has_plain_positions="gme" in words_of(folder_name(path)),
+        quantisation=_quantisation(said),
     )
 
 
@@ -168,7 +175,7 @@ def _siglip(path: Path, config: ModelConfig) -> PictureFolder:
             width=width,
         ),
         pad=tokenizer.text("pad_token") or tokenizer.part("pad_token").text("content") or "</s>",
-        quantisation=read_json(path / "config.json").get("quantization"),
+        quantisation=_quantisation(read_json(path / "config.json")),
     )
 
 
@@ -179,13 +186,19 @@ def _preprocessor(path: Path) -> ModelConfig:
 
 
 def _colours(path: Path, name: str, default: Colours) -> Colours:
-    newer = read_json(path / "processor_config.json").get("image_processor", {})
-    said = (newer or read_json(path / "preprocessor_config.json")).get(name, default)
+    newer = read_json(path / "processor_config.json").get("image_processor")
+    said = newer if isinstance(newer, dict) and newer else read_json(path / "preprocessor_config.json")
     try:
-        red, green, blue = map(float, said)
+        red, green, blue = map(float, said.get(name, default))
     except (TypeError, ValueError) as error:
         raise _refusal(path, f"has an {name} that is not three numbers") from error
     return red, green, blue
+
+
+def _quantisation(said: dict[str, Any]) -> dict[str, Any] | None:
+    packing = ModelConfig(said).part("quantization")
+    is_whole = packing.number("bits") and packing.number("group_size")
+    return dict(said["quantization"]) if is_whole else None
 
 
 def _declared(path: Path) -> int:

@@ -29,7 +29,7 @@ def _pooled(vectors: NDArray[np.float32], pooling: FramePooling) -> NDArray[np.f
         case "max":
             return np.asarray(vectors.max(axis=0))
         case "first":
-            return vectors[0]
+            return np.asarray(vectors[0])
         case "attention":
             weights = np.exp(vectors @ _unit(vectors.mean(axis=0)))
             return np.asarray(weights @ vectors / weights.sum())

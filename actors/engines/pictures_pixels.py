@@ -45,9 +45,9 @@ def scaled(picture: Pixels, settings: PixelSettings, param: str) -> Pixels:
 
 def tokens_of(picture: Pixels, settings: PixelSettings) -> int:
     """Return how many tokens a picture is that has its size already."""
-    height, width = picture.shape[:2]
+    height, width, _ = picture.shape
     side = settings.patch * settings.merge
-    return (height // side) * (width // side)
+    return int((height // side) * (width // side))
 
 
 def normalised(picture: Pixels, settings: PixelSettings) -> NDArray[np.float32]:

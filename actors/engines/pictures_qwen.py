@@ -3,16 +3,17 @@
 The model code is that of mlx-vlm; its language model is asked for the states, not for words.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
-from actors.engines.architectures import architecture, arrays_of, fill, weights_in
+from actors.engines.architectures import architecture, fill, read, weights_in
 from actors.engines.pictures_folder import PictureFolder, qwen_settings
 from actors.engines.pictures_input import Row
-from actors.engines.pictures_pixels import patches
+from actors.engines.pictures_pixels import Pixels, patches
 from actors.model_files import read_json
 
 # The head gives chances of words, which nobody asks for. It is a fifteenth of the weights of Ops-MM-embedding-v1-7B.
@@ -27,7 +28,7 @@ class QwenModel:
         self._folder = folder
         self._seen = seen
         self._model = load_qwen(folder)
-        self.arrays = arrays_of(self._model)
+        self.arrays = read(self._model, folder.quantisation)
 
     def warm_up(self) -> None:
         """Run a text, and a text with a picture, so that no request pays for preparing kernels."""
@@ -56,12 +57,11 @@ class QwenModel:
         del self._model, self.arrays
         mx.clear_cache()
 
-    def _states(self, ids: mx.array, lengths: Any, pictures: Sequence[Any]) -> mx.array:
+    def _states(self, ids: mx.array, lengths: NDArray[np.int64], pictures: Sequence[Pixels]) -> mx.array:
         """Return the last hidden states: texts × tokens × dimensions."""
-        language = self._model.language_model.model
+        language: Callable[..., mx.array] = self._model.language_model.model
         if not pictures:
-            states: mx.array = language(ids)
-            return states
+            return language(ids)
         pixels, grids = patches(pictures, self._folder.pixels)
         mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int32)
         features = self._model.get_input_embeddings(
@@ -75,12 +75,11 @@ class QwenModel:
                 "visual_pos_masks": features.visual_pos_masks,
                 "deepstack_visual_embeds": features.deepstack_visual_embeds,
             }
-        states = language(ids, inputs_embeds=features.inputs_embeds, position_ids=positions, **deep)
-        return states
+        return language(ids, inputs_embeds=features.inputs_embeds, position_ids=positions, **deep)
 
 
 def load_qwen(folder: PictureFolder) -> Any:
-    """Return the library's model, without its head. Neither mlx nor the library has types for it."""
+    """Return the library's model, without its head, its weights not read yet. It has no types."""
     package = f"mlx_vlm.models.{folder.family}"
     library = architecture(f"{package}.{folder.family}", f"{package}.processing_{folder.family}")
     settings = architecture(f"{package}.config")

@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.engines.architectures import architecture, arrays_of, fill, weights_in
+from actors.engines.architectures import architecture, fill, read, weights_in
 from actors.engines.pictures_folder import PictureFolder
 from actors.engines.pictures_input import Row
 from actors.engines.pictures_pixels import normalised
@@ -25,7 +25,7 @@ class SiglipModel:
         """Load. Raises `ValueError` for weights that do not fit."""
         self._folder = folder
         self._model = load_siglip(folder)
-        self.arrays = arrays_of(self._model)
+        self.arrays = read(self._model, folder.quantisation)
 
     def warm_up(self) -> None:
         """Run a text and an image, so that no request pays for preparing kernels."""
@@ -54,7 +54,7 @@ class SiglipModel:
 
 
 def load_siglip(folder: PictureFolder) -> Any:
-    """Return the library's model. Neither mlx nor the library has types for it.
+    """Return the library's model, its weights not read yet. It has no types.
 
     Its own loader takes the size of images from the folder's name, and fails for settings that it does not know.
     """

@@ -50,6 +50,7 @@ class ModelCard(Struct, frozen=True, kw_only=True, omit_defaults=True):
     memory_bytes: int | None = None
     estimated_bytes: int | None = None
     dtype: str | None = None
+    profile: str | None = None
     modalities: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()

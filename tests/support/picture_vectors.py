@@ -62,7 +62,7 @@ def _qwen2(folder: Path, *, has_plain_positions: bool = False) -> dict[str, list
         system = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
         return f"{system}<|im_start|>user\n{seen}{text}<|im_end|>\n<|im_start|>assistant\n<|endoftext|>"
 
-    return _qwen(folder, "qwen2_vl", "Qwen2VL", prompt, has_plain_positions)
+    return _qwen(folder, "Qwen2VL", prompt, has_plain_positions)
 
 
 def _qwen3(folder: Path) -> dict[str, list[float]]:
@@ -73,10 +73,10 @@ def _qwen3(folder: Path) -> dict[str, list[float]]:
         system = "<|im_start|>system\nRepresent the user's input.<|im_end|>\n"
         return f"{system}<|im_start|>user\n{seen}{text}<|im_end|>\n<|im_start|>assistant\n"
 
-    return _qwen(folder, "qwen3_vl", "Qwen3VL", prompt, False)
+    return _qwen(folder, "Qwen3VL", prompt, has_plain_positions=False)
 
 
-def _qwen(folder: Path, family: str, name: str, prompt: Any, has_plain_positions: bool) -> dict[str, list[float]]:
+def _qwen(folder: Path, name: str, prompt: Any, has_plain_positions: bool) -> dict[str, list[float]]:
     torch = import_module("torch")
     transformers = import_module("transformers")
     model = getattr(transformers, f"{name}ForConditionalGeneration").from_pretrained(folder, dtype=torch.float32)
@@ -112,9 +112,7 @@ def _siglip(folder: Path) -> dict[str, list[float]]:
     found = {}
     with torch.inference_mode():
         for name, text in TEXTS.items():
-            said = tokenizer(
-                text, padding="max_length", truncation=True, max_length=SIGLIP_TOKENS, return_tensors="pt"
-            )
+            said = tokenizer(text, padding="max_length", truncation=True, max_length=SIGLIP_TOKENS, return_tensors="pt")
             found[name] = _unit(_pooled(model.get_text_features(input_ids=said["input_ids"])))
         for name, image in PICTURES.items():
             seen = see(images=[image], return_tensors="pt")
