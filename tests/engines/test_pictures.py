@@ -1,5 +1,6 @@
 """Embedding models that read texts and pictures: their vectors are those of transformers and torch."""
 
+import asyncio
 import shutil
 import subprocess
 import sys
@@ -304,6 +305,8 @@ print("transformers" in sys.modules)
 async def test_process_warms_up_and_ends_cleanly_and_never_imports_transformers(folders: dict[str, Path]) -> None:
     command = [sys.executable, "-W", "error", "-c", PROGRAM, str(folders["qwen2_vl"])]
 
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = await asyncio.to_thread(
+        subprocess.run, command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")
