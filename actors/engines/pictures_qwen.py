@@ -28,7 +28,7 @@ class QwenModel:
         self._folder = folder
         self._seen = seen
         self._model = load_qwen(folder)
-        self.arrays = read(self._model, folder.quantisation)
+        self.arrays = read(self._model)
 
     def warm_up(self) -> None:
         """Run a text, and a text with a picture, so that no request pays for preparing kernels."""

@@ -25,7 +25,7 @@ class SiglipModel:
         """Load. Raises `ValueError` for weights that do not fit."""
         self._folder = folder
         self._model = load_siglip(folder)
-        self.arrays = read(self._model, folder.quantisation)
+        self.arrays = read(self._model)
 
     def warm_up(self) -> None:
         """Run a text and an image, so that no request pays for preparing kernels."""
