@@ -1,6 +1,7 @@
 """Embedding models that read texts and pictures: their vectors are those of transformers and torch."""
 
 import asyncio
+import json
 import shutil
 import subprocess
 import sys
@@ -30,8 +31,8 @@ from bus.messages.embeddings import (
     VideoPart,
 )
 from tests.support.picture_vectors import CASES, PICTURES, TEXTS, expected
-from tests.support.tiny_bert import Floats
-from tests.support.tiny_pictures import DIMENSIONS, FAMILIES, MAX_TOKENS, SIGLIP_TOKENS, picture
+from tests.support.tiny_bert import Floats, write_json
+from tests.support.tiny_pictures import DIMENSIONS, FAMILIES, MAX_TOKENS, SIGLIP_TOKENS, TEXT_SETTINGS, picture
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -265,6 +266,24 @@ async def test_vectors_are_cut_only_when_that_is_wanted_nevertheless(engines: di
 
     cut = np.frombuffer(chunk.vectors[0], "<f4")
     assert np.allclose(cut, full[:16] / np.linalg.norm(full[:16]), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen3_vl"])
+async def test_folders_as_newer_transformers_write_them_are_read_too(
+    folders: dict[str, Path], engines: dict[str, PictureEngine], name: str, tmp_path: Path
+) -> None:
+    newer = Path(shutil.copytree(folders[name], tmp_path / "newer"))
+    config = json.loads((newer / "config.json").read_text())
+    text = config.pop("text_config", None) or {key: config.pop(key) for key in TEXT_SETTINGS}
+    rope = {"rope_theta": text.pop("rope_theta"), "mrope_section": text.pop("rope_scaling")["mrope_section"]}
+    text |= {"model_type": f"{name}_text", "rope_parameters": {**rope, "rope_type": "default"}}
+    vision = {**config["vision_config"], "model_type": f"{name}_vision"}
+    write_json(newer / "config.json", {**config, "text_config": text, "vision_config": vision})
+
+    async with loaded(newer) as engine:
+        found = await embed(engine, "a bird", of(IMAGE, TEXT))
+
+    assert np.allclose(found, await embed(engines[name], "a bird", of(IMAGE, TEXT)), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen3_vl", "siglip"])

@@ -34,6 +34,7 @@ _TEXT = {
     "rms_norm_eps": 1e-6,
     "tie_word_embeddings": False,
 }
+TEXT_SETTINGS = (*_TEXT, "rope_theta", "rope_scaling")
 # An image has 4 to 64 tokens, of 8 × 8 pixels.
 _PIXELS = {"patch_size": _PATCH, "merge_size": 2, "temporal_patch_size": 2, "min_pixels": 256, "max_pixels": 4096}
 _SIGLIP = {"hidden_size": 64, "intermediate_size": _INNER, "num_hidden_layers": 2, "num_attention_heads": 4}
