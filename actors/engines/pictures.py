@@ -75,8 +75,8 @@ class PictureEngine:
             reader = SiglipReader(folder)
             model = await self._rows.load(lambda: SiglipModel(folder), warm_up=self._limits.warmup)
         else:
-            reader = qwen = QwenReader(folder)
-            model = await self._rows.load(lambda: QwenModel(folder, qwen.seen), warm_up=self._limits.warmup)
+            reader = QwenReader(folder)
+            model = await self._rows.load(lambda: QwenModel(folder), warm_up=self._limits.warmup)
         offered = self._limits.matryoshka_dimensions or None
         self._parts = _Parts(reader, Dimensions(full=folder.dimensions, offered=offered))
         return _facts(folder, model)

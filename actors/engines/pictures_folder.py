@@ -53,7 +53,8 @@ class PixelSettings(Struct, frozen=True, kw_only=True):
 class PictureFolder(Struct, frozen=True, kw_only=True):
     """What the files say about turning texts and pictures into vectors.
 
-    `instruction` is what a Qwen model is told to do; `prompts` are those that have a name. The positions of its tokens
+    `show` and `seen` are the tokens of a Qwen model that begin a picture and stand for its tokens, by config.json.
+    `instruction` is what it is told to do; `prompts` are those that have a name. The positions of its tokens
     are plain if pictures count like text. `pad` is the token that a SigLIP model's texts end in.
     """
 
@@ -64,6 +65,8 @@ class PictureFolder(Struct, frozen=True, kw_only=True):
     dimensions: int
     pixels: PixelSettings
     pad: str = ""
+    show: int = 0
+    seen: int = 0
     instruction: str = ""
     prompts: dict[str, str] = {}
     has_plain_positions: bool = False
@@ -121,6 +124,8 @@ def _qwen(path: Path, family: Family, said: dict[str, Any]) -> PictureFolder:
         vocabulary_size=_needed(path, text, "vocab_size"),
         dimensions=_needed(path, text, "hidden_size"),
         pixels=_qwen_pixels(path, family, config),
+        show=config.number("vision_start_token_id") or 151652,
+        seen=config.number("image_token_id", "image_token_index") or 151655,
         instruction=default or ("You are a helpful assistant." if is_second else "Represent the user's input."),
         prompts=prompts,
         has_plain_positions="gme" in words_of(folder_name(path)),

@@ -23,10 +23,9 @@ _HEAD: Final = "language_model.lm_head."
 class QwenModel:
     """A loaded model. On the CPU its weights are widened to float32, the only dtype that is fast there."""
 
-    def __init__(self, folder: PictureFolder, seen: int) -> None:
-        """Load; `seen` is the token that stands for a picture. Raises `ValueError` for weights that do not fit."""
+    def __init__(self, folder: PictureFolder) -> None:
+        """Load. Raises `ValueError` for weights that do not fit."""
         self._folder = folder
-        self._seen = seen
         self._model = load_qwen(folder)
         self.arrays = read(self._model)
 
@@ -35,8 +34,8 @@ class QwenModel:
         side = self._folder.pixels.patch * self._folder.pixels.merge
         picture = np.zeros((2 * side, 2 * side, 3), np.uint8)
         text = Row(tokens=(0,) * 8, pictures=(), length=8, prompt_tokens=8)
-        start, end = self._model.config.vision_start_token_id, 0
-        shown = Row(tokens=(start, *[self._seen] * 4, end), pictures=(picture,), length=6, prompt_tokens=6)
+        tokens = (self._folder.show, *[self._folder.seen] * 4, 0)
+        shown = Row(tokens=tokens, pictures=(picture,), length=len(tokens), prompt_tokens=len(tokens))
         self.results((text,))
         self.results((text, shown))
 

@@ -29,15 +29,14 @@ class QwenReader:
     """
 
     def __init__(self, folder: PictureFolder) -> None:
-        """Raise `RefusedError` if the tokenizer lacks a mark, or is not there."""
+        """Raise `RefusedError` if the tokenizer is not there, or has not the marks that the model looks for."""
         self._folder = folder
         self._tokenizer = tokenizer_of(folder.path)
         self._marks = {mark: self._mark(mark) for mark in _MARKS}
-
-    @property
-    def seen(self) -> int:
-        """The id that stands where a picture is."""
-        return self._marks[_SEEN]
+        for mark, number in ((_SHOW, folder.show), (_SEEN, folder.seen)):
+            # The model would not see the pictures, and say nothing.
+            if self._marks[mark] != number:
+                raise _refusal(folder, f"looks for token {number}, but {mark} is {self._marks[mark]}")
 
     def check(self, number: int, item: EmbedInput) -> None:
         """Raise `RefusedError` if an input is empty, or has several videos."""
@@ -100,5 +99,9 @@ class QwenReader:
     def _mark(self, mark: str) -> int:
         number: int | None = self._tokenizer.token_to_id(mark)
         if number is None:
-            raise RefusedError("invalid_request", f"The model {self._folder.path.name} has no {mark}.", param="model")
+            raise _refusal(self._folder, f"has no {mark}")
         return number
+
+
+def _refusal(folder: PictureFolder, why: str) -> RefusedError:
+    return RefusedError("invalid_request", f"The model {folder.path.name} {why}.", param="model")

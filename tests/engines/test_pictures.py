@@ -32,7 +32,15 @@ from bus.messages.embeddings import (
 )
 from tests.support.picture_vectors import CASES, PICTURES, TEXTS, expected
 from tests.support.tiny_bert import Floats, write_json
-from tests.support.tiny_pictures import DIMENSIONS, FAMILIES, MAX_TOKENS, SIGLIP_TOKENS, TEXT_SETTINGS, picture
+from tests.support.tiny_pictures import (
+    DIMENSIONS,
+    FAMILIES,
+    MAX_TOKENS,
+    SIGLIP_TOKENS,
+    TEXT_SETTINGS,
+    picture,
+    qwen2_vl,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -299,6 +307,22 @@ async def test_a_quantised_model_gives_nearly_the_same_vectors(
     assert weights_bytes(made) < 0.8 * weights_bytes(folders[name])
     assert np.all((packed * await embed(engines[name], *inputs)).sum(axis=1) > 0.999)
     assert discover(made).quantisation == "8bit"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"image_token_id": 9}, r"looks for token 9, but <\|image_pad\|> is 5"),
+        ({"vision_start_token_id": 9}, r"looks for token 9, but <\|vision_start\|> is 3"),
+    ],
+)
+async def test_a_model_that_would_not_see_its_pictures_is_refused(
+    tmp_path: Path, change: dict[str, int], why: str
+) -> None:
+    engine = PictureEngine(qwen2_vl(tmp_path / "model", **change), LIMITS)
+
+    with pytest.raises(RefusedError, match=why):
+        await engine.load()
 
 
 PROGRAM = """
