@@ -77,7 +77,7 @@ class PictureEngine:
         else:
             reader = QwenReader(folder)
             model = await self._rows.load(lambda: QwenModel(folder), warm_up=self._limits.warmup)
-        offered = self._limits.matryoshka_dimensions or None
+        offered = self._limits.matryoshka_dimensions or folder.matryoshka_dimensions
         self._parts = _Parts(reader, Dimensions(full=folder.dimensions, offered=offered))
         return _facts(folder, model)
 

@@ -56,6 +56,7 @@ class PictureFolder(Struct, frozen=True, kw_only=True):
     `show` and `seen` are the tokens of a Qwen model that begin a picture and stand for its tokens, by config.json.
     `instruction` is what it is told to do; `prompts` are those that have a name. The positions of its tokens
     are plain if pictures count like text. `pad` is the token that a SigLIP model's texts end in.
+    `matryoshka_dimensions` are what vectors may be cut to: empty for anything, None for nothing.
     """
 
     path: Path
@@ -70,6 +71,7 @@ class PictureFolder(Struct, frozen=True, kw_only=True):
     instruction: str = ""
     prompts: dict[str, str] = {}
     has_plain_positions: bool = False
+    matryoshka_dimensions: tuple[int, ...] | None = None
     quantisation: dict[str, Any] | None = None
 
 
@@ -129,8 +131,17 @@ def _qwen(path: Path, family: Family, said: dict[str, Any]) -> PictureFolder:
         instruction=default or ("You are a helpful assistant." if is_second else "Represent the user's input."),
         prompts=prompts,
         has_plain_positions="gme" in words_of(folder_name(path)),
+        matryoshka_dimensions=_matryoshka(said),
         quantisation=_quantisation(said),
     )
+
+
+def _matryoshka(said: dict[str, Any]) -> tuple[int, ...] | None:
+    """Return what is said as vLLM reads it."""
+    lengths = said.get("matryoshka_dimensions")
+    if isinstance(lengths, list) and all(isinstance(length, int) for length in lengths) and lengths:
+        return tuple(lengths)
+    return () if said.get("is_matryoshka") is True else None
 
 
 def _qwen_pixels(path: Path, family: Family, config: ModelConfig) -> PixelSettings:

@@ -63,6 +63,16 @@ def test_limits_prompts_and_colours_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "offered"),
+    [({}, None), ({"is_matryoshka": True}, ()), ({"is_matryoshka": True, "matryoshka_dimensions": [4, 2]}, (4, 2))],
+)
+def test_lengths_that_vectors_are_made_for_are_read(
+    tmp_path: Path, said: dict[str, Any], offered: tuple[int, ...] | None
+) -> None:
+    assert read(tmp_path, {**QWEN3, **said}).matryoshka_dimensions == offered
+
+
+@pytest.mark.parametrize(
     ("config", "files", "why"),
     [
         ({"model_type": "clip"}, {}, "is of family clip, not one of qwen2_vl, qwen3_vl, siglip"),
