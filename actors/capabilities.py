@@ -11,6 +11,7 @@ from actors.chat import ChatActor
 from actors.config import ActorsConfig
 from actors.embeddings import EmbeddingsActor
 from actors.engines.engine import ChatEngine, EmbeddingsEngine, RerankEngine
+from actors.engines.pictures_folder import reads_pictures
 from actors.media import Media, MediaLimits
 from actors.model_facts import discover, reserved_kv_bytes
 from actors.model_revision import revision_of
@@ -91,9 +92,12 @@ def capability(entry: ModelEntry, files: ModelFiles, config: ActorsConfig) -> Ca
                 cache_bytes=config.embedding_cache_bytes,
                 matryoshka_dimensions=entry.matryoshka_dimensions,
             )
-            return embeddings_capability(
-                EmbeddingEngine(files.model, embeddings_limits), _media(files, config), revision
-            )
+            media = _media(files, config)
+            if reads_pictures(files.model):
+                from actors.engines.pictures import PictureEngine  # noqa: PLC0415 - the same
+
+                return embeddings_capability(PictureEngine(files.model, embeddings_limits), media, revision)
+            return embeddings_capability(EmbeddingEngine(files.model, embeddings_limits), media, revision)
         case "rerank":
             from actors.engines.rerank import RerankerEngine, RerankLimits  # noqa: PLC0415 - the same
 

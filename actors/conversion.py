@@ -82,7 +82,7 @@ def quantised_folder(entry: ModelEntry, folder: Path, cache: Path | None = None)
     chosen = _chosen(entry)
     if chosen == "none" or _is_quantised(folder):
         return None
-    return (cache or cache_folder()) / f"{_name(folder)}-{chosen}-{_digest(folder, chosen)}"
+    return (cache or cache_folder()) / f"{folder_name(folder)}-{chosen}-{_digest(folder, chosen)}"
 
 
 def made_once(source: Path, target: Path, write: Callable[[Path], None]) -> Path:
@@ -118,6 +118,13 @@ def conversions_of(source: Path, cache: Path | None = None) -> list[Path]:
     return [*found, *(second for first in found for second in conversions_of(first, cache))]
 
 
+def folder_name(folder: Path) -> str:
+    """Return the name of the folder, or of the repository whose snapshot it is in the cache of the hub."""
+    if folder.parent.name == "snapshots":
+        return folder.parent.parent.name.removeprefix("models--")
+    return folder.resolve().name
+
+
 def weights_bytes(folder: Path) -> int:
     """Return the size of the weights in `folder`."""
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
@@ -140,13 +147,6 @@ def _is_quantised(folder: Path) -> bool:
     if not isinstance(config, dict):
         raise ConversionError("its config.json holds no JSON object")
     return model_quantisation.quantised(ModelConfig(config)) is not None
-
-
-def _name(folder: Path) -> str:
-    """Return the name of the folder, or of the repository whose snapshot it is in the cache of the hub."""
-    if folder.parent.name == "snapshots":
-        return folder.parent.parent.name.removeprefix("models--")
-    return folder.resolve().name
 
 
 def _digest(folder: Path, chosen: str) -> str:

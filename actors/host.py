@@ -150,6 +150,8 @@ class Host:
         }
         if facts.dimensions is not None:
             self._detail["dimensions"] = str(facts.dimensions)
+        if facts.profile is not None:
+            self._detail["profile"] = facts.profile
         log.info("model.ready", model=self._entry.id, **self._detail)
         self._record(
             ModelReady(

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from actors.catalogue import ModelFilesError, local_path
 from actors.engines.embeddings_folder import read_folder
+from actors.engines.pictures_folder import read_picture_folder, reads_pictures
 from actors.engines.rerank_folder import read_rerank_folder
 from actors.model_config import ModelConfig
 from actors.model_files import read_json
@@ -35,6 +36,9 @@ _WORKING_SHARE = 0.1
 # On a Mac models are computed as they are, mostly in half precision; elsewhere in float32.
 _WIDENS = sys.platform != "darwin"
 _WIDE, _HALF = 4, 2
+
+# What gives the chances of words: an engine for embeddings leaves it where it is.
+_HEADS = ("lm_head.", "language_model.lm_head.")
 
 # Quantised keys and values come with a scale and a bias, of a number each, for so many.
 _KV_GROUP = 64
@@ -79,7 +83,7 @@ def discover(folder: Path, kind: ModelKind | None = None) -> Discovered:
         raise ModelFilesError(
             f"{folder / 'config.json'} does not say what the model is for, or it is for nothing that Fusion serves."
         )
-    weights = read_weights(folder, config)
+    weights = read_weights(folder, config, without=_HEADS if kind == "embeddings" else ())
     return Discovered(
         kind=kind,
         family=_family(folder, kind, config),
@@ -151,16 +155,23 @@ def _family(folder: Path, kind: ModelKind, config: ModelConfig) -> str:
 def _context_length(folder: Path, kind: ModelKind, config: ModelConfig) -> int | None:
     if kind in ("embeddings", "rerank"):
         try:
-            return read_rerank_folder(folder).max_tokens if kind == "rerank" else read_folder(folder).max_tokens
+            return _max_tokens(folder, kind)
         except RefusedError:  # No engine of this version reads it.
             return None
     return config.number("max_position_embeddings") or config.language.number("max_position_embeddings")
 
 
+def _max_tokens(folder: Path, kind: ModelKind) -> int:
+    if kind == "rerank":
+        return read_rerank_folder(folder).max_tokens
+    return (read_picture_folder if reads_pictures(folder) else read_folder)(folder).max_tokens
+
+
 def _dimensions(folder: Path, config: ModelConfig) -> int | None:
     dense = [ModelConfig(read_json(file)) for file in sorted(folder.glob("*_Dense/config.json"))]
     last = dense[-1].number("out_features") if dense else None
-    return last or config.number("projection_dim") or config.language.number("hidden_size", "d_model", "n_embd")
+    hidden = ("projection_size", "hidden_size", "d_model", "n_embd")
+    return last or config.number("projection_dim") or config.language.number(*hidden)
 
 
 def _capabilities(folder: Path, kind: ModelKind) -> tuple[str, ...]:

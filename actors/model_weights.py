@@ -36,9 +36,13 @@ class Weights(Struct, frozen=True, kw_only=True):
     quantisation: str | None
 
 
-def read_weights(folder: Path, config: ModelConfig) -> Weights:
-    """Return what the files say of the weights in `folder`. Raises `ModelFilesError`."""
-    tensors = [tensor for file in weight_files(folder) for tensor in read_tensors(file).items()]
+def read_weights(folder: Path, config: ModelConfig, without: tuple[str, ...] = ()) -> Weights:
+    """Return what the files say of the weights in `folder`, except for those whose names begin as one of `without`.
+
+    Raises `ModelFilesError`.
+    """
+    named = (tensor for file in weight_files(folder) for tensor in read_tensors(file).items())
+    tensors = [(name, tensor) for name, tensor in named if not name.startswith(without)]
     packing = quantised(config)
     floats = [tensor for _, tensor in tensors if tensor.dtype in _DTYPES]
     numbers = Counter[str]()

@@ -14,9 +14,10 @@ from actors.engines.blas import prepare_blas
 from actors.engines.contents import inputs_of, without_pictures
 from actors.engines.embeddings_dimensions import Dimensions, asked_dimensions, cut
 from actors.engines.embeddings_folder import EmbeddingFolder, read_folder
-from actors.engines.embeddings_model import VectorModel, default_batch_tokens
+from actors.engines.embeddings_model import VectorModel
 from actors.engines.embeddings_tokens import EmbedWork, InputTokens, TokenRow
 from actors.engines.engine import NO_PICTURES, ModelFacts, Pictures
+from actors.engines.profile import profile
 from actors.engines.rows import Rows, not_loaded
 from actors.engines.rows_batch import Batches
 from actors.model_files import check_files
@@ -26,9 +27,8 @@ from bus.messages.embeddings import EmbedChunk, EmbedRequest, ImagePart, VideoPa
 class EmbeddingLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much goes through the model, and onto the bus, at a time.
 
-    `batch_tokens` counts padding; unsaid it is 256 on the CPU, where padding costs most, and 8192 on a GPU.
-    `cache_bytes` is what vectors may take that are kept for texts alike. `matryoshka_dimensions`, unless empty, take
-    the place of what the folder declares.
+    `batch_tokens` counts padding; unsaid it is that of the machine's profile. `cache_bytes` is what vectors may take
+    that are kept for inputs alike. `matryoshka_dimensions`, unless empty, take the place of what the folder declares.
     """
 
     batch_tokens: int | None = None
@@ -52,7 +52,7 @@ class EmbeddingEngine:
     def __init__(self, path: Path, limits: EmbeddingLimits) -> None:
         self._path = path
         self._limits = limits
-        batches = Batches(limits.batch_tokens or default_batch_tokens(), limits.window)
+        batches = Batches(limits.batch_tokens or profile().batch_tokens, limits.window)
         self._rows: Rows[TokenRow] = Rows(f"embeddings/{path.name}", batches, limits.chunk_bytes, limits.cache_bytes)
         self._parts: _Parts | None = None
 
@@ -127,4 +127,5 @@ def _facts(folder: EmbeddingFolder, model: VectorModel) -> ModelFacts:
         dtype=model.dtype,
         blas=prepare_blas(),
         dimensions=model.dimensions,
+        profile=profile().name,
     )

@@ -10,20 +10,14 @@ from typing import Any, Final
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
 
+from actors.engines.architectures import architecture, dtype_of, is_cpu, read, weights_in
 from actors.engines.embeddings_cpu import FAST_FAMILIES, FastLayers
 from actors.engines.embeddings_folder import EmbeddingFolder, Pooling
 from actors.engines.embeddings_tokens import TokenRow
-from actors.engines.library import architecture, is_cpu, read_weights
 
 # These families need nothing but mlx; the others, and quantised weights, need the library's own loader.
 _PLAIN: Final = frozenset(("bert", "modernbert", "qwen3", "xlm_roberta"))
-
-
-def default_batch_tokens() -> int:
-    """Return how many tokens, padding included, this device runs well with."""
-    return 256 if is_cpu() else 8192
 
 
 class VectorModel:
@@ -33,18 +27,14 @@ class VectorModel:
     """
 
     def __init__(self, folder: EmbeddingFolder) -> None:
-        """Load. Raises `ValueError` for weights that do not fit, `FileNotFoundError` without any."""
+        """Load. Raises `ValueError` for weights that do not fit, `ModelFilesError` without any."""
         self._folder = folder
         self._model = _load(folder)
-        if is_cpu():
-            self._model.set_dtype(mx.float32)
-        weights: list[mx.array] = list(dict(tree_flatten(self._model.parameters())).values())
-        mx.eval(weights)
-        is_fast = _is_cpu() and folder.family in FAST_FAMILIES
+        weights = read(self._model)
+        is_fast = is_cpu() and folder.family in FAST_FAMILIES
         self._layers = FastLayers(self._model) if is_fast else None
         self.size_bytes = sum(array.nbytes for array in weights)
-        self._dtype = next(array.dtype for array in weights if mx.issubdtype(array.dtype, mx.floating))
-        self.dtype = str(self._dtype).rpartition(".")[2]
+        self.dtype = dtype_of(weights)
         # mlx is lazy: this asks for a shape and computes nothing.
         self.dimensions = self._pooled([_row(1)]).shape[-1]
 
@@ -84,7 +74,7 @@ class VectorModel:
             return self._layers(ids, mask)
         if self._folder.family == "modernbert":
             # Its outer class pools by a setting of its own, and its masks take the dtype of ours.
-            states: mx.array = self._model.model(ids, mask.astype(self._dtype))["last_hidden_state"]
+            states: mx.array = self._model.model(ids, mask.astype(getattr(mx, self.dtype)))["last_hidden_state"]
         else:
             states = self._model(ids, attention_mask=mask).last_hidden_state
         return states
@@ -126,10 +116,10 @@ def _load(folder: EmbeddingFolder) -> Any:
             # A quantised product takes 3 to 10 times as long as one in float32 there.
             model = import_module("mlx_lm.utils").dequantize_model(model)
         return model
-    library = architecture("mlx_embeddings", folder.family)
+    library = architecture(f"mlx_embeddings.models.{folder.family}")
     config = json.loads((folder.path / "config.json").read_bytes())
     model = library.Model(library.ModelArgs.from_dict(config))
-    weights = library.Model.sanitize(model, read_weights(folder.path))
+    weights = library.Model.sanitize(model, weights_in(folder.path))
     model.load_weights(list(weights.items()))
     model.eval()
     return model

@@ -23,7 +23,10 @@ NO_PICTURES: Pictures = MappingProxyType({})
 
 
 class ModelFacts(Struct, frozen=True, kw_only=True):
-    """What a loaded model says of itself. `context_length` is in tokens, `size_bytes` that of its weights."""
+    """What a loaded model says of itself. `context_length` is in tokens, `size_bytes` that of its weights.
+
+    `profile` names what the machine is, where that decides how much is computed at once.
+    """
 
     family: str
     context_length: int
@@ -31,6 +34,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     dtype: str
     blas: str
     dimensions: int | None = None
+    profile: str | None = None
 
 
 WorkT = TypeVar("WorkT")

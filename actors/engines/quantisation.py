@@ -13,6 +13,7 @@ from actors.catalogue import ModelFilesError
 from actors.conversion import made_once
 from actors.engines.blas import prepare_blas
 from actors.engines.embeddings_folder import read_folder
+from actors.engines.pictures_folder import reads_pictures
 from actors.model_files import check_files, read_json
 from actors.safetensors_header import read_tensors
 from bus.errors import RefusedError
@@ -47,6 +48,9 @@ def _write(args: argparse.Namespace, draft: Path) -> None:
     check_files(args.source, trust_code=args.trust_code)
     if args.kind == "chat":
         _chat(args, draft)
+    elif reads_pictures(args.source):
+        # After the BLAS, and only for these.
+        import_module("actors.engines.pictures_quantisation").write_quantised(args.source, draft, args.bits)
     else:
         _embeddings(args, draft)
     names = [name for file in draft.glob("*.safetensors") for name in read_tensors(file)]

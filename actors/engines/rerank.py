@@ -10,8 +10,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from actors.engines.blas import prepare_blas
-from actors.engines.embeddings_model import default_batch_tokens
 from actors.engines.engine import ModelFacts
+from actors.engines.profile import profile
 from actors.engines.rerank_folder import RerankFolder, read_rerank_folder
 from actors.engines.rerank_model import CrossEncoder, ScoreModel, YesOrNo, score_of
 from actors.engines.rerank_tokens import PairTokens, PromptTokens, RerankTokens, RerankWork, Row
@@ -39,7 +39,7 @@ class RerankerEngine:
     def __init__(self, path: Path, limits: RerankLimits) -> None:
         self._path = path
         self._is_warmed_up = limits.warmup
-        batches = Batches(limits.batch_tokens or default_batch_tokens(), limits.window)
+        batches = Batches(limits.batch_tokens or profile().batch_tokens, limits.window)
         self._rows: Rows[Row] = Rows(f"rerank/{path.name}", batches, limits.chunk_bytes)
         self._tokens: RerankTokens | None = None
 
@@ -105,4 +105,5 @@ def _facts(folder: RerankFolder, model: ScoreModel) -> ModelFacts:
         size_bytes=model.size_bytes,
         dtype=model.dtype,
         blas=prepare_blas(),
+        profile=profile().name,
     )

@@ -1,16 +1,14 @@
 """A reranker in mlx: from token ids to scores. Everything here runs on the engine thread."""
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import mlx.core as mx
 import numpy as np
 from mlx.nn.layers.activations import gelu
-from mlx.nn.layers.quantized import quantize
-from mlx.utils import tree_flatten
 
-from actors.engines.library import architecture, is_cpu, read_weights
+from actors.engines.architectures import architecture, dtype_of, fill, is_cpu, read, weights_in
 from actors.engines.rerank_folder import RerankFolder
 from actors.engines.rerank_tokens import Row
 from actors.model_files import read_json
@@ -37,11 +35,9 @@ class ScoreModel:
     def __init__(self, folder: RerankFolder, network: Network) -> None:
         self._folder = folder
         self._network = network
-        weights: list[mx.array] = list(dict(tree_flatten(network.module.parameters())).values())
-        mx.eval(weights)
+        weights = read(network.module)
         self.size_bytes = sum(array.nbytes for array in weights)
-        dtype = next(array.dtype for array in weights if mx.issubdtype(array.dtype, mx.floating))
-        self.dtype = str(dtype).rpartition(".")[2]
+        self.dtype = dtype_of(weights)
 
     def warm_up(self) -> None:
         """Run a short and a longer batch, so that no request pays for preparing kernels."""
@@ -70,8 +66,8 @@ class CrossEncoder:
     """Reads query and document at once, and has one label. The code of the families is mlx-vlm's."""
 
     def __init__(self, folder: RerankFolder) -> None:
-        """Load. Raises `ValueError` for weights that do not fit, `FileNotFoundError` without any."""
-        library = architecture("mlx_vlm", folder.family)
+        """Load. Raises `ValueError` for weights that do not fit, `ModelFilesError` without any."""
+        library = architecture(f"mlx_vlm.models.{folder.family}")
         config = read_json(folder.path / "config.json")
         for kind, name in (("full_attention", "global_rope_theta"), ("sliding_attention", "local_rope_theta")):
             # As transformers 5 writes them.
@@ -95,7 +91,7 @@ class CrossEncoder:
         # The library approximates the activation that the models were trained with.
         for part in (self.module.head, *(layer.mlp for layer in self.module.layers)):
             part.act = gelu
-        if self.module.classifier.weight.dtype == mx.float16:
+        if self.module.classifier.weight.dtype == mx.float16 and not is_cpu():
             # Its masks hold -1e9, which float16 cannot.
             self.module.set_dtype(mx.bfloat16)
 
@@ -105,7 +101,7 @@ class YesOrNo:
 
     def __init__(self, folder: RerankFolder, answers: tuple[int, int]) -> None:
         """Load; `answers` are the tokens of yes and no. Raises as `CrossEncoder` does."""
-        library = architecture("mlx_lm", folder.family)
+        library = architecture(f"mlx_lm.models.{folder.family}")
         settings = library.ModelArgs.from_dict(read_json(folder.path / "config.json"))
         self.module = _filled(library.Model(settings), folder)
         self._answers = answers
@@ -129,37 +125,6 @@ def _padded(rows: Sequence[Sequence[int]], padding: int) -> mx.array:
 
 
 def _filled(module: Any, folder: RerankFolder) -> Any:
-    """Return `module` with the weights of `folder`, which on the CPU are unpacked, as they are slow there."""
-    weights: dict[str, mx.array] = module.sanitize(read_weights(folder.path))
-    if folder.quantisation and is_cpu():
-        weights = _unpacked(weights, folder.quantisation)
-    elif folder.quantisation:
-        _quantise(module, weights, folder.quantisation)
-    module.load_weights(list(weights.items()))
-    module.eval()
-    if is_cpu():
-        module.set_dtype(mx.float32)
+    """Return `module` with the weights of `folder`."""
+    fill(module, module.sanitize(weights_in(folder.path)), folder.quantisation)
     return module
-
-
-def _unpacked(weights: dict[str, mx.array], quantisation: Mapping[str, Any]) -> dict[str, mx.array]:
-    layers = {name.removesuffix(".scales") for name in weights if name.endswith(".scales")}
-    packed = {f"{layer}.{part}" for layer in layers for part in ("weight", "scales", "biases")}
-    unpacked = {name: array for name, array in weights.items() if name not in packed}
-    for layer in layers:
-        parts = (weights[f"{layer}.weight"], weights[f"{layer}.scales"], weights.get(f"{layer}.biases"))
-        unpacked[f"{layer}.weight"] = mx.dequantize(*parts, **_how(quantisation, layer))
-    return unpacked
-
-
-def _quantise(module: Any, weights: Mapping[str, mx.array], quantisation: Mapping[str, Any]) -> None:
-    def chosen(path: str, _: Any) -> bool | dict[str, Any]:
-        return f"{path}.scales" in weights and _how(quantisation, path)
-
-    quantize(module, **_how(quantisation, ""), class_predicate=chosen)
-
-
-def _how(quantisation: Mapping[str, Any], layer: str) -> dict[str, Any]:
-    """Return how a layer is packed: it may say so itself."""
-    said = quantisation.get(layer, quantisation)
-    return {name: said[name] for name in ("group_size", "bits", "mode") if name in said}

@@ -4,9 +4,13 @@ from pathlib import Path
 
 from actors.capabilities import ModelFiles, capability
 from actors.config import ActorsConfig
+from actors.engines.embeddings import EmbeddingEngine
+from actors.engines.pictures import PictureEngine
 from actors.engines.text import TextEngine
 from actors.engines.text_model import TextLimits
 from bus.messages.catalogue import ModelEntry
+from tests.support.tiny_bert import write_tiny_bert
+from tests.support.tiny_pictures import siglip
 
 
 def files_in(folder: Path) -> ModelFiles:
@@ -64,3 +68,12 @@ async def test_what_a_model_says_goes_before_what_is_said_for_all(tmp_path: Path
         trust_code=True,
         warmup=False,
     )
+
+
+async def test_models_that_read_pictures_have_an_engine_of_their_own(tmp_path: Path) -> None:
+    def engine(folder: Path) -> object:
+        files = ModelFiles(model=folder, draft=None, state=tmp_path)
+        return capability(ModelEntry(id="m", kind="embeddings"), files, ActorsConfig()).engine
+
+    assert isinstance(engine(siglip(tmp_path / "siglip")), PictureEngine)
+    assert isinstance(engine(write_tiny_bert(tmp_path / "bert")), EmbeddingEngine)

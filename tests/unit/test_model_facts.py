@@ -54,7 +54,13 @@ def write(file: Path, content: Any) -> None:
         ),
         ({"model_type": "bert"}, (), "embeddings", ("text",)),
         ({"model_type": "xlm-roberta"}, (), "embeddings", ("text",)),
-        ({"model_type": "siglip", "vision_config": {}}, ("preprocessor_config.json",), "embeddings", ("text", "image")),
+        (
+            {"model_type": "siglip", "vision_config": {}},
+            ("preprocessor_config.json",),
+            "embeddings",
+            ("text", "image", "video"),
+        ),
+        ({"model_type": "qwen2_vl", "vision_config": {}}, ("modules.json",), "embeddings", ("text", "image", "video")),
         ({"model_type": "qwen3"}, ("modules.json",), "embeddings", ("text",)),
         ({"model_type": "qwen3"}, ("1_Pooling/config.json",), "embeddings", ("text",)),
         ({"dim": 1024}, (), "embeddings", ("text",)),
@@ -102,6 +108,22 @@ def test_kind_that_is_said_goes_before_what_the_files_tell(tmp_path: Path) -> No
 
     assert discover(folder).kind == "chat"
     assert (said.kind, said.capabilities, said.kv) == ("rerank", ("rerank",), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("Ops-MM-embedding-v1-7B", "embeddings"),
+        ("gme-Qwen2-VL-2B-Instruct", "embeddings"),
+        ("models--Qwen--Qwen3-VL-Embedding-2B/snapshots/5f1a", "embeddings"),
+        ("Qwen2-VL-7B-Instruct", "vision"),
+        ("segment-embedded-vl", "vision"),
+    ],
+)
+def test_embedding_models_of_qwen_are_known_by_their_names(tmp_path: Path, name: str, kind: str) -> None:
+    folder = model_folder(tmp_path / name, {"model_type": "qwen2_vl", "vision_config": {}})
+
+    assert discover(folder).kind == kind
 
 
 @pytest.mark.parametrize(
@@ -215,11 +237,14 @@ def test_template_and_tokens_tell_what_a_chat_model_can(
     assert discover(folder).capabilities == capabilities
 
 
-@given(st.dictionaries(st.sampled_from(KEYS), VALUES), st.sampled_from(["llama", "bert", "qwen2_vl", "whisper"]))
+@given(
+    st.dictionaries(st.sampled_from(KEYS), VALUES), st.sampled_from(["llama", "bert", "qwen2_vl", "siglip", "whisper"])
+)
+@pytest.mark.parametrize("name", ["any", "any-embedding"])
 def test_any_configuration_is_understood_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, config: dict[str, Any], family: str
+    tmp_path_factory: pytest.TempPathFactory, name: str, config: dict[str, Any], family: str
 ) -> None:
-    folder = tmp_path_factory.getbasetemp() / "any"
+    folder = tmp_path_factory.getbasetemp() / name
     model_folder(folder, CHAT | {"model_type": family} | config)
 
     try:
