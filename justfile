@@ -43,14 +43,17 @@ types:
 imports:
     uv run lint-imports
 
-# all tests, or those of the arguments
+# all tests, in several processes, or those of the arguments
 test *arguments:
-    uv run pytest {{ arguments }}
+    uv run pytest {{ if arguments == "" { all } else { arguments } }}
     @[ -n "{{ arguments }}" ] || {{ files }} > .venv/tests-passed
 
 # all tests, unless they have passed on these very files
 tested:
     @{{ files }} | cmp -s - .venv/tests-passed && echo "The tests have passed on these files." || just test
+
+# each file as a whole in one process, on as many cores as there are, up to 4
+all := "-n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder"
 
 # a digest of all files that are not ignored
 files := "git ls-files -coz --exclude-standard | sort -z | xargs -0 sha256sum | sha256sum"

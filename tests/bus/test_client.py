@@ -7,7 +7,7 @@ import pytest
 from bus.client import Bus, whole
 from bus.config import BusConfig
 from bus.errors import LostError
-from bus.server import free_port
+from tests.support.ports import own_port
 
 
 async def test_cancel_that_comes_together_with_the_result_is_not_swallowed() -> None:
@@ -39,7 +39,7 @@ async def test_result_that_comes_during_a_clean_up_is_given() -> None:
 
 
 async def test_no_server_is_told_with_its_address() -> None:
-    url = f"nats://127.0.0.1:{free_port()}"
+    url = f"nats://127.0.0.1:{own_port()}"
 
     with pytest.raises(LostError, match=url) as lost:
         async with Bus.connect("test", BusConfig(url=url, admit_timeout=0.3)):

@@ -24,12 +24,13 @@ from bus.server import (
     server_version,
 )
 from tests.support.nats import Server, connected, until
+from tests.support.ports import own_port
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 def config(folder: Path, **fields: object) -> ServerConfig:
-    values = {"store": folder / "own", "port": free_port(), "monitor_port": free_port(), "name": "own"}
+    values = {"store": folder / "own", "port": own_port(), "monitor_port": own_port(), "name": "own"}
     return ServerConfig(**(values | fields))  # type: ignore[arg-type]
 
 

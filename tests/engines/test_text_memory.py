@@ -42,6 +42,16 @@ async def engine(tiny_llama: Path, tmp_path: Path) -> AsyncGenerator[TextEngine]
     await engine.unload()
 
 
+@pytest_asyncio.fixture(loop_scope="session")
+async def small_engine(tiny_llama: Path, tmp_path: Path) -> AsyncGenerator[TextEngine]:
+    """An engine with a context of 512, and memory for one row of that length or two of up to 256 tokens."""
+    folder = tiny_models.changed(tiny_llama, tmp_path / "small", config={"max_position_embeddings": 512})
+    engine = TextEngine(folder, TextLimits(kv_bytes=2 * SHORT, warmup=False))
+    await engine.load()
+    yield engine
+    await engine.unload()
+
+
 def greedy(prompt: tuple[int, ...], max_tokens: int | None = 24) -> ChatRequest:
     return ChatRequest(prompt=prompt, max_tokens=max_tokens, temperature=0)
 
@@ -103,16 +113,16 @@ async def test_text_that_can_never_fit_is_refused_with_the_numbers(engine: TextE
     assert unsaid.max_tokens == 1022
 
 
-async def test_rows_beyond_the_memory_wait_and_end_in_order(engine: TextEngine) -> None:
-    alone = await text(engine, greedy((2, 3, 4), 600))
+async def test_rows_beyond_the_memory_wait_and_end_in_order(small_engine: TextEngine) -> None:
+    alone = await text(small_engine, greedy((2, 3, 4), 200))
     ended: list[int] = []
     most = 0
 
     async def one(number: int) -> str:
         nonlocal most
         said = ""
-        async for chunk in engine.generate(engine.prepare(greedy((2, 3, 4), 600))):
-            most = max(most, len(batch(engine)._rows))
+        async for chunk in small_engine.generate(small_engine.prepare(greedy((2, 3, 4), 200))):
+            most = max(most, len(batch(small_engine)._rows))
             said += chunk.text
         ended.append(number)
         return said
@@ -124,48 +134,52 @@ async def test_rows_beyond_the_memory_wait_and_end_in_order(engine: TextEngine) 
     assert set(texts) == {alone}
 
 
-async def test_long_text_that_waits_is_not_overtaken(engine: TextEngine) -> None:
+async def test_long_text_that_waits_is_not_overtaken(small_engine: TextEngine) -> None:
     began: list[str] = []
 
     async def one(name: str, prompt: tuple[int, ...], max_tokens: int) -> None:
-        async for _ in engine.generate(engine.prepare(greedy(prompt, max_tokens))):
+        async for _ in small_engine.generate(small_engine.prepare(greedy(prompt, max_tokens))):
             if name not in began:
                 began.append(name)
 
-    # Beside a row of 1,500 tokens there is no place for any other.
+    # Beside a row of 400 tokens there is no place for any other.
     await asyncio.gather(
-        one("first", (2, 3), 200), one("second", (4, 5), 200), one("long", (6, 7), 1500), one("last", (8, 9), 5)
+        one("first", (2, 3), 100), one("second", (4, 5), 100), one("long", (6, 7), 400), one("last", (8, 9), 5)
     )
 
     assert set(began[:2]) == {"first", "second"}
     assert began[2:] == ["long", "last"]
 
 
-async def test_row_that_leaves_while_it_waits_gives_up_its_turn(engine: TextEngine) -> None:
-    running = asyncio.create_task(text(engine, greedy((2, 3), 1900)))
-    waiting = [asyncio.create_task(text(engine, greedy((4, number), 1900))) for number in (5, 6)]
+async def test_row_that_leaves_while_it_waits_gives_up_its_turn(small_engine: TextEngine) -> None:
+    running = asyncio.create_task(text(small_engine, greedy((2, 3), 500)))
+    waiting = [asyncio.create_task(text(small_engine, greedy((4, number), 500))) for number in (5, 6)]
     async with asyncio.timeout(30):
-        while len(batch(engine)._waiting) < 2:
-            await engine.ping()
+        while len(batch(small_engine)._waiting) < 2:
+            await small_engine.ping()
 
     waiting[0].cancel()
     await asyncio.wait(waiting[:1])
-    await engine.ping()
+    await small_engine.ping()
 
-    assert len(batch(engine)._waiting) == 1
+    assert len(batch(small_engine)._waiting) == 1
     assert await waiting[1] != await running
 
 
 @pytest.mark.parametrize("how", ["unload", "fault"])
-async def test_rows_that_wait_hear_of_the_end_of_the_model_and_outlive_a_fault(engine: TextEngine, how: str) -> None:
+async def test_rows_that_wait_hear_of_the_end_of_the_model_and_outlive_a_fault(
+    small_engine: TextEngine, how: str
+) -> None:
     broken = structs.replace(
-        engine.prepare(greedy((2, 3), 1900)), sampling=Sampling(top_k=10**6 if how == "fault" else 0)
+        small_engine.prepare(greedy((2, 3), 500)), sampling=Sampling(top_k=10**6 if how == "fault" else 0)
     )
-    rows = [asyncio.create_task(drain(engine.generate(broken)))]
-    rows += [asyncio.create_task(drain(engine.generate(engine.prepare(greedy((4, 5), 1900))))) for _ in range(2)]
+    rows = [asyncio.create_task(drain(small_engine.generate(broken)))]
+    rows += [
+        asyncio.create_task(drain(small_engine.generate(small_engine.prepare(greedy((4, 5), 500))))) for _ in range(2)
+    ]
     await asyncio.sleep(0)
     if how == "unload":
-        await engine.unload()
+        await small_engine.unload()
 
     errors = await asyncio.gather(*rows, return_exceptions=True)
 

@@ -16,8 +16,9 @@ import pytest
 from bus.client import Bus
 from bus.config import BusConfig
 from bus.errors import LostError
-from bus.server import free_port, server_version
+from bus.server import server_version
 from tests.support.nats import until_it
+from tests.support.ports import own_port
 from tests.support.processes import REPOSITORY
 
 VARIABLE = "FUSION_OLD_NATS_SERVER"
@@ -50,7 +51,7 @@ async def saying(version: str) -> AsyncGenerator[str]:
 @pytest.mark.skipif(VARIABLE not in os.environ, reason=f"{VARIABLE} names no old nats-server")
 @pytest.mark.parametrize("part", ["core", "historian", "model", "edge"])
 async def test_no_part_runs_with_a_real_old_server(tmp_path: Path, part: str) -> None:
-    binary, port = os.environ[VARIABLE], free_port()
+    binary, port = os.environ[VARIABLE], own_port()
     url = f"nats://127.0.0.1:{port}"
     old = await asyncio.create_subprocess_exec(binary, "-p", str(port), "-js", "-sd", str(tmp_path / "nats"))
     try:

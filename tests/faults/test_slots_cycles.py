@@ -6,9 +6,9 @@ from pathlib import Path
 from msgspec import structs
 
 from bench.cycles import cycle, kept, rested
-from bus.server import free_port
 from tests.support.heavy import ONE, TWO, heavy_up
 from tests.support.nats import until_it
+from tests.support.ports import own_port
 
 CYCLES = 6
 
@@ -17,7 +17,7 @@ TOLERANCE_MB = 40
 
 
 async def test_cycles_of_loading_and_unloading_leave_nothing_behind(tmp_path: Path) -> None:
-    config, port = tmp_path / "fusion.yaml", free_port()
+    config, port = tmp_path / "fusion.yaml", own_port()
 
     async def has_consumers() -> bool:
         return (await kept(port))["consumers"] == 6

@@ -16,8 +16,9 @@ from bus.client import Bus, settled
 from bus.config import BusConfig
 from bus.ids import new_id
 from bus.serve import ServiceInfo
-from bus.server import ServerConfig, free_port, running
+from bus.server import ServerConfig, running
 from bus.subjects import Subject
+from tests.support.ports import own_port
 
 
 class Question(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,7 +43,7 @@ class Server:
 
     def __init__(self, folder: Path, sync: str) -> None:
         self.config = ServerConfig(
-            store=folder / "nats", port=free_port(), monitor_port=free_port(), name=new_id("test"), sync=sync
+            store=folder / "nats", port=own_port(), monitor_port=own_port(), name=new_id("test"), sync=sync
         )
         self._log_path = folder / "nats.log"
         self._lives = AsyncExitStack()

@@ -13,9 +13,8 @@ prepare_blas()
 
 from actors.engines.text import TextEngine  # noqa: E402 - imports mlx
 from actors.engines.text_model import TextLimits  # noqa: E402 - imports mlx
-from bus.ids import new_id  # noqa: E402 - stays with the others
-from bus.server import ServerConfig, free_port, running  # noqa: E402 - stays with the others
 from tests.support import tiny_models  # noqa: E402 - stays with the others
+from tests.support.nats import server_running  # noqa: E402 - stays with the others
 from tests.support.stack import CHAT_MODEL, Stack, chat_actor, stack  # noqa: E402 - stays with the others
 
 TOY = Path(__file__).parents[2] / "models" / "fusion-toy"
@@ -23,9 +22,8 @@ TOY = Path(__file__).parents[2] / "models" / "fusion-toy"
 
 @pytest.fixture
 async def nats_url(tmp_path: Path) -> AsyncGenerator[str]:
-    config = ServerConfig(store=tmp_path / "nats", port=free_port(), monitor_port=free_port(), name=new_id("test"))
-    async with running(config, tmp_path / "nats.log"):
-        yield config.url
+    async with server_running(tmp_path) as server:
+        yield server.url
 
 
 @pytest.fixture

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from actors import historian
 from actors.engines.echo import EchoEngine
+from bus.messages.history import HistoryQuery
+from bus.streams import stream_last_seq
+from bus.subjects import LIST_HISTORY
 from tests.support.cli import fusion
 from tests.support.jobs import living
 from tests.support.responses import responding
@@ -28,13 +31,17 @@ async def test_jobs_are_submitted_told_of_and_replayed(nats_url: str, tmp_path: 
         )
         job_id = waited.out.split()[0]
         query = ("--status", "completed", "--model", CHAT_MODEL, "--created-after", "2020-01-01")
-        replayed = await fusion("jobs", "replay", job_id, environment=here)
-        async with asyncio.timeout(30):  # The history is a little behind the log.
-            while job_id not in (await fusion("jobs", "list", *query, environment=here)).out:
-                pass
+        # What nobody asks for may come into the history a moment later.
+        seq = await stream_last_seq(edge.bus.nc, "EVENTS")
+        await edge.bus.ask(LIST_HISTORY(), HistoryQuery(at_least=seq), patience=20)
+        replayed, listed = await asyncio.gather(
+            fusion("jobs", "replay", job_id, environment=here),
+            fusion("jobs", "list", *query, environment=here),
+        )
 
     assert waited.out.startswith(f"{job_id}  queued\n{{")
     job = json.loads(waited.out.partition("\n")[2])
     assert (job["status"], job["priority"]) == ("completed", "high")
     assert (late.status, late.err[:17]) == (1, "fusion: 'run_at' ")
     assert replayed.out.endswith("completed\nthe result is the same\n")
+    assert job_id in listed.out

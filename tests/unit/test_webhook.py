@@ -110,7 +110,9 @@ def test_delivery_that_has_ended_stays_so_until_it_is_scheduled_anew() -> None:
 
 
 @pytest.mark.parametrize(
-    "secret", [new_secret(), "whsec_" + base64.b64encode(b"x" * 24).decode(), "webhook-secret-123"]
+    "secret",
+    [new_secret(), "whsec_" + base64.b64encode(b"x" * 24).decode(), "webhook-secret-123"],
+    ids=["new", "of 24 bytes", "a word"],
 )
 def test_signature_is_what_the_library_of_the_standard_verifies(secret: str) -> None:
     body = body_of(make.job(), "job.queued", make.AT)
