@@ -1,5 +1,6 @@
 """/embed/*: vectors of texts, images, both together, and videos, from forms or JSON."""
 
+import asyncio
 import time
 from collections.abc import Mapping
 from typing import Annotated, TypeVar
@@ -105,9 +106,10 @@ async def text(request: web.Request) -> web.StreamResponse:
     refuse_unsupported(body, NEUTRAL)
     if (body.text is None) == (body.texts is None):
         raise RefusedError("invalid_request", "Give exactly one of 'texts' and 'text'.", param="texts")
-    inputs = (body.text,) if body.text is not None else body.texts or ()
-    names = {"input": "texts" if body.text is None else "text", "input[0]": "texts[0]" if body.text is None else "text"}
-    names |= {f"input[{number}]": f"texts[{number}]" for number in range(1, len(inputs))}
+    inputs = body.texts or (body.text or "",)
+    names = {"input": "text", "input[0]": "text"}
+    if body.texts is not None:
+        names = {"input": "texts"} | {f"input[{number}]": f"texts[{number}]" for number in range(len(inputs))}
     return await _answer(request, Asked(model=body.model, inputs=inputs, how=_how(body), names=names))
 
 
@@ -128,7 +130,9 @@ async def multimodal(request: web.Request) -> web.StreamResponse:
             body = await read_body(request, _multimodal_body)
             refuse_unsupported(body, NEUTRAL)
             limit = request.app[CONFIG].max_image_bytes
-            file = None if body.image is None else await held.put(decoded_url(body.image, "image", limit))
+            file = None
+            if body.image is not None:
+                file = await held.put(await asyncio.to_thread(decoded_url, body.image, "image", limit))
         given: dict[str, Part] = {}
         if body.text is not None:
             given["text"] = TextPart(text=body.text)

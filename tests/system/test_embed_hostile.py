@@ -51,7 +51,10 @@ ODD = {
 
 def wrong_forms() -> list[tuple[str, aiohttp.FormData, str]]:
     """Return path, form, and the field at fault."""
+    two = form(file=GOOD)
+    two.add_field("file", GOOD, filename="another file")
     return [
+        ("/embed/image", two, "file"),
         ("/embed/image", form(model=EMBED_MODEL), "file"),
         ("/embed/image", form(file=GOOD, file2=GOOD), "file2"),
         ("/embed/image", form(file=GOOD, dimensions="many"), "dimensions"),

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from bus.blobs import Draft
-from bus.errors import Failure
+from bus.errors import Failure, RefusedError
 from bus.messages.batches import PlannedRequest, RequestOutcome
 from bus.messages.chat import ChatRequest
 from bus.messages.models import ModelCard
@@ -82,6 +82,15 @@ def test_completion_that_is_no_single_answer_is_refused(body: dict[str, Any], pa
     [error] = errors(prompt(**body))
 
     assert (error.line, error.param) == (1, param)
+
+
+def test_content_parts_are_refused_by_their_place() -> None:
+    body = {"model": "m", "input": ["a", {"type": "text", "text": "b"}]}
+
+    with pytest.raises(RefusedError, match="not content parts") as refusal:
+        ENDPOINTS["/v1/embeddings"].ask(msgspec.json.encode(body))
+
+    assert refusal.value.failure.param == "input[1]"
 
 
 def test_only_so_many_errors_are_told_that_an_event_holds_them() -> None:
