@@ -125,10 +125,8 @@ class _Room(Struct, frozen=True):
             raise _too_long(self.limit, f"the query alone needs {self.taken + 1}", "query")
         wanted = min(length, request.max_document_tokens or length)
         if self.taken + wanted > self.limit and not request.truncate:
-            number += request.first
-            raise _too_long(
-                self.limit, f"the query with document {number} has {self.taken + wanted}", f"documents[{number}]"
-            )
+            param = f"documents[{number}]"
+            raise _too_long(self.limit, f"the query with {param} has {self.taken + wanted}", param)
         return min(wanted, self.limit - self.taken)
 
 
@@ -146,8 +144,8 @@ def _tokenizer(folder: RerankFolder) -> Tokenizer:
 def _check_texts(request: RerankRequest) -> None:
     empty = next((number for number, text in enumerate(request.documents) if not text), None)
     if empty is not None:
-        empty += request.first
-        raise RefusedError("invalid_request", f"Document {empty} is empty.", param=f"documents[{empty}]")
+        param = f"documents[{empty}]"
+        raise RefusedError("invalid_request", f"The text of {param} is empty.", param=param)
 
 
 def _shortened(lengths: Iterable[int], kept: Iterable[int]) -> tuple[int, ...]:

@@ -9,8 +9,7 @@ class RerankRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Say how well each document answers the query.
 
     A query and document that are too long together are refused unless `truncate` is true, which shortens the document.
-    Of a document no more than `max_document_tokens` are read. `instruction` is for rerankers that take one. Errors
-    count the documents from `first` on: they may be a portion of more.
+    Of a document no more than `max_document_tokens` are read. `instruction` is for rerankers that take one.
     """
 
     query: Annotated[str, Meta(min_length=1)]
@@ -18,7 +17,6 @@ class RerankRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     truncate: bool = False
     max_document_tokens: Annotated[int, Meta(ge=1)] | None = None
     instruction: str | None = None
-    first: Annotated[int, Meta(ge=0)] = 0
 
 
 class RerankChunk(Struct, frozen=True, kw_only=True, omit_defaults=True):

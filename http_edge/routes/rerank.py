@@ -14,7 +14,7 @@ from bus.scores import Ranking, Scored, all_scores, ranking
 from bus.subjects import RERANK
 from http_edge.context import REQUEST_ID
 from http_edge.generation import refuse_unsupported
-from http_edge.portions import PORTION_BYTES, portions, size_of
+from http_edge.portions import numbered_from, portions
 from http_edge.routing import asking, keep_loaded
 from http_edge.wire import ModelName, Ttl, json_response, read_body
 
@@ -137,18 +137,18 @@ def _as_object(document: str | dict[str, Any]) -> dict[str, Any]:
 
 async def _ranked(request: web.Request, asked: RerankRequest, body: Body) -> tuple[Ranking, str]:
     """Return what was found, and the id of the model that ran. Raises as `asking` does, and `LostError` on a gap."""
-    room = PORTION_BYTES - size_of(asked.query)
-    parts = list(portions(asked.documents, room))
+    parts = list(portions(asked.documents, len(asked.query)))
     scored: list[Scored] = []
     first, model = 0, body.model
     for number, part in enumerate(parts, 1):
         if number == len(parts):
             # Said before, the model could be unloaded between two portions.
             keep_loaded(request, body.ttl)
-        message = replace(asked, documents=part, first=first)
-        async with asking(request, RERANK, body.model, "rerank", message) as answer:
-            model = answer.model or model
-            scored.append(await all_scores(answer))
+        message = replace(asked, documents=part)
+        with numbered_from(first, "documents"):
+            async with asking(request, RERANK, body.model, "rerank", message) as answer:
+                model = answer.model or model
+                scored.append(await all_scores(answer))
         if len(scored[-1].scores) != len(part):
             raise LostError("stream_broken", f"{len(scored[-1].scores)} scores came for {len(part)} documents.")
         first += len(part)

@@ -81,6 +81,7 @@ async def test_more_documents_than_a_message_holds_keep_their_numbers(edge: Stac
     assert [each["index"] for each in answer["results"]] == [599, *range(599)]
     assert answer["truncated"] == [17]
     assert (error["code"], error["param"]) == ("context_length_exceeded", "documents[579]")
+    assert "documents[579]" in error["message"]
 
 
 WRONG: tuple[tuple[dict[str, Any], str, str], ...] = (
