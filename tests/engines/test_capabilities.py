@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from actors.capabilities import ModelFiles, capability
+from actors.capabilities import SUBJECTS, ModelFiles, capability
 from actors.config import ActorsConfig
+from actors.engines.rerank import RerankerEngine
 from actors.engines.text import TextEngine
 from actors.engines.text_model import TextLimits
 from bus.messages.catalogue import ModelEntry
@@ -64,3 +65,10 @@ async def test_what_a_model_says_goes_before_what_is_said_for_all(tmp_path: Path
         trust_code=True,
         warmup=False,
     )
+
+
+async def test_reranker_answers_what_rerankers_are_asked(tmp_path: Path) -> None:
+    built = capability(ModelEntry(id="a/b", kind="rerank"), files_in(tmp_path), ActorsConfig())
+
+    assert isinstance(built.engine, RerankerEngine)
+    assert built.subjects == SUBJECTS["rerank"]

@@ -1,5 +1,6 @@
 """Reranking, as the official client of Cohere and by hand."""
 
+import inspect
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import cohere
 import pytest_asyncio
 
 from actors.engines.echo import EchoReranker
+from http_edge.routes import rerank
 from tests.support.envelope import error_of
 from tests.support.models_owner import catalogue
 from tests.support.stack import CARDS, CHAT_MODEL, RERANK_CARD, RERANK_MODEL, Stack, rerank_actor, stack
@@ -52,6 +54,13 @@ async def test_clients_of_cohere_get_the_best_documents_first(edge: Stack) -> No
         {"text": DOCUMENTS[1], "title": "Birds"},
         {"text": DOCUMENTS[0]},
     ]
+
+
+def test_all_that_the_clients_may_say_is_known() -> None:
+    calls = (cohere.AsyncClient.rerank, cohere.AsyncClientV2.rerank)
+    said = {name for call in calls for name in inspect.signature(call).parameters}
+
+    assert said - {"self", "request_options"} <= set(rerank.Body.__struct_fields__)
 
 
 async def test_every_path_answers_alike_and_tells_what_was_read(edge: Stack) -> None:
