@@ -100,6 +100,7 @@ WRONG: tuple[tuple[dict[str, Any], str, str], ...] = (
     ({"documents": ["x", {"title": "y"}]}, "invalid_request", "documents[1].text"),
     ({"documents": ["x", "word " * 513]}, "context_length_exceeded", "documents[1]"),
     ({"top_n": 0}, "invalid_request", "top_n"),
+    ({"instruction": ""}, "invalid_request", "instruction"),
     ({"max_tokens_per_doc": 0}, "invalid_request", "max_tokens_per_doc"),
     ({"max_chunks_per_doc": 10}, "unsupported_parameter", "max_chunks_per_doc"),
     ({"rank_fields": ["title"]}, "unsupported_parameter", "rank_fields"),

@@ -131,3 +131,11 @@ def test_empty_document_is_named(tmp_path: Path) -> None:
 def test_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="more tokens than the model"):
         tokens_of(write_reranker(tmp_path, "bert", vocab_size=17))
+
+
+def test_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    folder = write_reranker(tmp_path, "bert")
+    (folder / "tokenizer.json").unlink()
+
+    with pytest.raises(RefusedError, match=r"has no tokenizer\.json"):
+        tokens_of(folder)
