@@ -31,7 +31,7 @@ def kind_of(folder: Path, config: ModelConfig) -> ModelKind | None:
         (family in _TRANSCRIPTION or "n_mels" in config, "transcription"),
         (family in _SPEECH or "istftnet" in config, "speech"),
         (is_classifier, "rerank" if labels_of(config) == 1 else None),
-        (bool(family) and "rerank" in _name(folder).lower(), "rerank"),
+        (bool(family) and "rerank" in _name(folder), "rerank"),
         (family in _TEXT_ENCODERS + _IMAGE_ENCODERS or is_sentences, "embeddings"),
         (bool(family) and is_vision, "vision"),
         (bool(family), "chat"),
@@ -65,5 +65,7 @@ def modalities_of(kind: ModelKind, config: ModelConfig) -> tuple[str, ...]:
 
 
 def _name(folder: Path) -> str:
-    """Return the name of the folder, or of the repository whose snapshot it is in the cache of the hub."""
-    return (folder.parent.parent if folder.parent.name == "snapshots" else folder.resolve()).name
+    """Return what the folder is called, and what the repository is whose snapshot it is in the cache of the hub."""
+    real = folder.resolve()
+    called = real.parent.parent if real.parent.name == "snapshots" else real
+    return f"{folder.name} {called.name}".lower()
