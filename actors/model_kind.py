@@ -28,7 +28,7 @@ def kind_of(folder: Path, config: ModelConfig) -> ModelKind | None:
     family = config.text("model_type").replace("-", "_")
     is_classifier = next(iter(config.texts("architectures")), "").endswith("ForSequenceClassification")
     is_sentences = any((folder / name).exists() for name in _SENTENCE_FILES) or (not family and "dim" in config)
-    is_named = family in FAMILIES and any(word in _EMBEDDING_WORDS for word in words_of(folder_name(folder)))
+    is_named = family in FAMILIES and any(word in _EMBEDDING_WORDS for word in words_of(_names(folder)))
     is_vision = "vision_config" in config or (folder / "preprocessor_config.json").is_file()
     rules: tuple[tuple[bool, ModelKind | None], ...] = (
         (is_image(folder), "image"),
@@ -36,7 +36,7 @@ def kind_of(folder: Path, config: ModelConfig) -> ModelKind | None:
         (family in _TRANSCRIPTION or "n_mels" in config, "transcription"),
         (family in _SPEECH or "istftnet" in config, "speech"),
         (is_classifier, "rerank" if labels_of(config) == 1 else None),
-        (bool(family) and "rerank" in folder_name(folder).lower(), "rerank"),
+        (bool(family) and "rerank" in _names(folder), "rerank"),
         (family in _TEXT_ENCODERS + _IMAGE_ENCODERS or is_sentences or is_named, "embeddings"),
         (bool(family) and is_vision, "vision"),
         (bool(family), "chat"),
@@ -69,3 +69,8 @@ def modalities_of(kind: ModelKind, config: ModelConfig) -> tuple[str, ...]:
             return ("text", *(name for name, has in senses.items() if has))
         case _:
             assert_never(kind)
+
+
+def _names(folder: Path) -> str:
+    """Return what the folder is called, and what the folder or repository is that a link of that name leads to."""
+    return f"{folder.name} {folder_name(folder)}".lower()

@@ -1,4 +1,4 @@
-"""Many texts in portions that fit into messages."""
+"""Many texts for a model, in portions that fit into messages."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator

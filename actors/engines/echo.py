@@ -221,8 +221,9 @@ class EchoReranker:
         """Return the request. Raises `RefusedError` for a document that is too long without `truncate`."""
         for number, document in enumerate(request.documents):
             if len(_words(document)) > self._context_length and not request.truncate:
-                message = f"This model's maximum context length is {self._context_length} tokens."
-                raise RefusedError("context_length_exceeded", message, param=f"documents[{number}]")
+                param = f"documents[{number}]"
+                message = f"This model's maximum context length is {self._context_length} tokens, and {param} has more."
+                raise RefusedError("context_length_exceeded", message, param=param)
         return request
 
     async def rerank(self, work: RerankRequest) -> AsyncGenerator[RerankChunk]:

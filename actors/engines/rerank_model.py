@@ -71,7 +71,7 @@ class CrossEncoder:
         config = read_json(folder.path / "config.json")
         for kind, name in (("full_attention", "global_rope_theta"), ("sliding_attention", "local_rope_theta")):
             # As transformers 5 writes them.
-            if theta := config.get("rope_parameters", {}).get(kind, {}).get("rope_theta"):
+            if theta := ((config.get("rope_parameters") or {}).get(kind) or {}).get("rope_theta"):
                 config[name] = theta
         settings = library.ModelConfig.from_dict(config | {"num_labels": 1})
         self.module = _filled(library.SequenceClassificationModel(settings), folder)

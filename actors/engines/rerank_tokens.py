@@ -61,7 +61,7 @@ class PairTokens:
             raise RefusedError("unsupported_parameter", "This model takes no instruction.", param="instruction")
         _check_texts(request)
         query = self._tokenizer.encode(request.query, add_special_tokens=False)
-        room = _Room(self._folder.max_tokens, len(query) + self._tokenizer.num_special_tokens_to_add(is_pair=True))
+        room = _room(self._folder.max_tokens, len(query) + self._tokenizer.num_special_tokens_to_add(is_pair=True))
         documents = self._tokenizer.encode_batch_fast(list(request.documents), add_special_tokens=False)
         kept = [room.kept(number, len(tokens), request) for number, tokens in enumerate(documents)]
         shortened = _shortened(map(len, documents), kept)
@@ -91,9 +91,10 @@ class PromptTokens:
         _check_texts(request)
         question = f"<Instruct>: {request.instruction or _INSTRUCTION}\n<Query>: {request.query}\n<Document>: "
         asked = len(self._ids(question))
-        room = _Room(self._folder.max_tokens, len(self._before) + asked + len(self._after))
+        room = _room(self._folder.max_tokens, len(self._before) + asked + len(self._after))
         texts = [question + document for document in request.documents]
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        # The last token of the question may have become one with the first of the document.
         lengths = [max(len(tokens) - asked, 1) for tokens in encodings]
         kept = [room.kept(number, length, request) for number, length in enumerate(lengths)]
         rows = (
@@ -120,9 +121,7 @@ class _Room(Struct, frozen=True):
     taken: int
 
     def kept(self, number: int, length: int, request: RerankRequest) -> int:
-        """Return how many of the document's `length` tokens there is room for. Raises `RefusedError` as `work` does."""
-        if self.taken >= self.limit:
-            raise _too_long(self.limit, f"the query alone needs {self.taken + 1}", "query")
+        """Return how many of the document's `length` tokens are read. Raises `RefusedError` if it is too long."""
         wanted = min(length, request.max_document_tokens or length)
         if self.taken + wanted > self.limit and not request.truncate:
             param = f"documents[{number}]"
@@ -130,8 +129,18 @@ class _Room(Struct, frozen=True):
         return min(wanted, self.limit - self.taken)
 
 
+def _room(limit: int, taken: int) -> _Room:
+    """Return the room beside a query. Raises `RefusedError` if there is none."""
+    if taken >= limit:
+        raise _too_long(limit, f"the query alone needs {taken + 1}", "query")
+    return _Room(limit, taken)
+
+
 def _tokenizer(folder: RerankFolder) -> Tokenizer:
-    tokenizer = Tokenizer.from_file(str(folder.path / "tokenizer.json"))
+    file = folder.path / "tokenizer.json"
+    if not file.is_file():
+        raise RefusedError("invalid_request", f"The model {folder.path.name} has no {file.name}.", param="model")
+    tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     if tokenizer.get_vocab_size() > folder.vocabulary_size:
@@ -145,7 +154,7 @@ def _check_texts(request: RerankRequest) -> None:
     empty = next((number for number, text in enumerate(request.documents) if not text), None)
     if empty is not None:
         param = f"documents[{empty}]"
-        raise RefusedError("invalid_request", f"{param} is empty.", param=param)
+        raise RefusedError("invalid_request", f"The text of {param} is empty.", param=param)
 
 
 def _shortened(lengths: Iterable[int], kept: Iterable[int]) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ class RerankRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     documents: Annotated[tuple[str, ...], Meta(min_length=1)]
     truncate: bool = False
     max_document_tokens: Annotated[int, Meta(ge=1)] | None = None
-    instruction: str | None = None
+    instruction: Annotated[str, Meta(min_length=1)] | None = None
 
 
 class RerankChunk(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -139,6 +139,7 @@ _ENDPOINTS = (
     "POST /v1/completions",
     "POST /v1/responses",
     "POST /v1/embeddings",
+    "POST /v1/rerank",
     "GET /v1/models",
     "POST /v1/models/load",
     "DELETE /v1/models/{id}/unload",

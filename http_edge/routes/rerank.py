@@ -45,7 +45,7 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     return_documents: bool | None = None
     max_tokens_per_doc: Positive | None = None
     truncate: bool | None = None
-    instruction: str | None = None
+    instruction: Annotated[str, Meta(min_length=1)] | None = None
     ttl: Ttl | None = None
     max_chunks_per_doc: Any = None
     priority: Any = None

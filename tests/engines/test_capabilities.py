@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from actors.capabilities import ModelFiles, capability
+from actors.capabilities import SUBJECTS, ModelFiles, capability
 from actors.config import ActorsConfig
 from actors.engines.embeddings import EmbeddingEngine
 from actors.engines.pictures import PictureEngine
+from actors.engines.rerank import RerankerEngine
 from actors.engines.text import TextEngine
 from actors.engines.text_model import TextLimits
 from bus.messages.catalogue import ModelEntry
@@ -77,3 +78,10 @@ async def test_models_that_read_pictures_have_an_engine_of_their_own(tmp_path: P
 
     assert isinstance(engine(siglip(tmp_path / "siglip")), PictureEngine)
     assert isinstance(engine(write_tiny_bert(tmp_path / "bert")), EmbeddingEngine)
+
+
+async def test_reranker_answers_what_rerankers_are_asked(tmp_path: Path) -> None:
+    built = capability(ModelEntry(id="a/b", kind="rerank"), files_in(tmp_path), ActorsConfig())
+
+    assert isinstance(built.engine, RerankerEngine)
+    assert built.subjects == SUBJECTS["rerank"]

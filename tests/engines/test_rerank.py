@@ -1,5 +1,7 @@
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -33,6 +35,7 @@ GOLDEN = {
     "qwen3": (0.5967157, 0.6890510, 0.8425976, 0.1942858, 0.7867712),
 }
 INSTRUCTION, INSTRUCTED = "Find the song.", (0.5258032, 0.7386271, 0.5734715, 0.2718964, 0.5098752)
+ROOT = Path(__file__).parents[2]
 LIMITS = RerankLimits(batch_tokens=64, window=16)
 on_cpu = pytest.mark.skipif(mx.metal.is_available(), reason="Metal is fast in every dtype")
 
@@ -193,3 +196,33 @@ async def test_unloaded_engine_refuses(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="not loaded"):
         async with aclosing(engine.rerank(work)) as chunks:
             await anext(chunks)
+
+
+PROGRAM = """
+import asyncio, sys
+from pathlib import Path
+from actors.engines.blas import prepare_blas
+prepare_blas()
+from actors.engines.rerank import RerankerEngine, RerankLimits
+from bus.messages.rerank import RerankRequest
+
+async def main():
+    for folder in sys.argv[1:]:
+        engine = RerankerEngine(Path(folder), RerankLimits())
+        await engine.load()
+        async for chunk in engine.rerank(engine.prepare(RerankRequest(query="a", documents=("b",)))):
+            print(len(chunk.scores))
+        await engine.unload()
+
+asyncio.run(main())
+print("transformers" in sys.modules)
+"""
+
+
+def test_process_ends_cleanly_and_never_imports_transformers(tmp_path: Path) -> None:
+    folders = [str(write_reranker(tmp_path / family, family)) for family in FAMILIES]
+
+    command = [sys.executable, "-W", "error", "-c", PROGRAM, *folders]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n" * 4 + "False\n", "")

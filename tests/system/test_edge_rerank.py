@@ -1,5 +1,6 @@
 """Reranking, as the official client of Cohere and by hand."""
 
+import inspect
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import cohere
 import pytest_asyncio
 
 from actors.engines.echo import EchoReranker
+from http_edge.routes import rerank
 from tests.support.envelope import error_of
 from tests.support.models_owner import catalogue
 from tests.support.stack import CARDS, CHAT_MODEL, RERANK_CARD, RERANK_MODEL, Stack, rerank_actor, stack
@@ -54,6 +56,13 @@ async def test_clients_of_cohere_get_the_best_documents_first(edge: Stack) -> No
     ]
 
 
+def test_all_that_the_clients_may_say_is_known() -> None:
+    calls = (cohere.AsyncClient.rerank, cohere.AsyncClientV2.rerank)
+    said = {name for call in calls for name in inspect.signature(call).parameters}
+
+    assert said - {"self", "request_options"} <= set(rerank.Body.__struct_fields__)
+
+
 async def test_every_path_answers_alike_and_tells_what_was_read(edge: Stack) -> None:
     answers = [await reranked(edge, path) for path in ("/v1/rerank", "/v2/rerank", "/rerank")]
 
@@ -81,6 +90,7 @@ async def test_more_documents_than_a_message_holds_keep_their_numbers(edge: Stac
     assert [each["index"] for each in answer["results"]] == [599, *range(599)]
     assert answer["truncated"] == [17]
     assert (error["code"], error["param"]) == ("context_length_exceeded", "documents[579]")
+    assert "documents[579]" in error["message"]
 
 
 WRONG: tuple[tuple[dict[str, Any], str, str], ...] = (
@@ -90,6 +100,7 @@ WRONG: tuple[tuple[dict[str, Any], str, str], ...] = (
     ({"documents": ["x", {"title": "y"}]}, "invalid_request", "documents[1].text"),
     ({"documents": ["x", "word " * 513]}, "context_length_exceeded", "documents[1]"),
     ({"top_n": 0}, "invalid_request", "top_n"),
+    ({"instruction": ""}, "invalid_request", "instruction"),
     ({"max_tokens_per_doc": 0}, "invalid_request", "max_tokens_per_doc"),
     ({"max_chunks_per_doc": 10}, "unsupported_parameter", "max_chunks_per_doc"),
     ({"rank_fields": ["title"]}, "unsupported_parameter", "rank_fields"),

@@ -13,6 +13,7 @@ from openai import AsyncOpenAI, ConflictError
 from tests.support.nats import until_it
 from tests.support.ollama_client import user
 from tests.support.processes import Fusion, fusion_up
+from tests.support.tiny_rerankers import write_reranker
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -22,12 +23,15 @@ models:
   - {id: fusion-toy, path: "embedded:fusion-toy", kind: chat}
   - {id: org/first, path: "embedded:fusion-toy", kind: chat, tier: 2, aliases: [first]}
   - {id: org/second, path: "embedded:fusion-toy", kind: chat, tier: 2}
+  - {id: org/judge, path: JUDGE, kind: rerank, tier: 2}
 """
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def fusion(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Fusion]:
-    async with fusion_up(tmp_path_factory.mktemp("heavy"), ONE_SLOT) as running:
+    folder = tmp_path_factory.mktemp("heavy")
+    judge = write_reranker(folder / "judge", "qwen3")
+    async with fusion_up(folder, ONE_SLOT.replace("JUDGE", str(judge))) as running:
         yield running
 
 
@@ -36,6 +40,7 @@ async def client(fusion: Fusion) -> AsyncGenerator[AsyncOpenAI]:
     async with AsyncOpenAI(base_url=f"{fusion.running.http_url}/v1", api_key="unused", max_retries=0) as openai:
         await openai.delete("/models/org/first/unload", cast_to=object)
         await openai.delete("/models/org/second/unload", cast_to=object)
+        await openai.delete("/models/org/judge/unload", cast_to=object)
         yield openai
 
 
@@ -122,3 +127,26 @@ async def test_tokens_of_a_model_that_is_not_loaded_are_counted(client: AsyncOpe
     counted: Any = await client.post("/tokenize", body={"model": "first", "prompt": "NATS is"}, cast_to=object)
 
     assert counted["count"] == len(counted["tokens"]) > 0
+
+
+async def test_reranker_is_loaded_when_it_is_asked_at_once_and_as_a_job(client: AsyncOpenAI, fusion: Fusion) -> None:
+    asked = {"query": "old bird", "documents": ["a river", "an old bird"]}
+    async with aiohttp.ClientSession(fusion.running.http_url) as http:
+        async with http.post("/v1/rerank", json=asked | {"model": "org/judge"}) as response:
+            at_once = await response.json()
+        order = {"model_id": "org/judge", "operation": "rerank", "input": asked}
+        async with http.post("/v1/jobs", json=order) as response:
+            path = f"/v1/jobs/{(await response.json())['job_id']}"
+
+        async def is_done() -> bool:
+            async with http.get(path) as response:
+                return bool((await response.json())["status"] == "completed")
+
+        await until_it(is_done, 30)
+        async with http.get(path) as response:
+            later = (await response.json())["result"]
+
+    assert (await told(client, "org/judge"))["capabilities"] == ["rerank"]
+    assert at_once["model"] == "org/judge"
+    assert {each["index"] for each in at_once["results"]} == {0, 1}
+    assert later == {name: at_once[name] for name in ("results", "usage")}

@@ -98,7 +98,10 @@ def test_kind_is_told_by_the_files(
 
 @pytest.mark.parametrize("name", ["Qwen3-Reranker-0.6B-mlx", "models--Qwen--Qwen3-Reranker-0.6B/snapshots/1a2b"])
 def test_reranker_that_is_built_like_a_chat_model_is_known_by_its_name(tmp_path: Path, name: str) -> None:
-    assert discover(model_folder(tmp_path / name, {"model_type": "qwen3"})).kind == "rerank"
+    folder = model_folder(tmp_path / name, {"model_type": "qwen3"})
+    (tmp_path / "link").symlink_to(folder)
+
+    assert discover(folder).kind == discover(tmp_path / "link").kind == "rerank"
 
 
 def test_kind_that_is_said_goes_before_what_the_files_tell(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_patches_lie_token_by_token() -> None:
 
 @pytest.mark.parametrize(
     ("is_cpu", "gigabytes", "name", "batch_tokens"),
-    [(True, 64, "cpu", 512), (False, 16, "metal-16gb", 4096), (False, 32, "metal-32gb", 8192)],
+    [(True, 64, "cpu", 256), (False, 16, "metal-16gb", 4096), (False, 32, "metal-32gb", 8192)],
 )
 def test_profile_follows_device_and_memory(is_cpu: bool, gigabytes: int, name: str, batch_tokens: int) -> None:
     found = profile_for(is_cpu, gigabytes * 2**30)

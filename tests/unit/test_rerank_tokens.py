@@ -83,7 +83,6 @@ def test_document_over_the_limit_is_refused_or_shortened(tmp_path: Path, family:
     short, long = shortened.rows
 
     assert refusal(tokens, request("a river", LONG)) == ("context_length_exceeded", "documents[1]")
-    assert refusal(tokens, request(LONG)) == ("context_length_exceeded", "documents[0]")
     assert shortened.truncated == (1,)
     assert len(short.tokens) < len(long.tokens) == limit
     # What comes after the document is there still.
@@ -132,3 +131,11 @@ def test_empty_document_is_named(tmp_path: Path) -> None:
 def test_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="more tokens than the model"):
         tokens_of(write_reranker(tmp_path, "bert", vocab_size=17))
+
+
+def test_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    folder = write_reranker(tmp_path, "bert")
+    (folder / "tokenizer.json").unlink()
+
+    with pytest.raises(RefusedError, match=r"has no tokenizer\.json"):
+        tokens_of(folder)
