@@ -16,8 +16,8 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from actors.engines.embeddings_cpu import FAST_FAMILIES, FastLayers
-from actors.engines.embeddings_folder import EmbeddingFolder, Pooling
+from actors.engines.embeddings_cpu import FastLayers
+from actors.engines.embeddings_folder import BERTS, EmbeddingFolder, Pooling
 from actors.engines.embeddings_tokens import TokenRow
 
 # These families need nothing but mlx; the others, and quantised weights, need the library's own loader.
@@ -43,8 +43,7 @@ class VectorModel:
             self._model.set_dtype(mx.float32)
         weights: list[mx.array] = list(dict(tree_flatten(self._model.parameters())).values())
         mx.eval(weights)
-        is_fast = _is_cpu() and folder.family in FAST_FAMILIES
-        self._layers = FastLayers(self._model) if is_fast else None
+        self._layers = FastLayers(self._model) if _is_cpu() and folder.family in BERTS else None
         self.size_bytes = sum(array.nbytes for array in weights)
         self._dtype = next(array.dtype for array in weights if mx.issubdtype(array.dtype, mx.floating))
         self.dtype = str(self._dtype).rpartition(".")[2]
