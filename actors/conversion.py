@@ -120,9 +120,8 @@ def conversions_of(source: Path, cache: Path | None = None) -> list[Path]:
 
 def folder_name(folder: Path) -> str:
     """Return the name of the folder, or of the repository whose snapshot it is in the cache of the hub."""
-    if folder.parent.name == "snapshots":
-        return folder.parent.parent.name.removeprefix("models--")
-    return folder.resolve().name
+    real = folder.resolve()
+    return real.parent.parent.name.removeprefix("models--") if real.parent.name == "snapshots" else real.name
 
 
 def weights_bytes(folder: Path) -> int:

@@ -11,9 +11,6 @@ from typing import Any, Final
 
 import mlx.core as mx
 
-# The model classes of these have the same layers.
-FAST_FAMILIES: Final = frozenset(("bert", "xlm_roberta"))
-
 # erf(x) = x * P(x²) / Q(x²) between -4 and 4, highest power first, as in Eigen; at most 1e-6 off.
 _ERF_P: Final = (
     -2.72614225801306e-10,
@@ -38,7 +35,7 @@ _EXP_LEAST: Final = -24.0
 
 
 class FastLayers:
-    """The layers of a loaded BERT. Uses its weights as they are."""
+    """The layers of a loaded model of the families `BERTS`. Uses its weights as they are."""
 
     def __init__(self, model: Any) -> None:
         self._model = model

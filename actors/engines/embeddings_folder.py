@@ -18,8 +18,8 @@ FileT = TypeVar("FileT")
 # Families whose last hidden states mlx-embeddings gives per token. lfm2 and the col… families answer with
 # many vectors per text, siglip and …_vl need pictures.
 _FAMILIES: Final = frozenset(("bert", "gemma3_text", "llama_bidirec", "modernbert", "qwen3", "xlm_roberta"))
-# mlx-embeddings takes these of them all, whatever else their files say.
-_BERTS: Final = frozenset(("bert", "xlm_roberta"))
+# These have the same layers. Of them mlx-embeddings takes the second for granted, whatever else their files say.
+BERTS: Final = frozenset(("bert", "xlm_roberta"))
 _OF_BERT: Final = {"hidden_act": "gelu", "position_embedding_type": "absolute"}
 _POOLINGS: Final[Mapping[str, Pooling]] = {
     "mean": "mean",
@@ -103,7 +103,7 @@ def read_folder(path: Path) -> EmbeddingFolder:
     family = config.model_type.replace("-", "_")
     if family not in _FAMILIES:
         raise _refusal(path, f"is of family {family}, not one of {', '.join(sorted(_FAMILIES))}")
-    for name, value in _OF_BERT.items() if family in _BERTS else ():
+    for name, value in _OF_BERT.items() if family in BERTS else ():
         if (said := getattr(config, name)) not in (None, value):
             raise _refusal(path, f"has the {name} {said}, of which only {value} is supported")
     sentences = _sentences(path)

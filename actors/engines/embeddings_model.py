@@ -12,8 +12,8 @@ import mlx.core as mx
 import numpy as np
 
 from actors.engines.architectures import architecture, dtype_of, is_cpu, read, weights_in
-from actors.engines.embeddings_cpu import FAST_FAMILIES, FastLayers
-from actors.engines.embeddings_folder import EmbeddingFolder, Pooling
+from actors.engines.embeddings_cpu import FastLayers
+from actors.engines.embeddings_folder import BERTS, EmbeddingFolder, Pooling
 from actors.engines.embeddings_tokens import TokenRow
 
 # These families need nothing but mlx; the others, and quantised weights, need the library's own loader.
@@ -31,8 +31,7 @@ class VectorModel:
         self._folder = folder
         self._model = _load(folder)
         weights = read(self._model)
-        is_fast = is_cpu() and folder.family in FAST_FAMILIES
-        self._layers = FastLayers(self._model) if is_fast else None
+        self._layers = FastLayers(self._model) if is_cpu() and folder.family in BERTS else None
         self.size_bytes = sum(array.nbytes for array in weights)
         self.dtype = dtype_of(weights)
         # mlx is lazy: this asks for a shape and computes nothing.
