@@ -3,9 +3,11 @@
 import argparse
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 from actors.catalogue import local_path
-from bench import embeddings_inside
+from bench import embeddings_http, embeddings_inside
+from bench.embeddings_http import fusion, infinity
 from bench.processes import machine
 from bus.process import run_until_stopped
 
@@ -31,6 +33,11 @@ async def _report(args: argparse.Namespace) -> None:
     print(machine())
     if "inside" in args.parts:
         await embeddings_inside.report(args.folder, args.peer_python, args.rounds, order)
+    if "http" in args.parts:
+        with TemporaryDirectory(prefix="fusion-bench-") as name:
+            logs = Path(name)
+            async with fusion(args.folder, logs) as ours, infinity(args.infinity, args.folder, logs) as peer:
+                await embeddings_http.report(ours, peer, rounds=2, seconds=5.0, order=order)
 
 
 if __name__ == "__main__":
