@@ -1,13 +1,15 @@
 """Embeddings beside sentence-transformers and infinity, on one model folder: `python -m bench.embeddings [FOLDER]`."""
 
 import argparse
+import sys
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
 from actors.catalogue import local_path
-from bench import embeddings_http, embeddings_inside
+from bench import embeddings_exits, embeddings_http, embeddings_inside, embeddings_steady
 from bench.embeddings_http import fusion, infinity
+from bench.embeddings_inside import OURS, working
 from bench.processes import machine
 from bus.process import run_until_stopped
 
@@ -21,7 +23,10 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=_PARTS, default=_PARTS)
     parser.add_argument("--peer-python", help="the Python that has sentence-transformers, to measure it too")
     parser.add_argument("--infinity", help="the program of infinity_emb, to measure it too")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=7, help="in process")
+    parser.add_argument("--loops", type=int, default=2, help="rounds over HTTP")
+    parser.add_argument("--seconds", type=float, default=120.0, help="of the steady load")
+    parser.add_argument("--exits", type=int, default=50, help="of the model's process")
     parser.add_argument("--seed", type=int, default=1, help="of the texts and of the order of the servers")
     args = parser.parse_args()
     args.folder = args.folder or local_path("embedded:minilm")
@@ -33,11 +38,23 @@ async def _report(args: argparse.Namespace) -> None:
     print(machine())
     if "inside" in args.parts:
         await embeddings_inside.report(args.folder, args.peer_python, args.rounds, order)
-    if "http" in args.parts:
+    if {"http", "steady"} & set(args.parts):
+        await _over_http(args, order)
+    if "exits" in args.parts:
         with TemporaryDirectory(prefix="fusion-bench-") as name:
-            logs = Path(name)
-            async with fusion(args.folder, logs) as ours, infinity(args.infinity, args.folder, logs) as peer:
-                await embeddings_http.report(ours, peer, rounds=2, seconds=5.0, order=order)
+            await embeddings_exits.report(args.folder, Path(name), exits=args.exits, order=order)
+
+
+async def _over_http(args: argparse.Namespace, order: Random) -> None:
+    with TemporaryDirectory(prefix="fusion-bench-") as name:
+        logs = Path(name)
+        async with fusion(args.folder, logs) as ours:
+            if "http" in args.parts:
+                async with infinity(args.infinity, args.folder, logs) as peer:
+                    await embeddings_http.report(ours, peer, rounds=args.loops, order=order)
+            if "steady" in args.parts:
+                async with working(sys.executable, OURS, args.folder) as worker:
+                    await embeddings_steady.report(ours, worker, seconds=args.seconds, order=order)
 
 
 if __name__ == "__main__":

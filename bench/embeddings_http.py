@@ -11,10 +11,12 @@ from random import Random
 from typing import Any
 
 import msgspec
+import numpy as np
 from aiohttp import ClientError, ClientSession, ClientTimeout
 from msgspec import Struct
+from numpy.typing import NDArray
 
-from bench.embeddings_inside import ALONE
+from bench.embeddings_inside import ALONE, Vectors
 from bench.embeddings_texts import short
 from bench.figures import Figures, figures, table
 from bench.load import Load, Outcome, Run, Target, run
@@ -24,6 +26,7 @@ from bus.server import free_port
 OURS, PEER = "Fusion", "infinity"
 MODEL = "measured"
 _LEVELS = (1, 8, 32, 64)
+_SECONDS = 4.0
 _PATIENCE = 300.0
 _COLUMNS = (
     ("requests", "texts", 0),
@@ -56,7 +59,7 @@ class _Answer(Struct, frozen=True):
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
-async def report(fusion: Server, infinity: Server | None, *, rounds: int, seconds: float, order: Random) -> None:
+async def report(fusion: Server, infinity: Server | None, *, rounds: int, order: Random) -> None:
     """Measure and print."""
     servers = [fusion, infinity] if infinity else [fusion]
     runs: dict[tuple[int, str], list[Run]] = defaultdict(list)
@@ -66,7 +69,7 @@ async def report(fusion: Server, infinity: Server | None, *, rounds: int, second
     for number in range(rounds + 1):
         for at_once in _LEVELS:
             # Before the first round all levels are warmed up.
-            load = Load(at_once=at_once, requests=10**6, seconds=seconds if number else 0.5)
+            load = Load(at_once=at_once, requests=10**6, seconds=_SECONDS if number else 0.5)
             for server in order.sample(servers, len(servers)):
                 key, before = (at_once, server.target.name), server.measured.cpu_seconds()
                 done = await run(server.target, load, texts, _one)
@@ -81,8 +84,8 @@ async def report(fusion: Server, infinity: Server | None, *, rounds: int, second
             print(f"errors of {name} at {at_once}: {known.causes}")
 
 
-async def embed(session: ClientSession, target: Target, texts: list[str], **fields: Any) -> list[bytes | tuple[float, ...]]:
-    """Return the vectors as they came. Raises `ClientError` for any other answer, and `TimeoutError`."""
+async def embed(session: ClientSession, target: Target, texts: list[str], **fields: Any) -> Vectors:
+    """Return a row for each text. Raises `ClientError` for any other answer, and `TimeoutError`."""
     body = {"model": target.model, "input": texts, **fields}
     url = f"{target.url}/v1/embeddings"
     async with session.post(url, json=body, timeout=ClientTimeout(total=_PATIENCE)) as response:
@@ -95,7 +98,11 @@ async def embed(session: ClientSession, target: Target, texts: list[str], **fiel
         raise ClientError(str(error)) from error
     if [each.index for each in data] != list(range(len(texts))):
         raise ClientError(f"{len(data)} vectors for {len(texts)} texts, or in another order")
-    return [each.embedding for each in data]
+    return np.array([_numbers(each.embedding) for each in data])
+
+
+def _numbers(vector: bytes | tuple[float, ...]) -> NDArray[np.float32]:
+    return np.frombuffer(vector, "<f4") if isinstance(vector, bytes) else np.array(vector, np.float32)
 
 
 async def _one(session: ClientSession, target: Target, text: str) -> Outcome:

@@ -14,9 +14,12 @@ from statistics import median
 import msgspec
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from bench.embeddings_texts import LOADS
 from bench.processes import Measured
+
+Vectors = NDArray[np.float32]
 
 OURS, PEER = "Fusion", "sentence-transformers"
 
@@ -56,7 +59,7 @@ class Worker:
 
     async def embed(self, texts: Sequence[str]) -> Taken:
         """Embed `texts` together. Raises `msgspec.DecodeError` if the process has ended."""
-        assert self._process.stdin is not None
+        assert self._process.stdin is not None  # noqa: S101 - it is a pipe
         self._process.stdin.write(json.dumps(texts).encode() + b"\n")
         return msgspec.json.decode(await _line(self._process), type=Taken)
 
@@ -95,13 +98,13 @@ async def _measure(workers: Mapping[str, Worker], rounds: int, order: Random) ->
                 continue
             for name, each in done.items():
                 taken[load, name].append(each)
-            ours, *others = (vectors(done[name].vectors, len(texts)) for name in workers)
+            ours, *others = (rows(done[name].vectors, len(texts)) for name in workers)
             least = min((float((ours * other).sum(axis=1).min()) for other in others), default=1.0)
             cosines[load] = min(least, cosines.get(load, 1.0))
     return Inside(taken, cosines)
 
 
-def vectors(content: bytes, count: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def rows(content: bytes, count: int) -> Vectors:
     """Return `content` as a row for each of `count` texts."""
     return np.frombuffer(content, "<f4").reshape(count, -1)
 
@@ -129,7 +132,7 @@ async def working(python: str, name: str, folder: Path) -> AsyncGenerator[Worker
 
 
 async def _line(process: asyncio.subprocess.Process) -> bytes:
-    assert process.stdout is not None
+    assert process.stdout is not None  # noqa: S101 - it is a pipe
     async with asyncio.timeout(_PATIENCE):
         return await process.stdout.readline()
 

@@ -4,13 +4,14 @@ import math
 from collections.abc import Callable
 from random import Random
 
-_WORDS = (
-    "the a old new river garden house city winter summer morning letter music bridge window market teacher doctor"
-    " engine ship train station forest mountain island harbour library kitchen bread coffee water light paper"
-    " runs opens carries finds writes reads crosses follows leaves remembers repairs measures answers waits"
-    " slowly quickly often never always under over beside between because although before after with without"
-    " and or not seven twelve hundred northern quiet bright heavy empty broken useful different several every"
-).split()
+_COMMON = """
+the a old new river garden house city winter summer morning letter music bridge window market teacher doctor
+engine ship train station forest mountain island harbour library kitchen bread coffee water light paper
+runs opens carries finds writes reads crosses follows leaves remembers repairs measures answers waits
+slowly quickly often never always under over beside between because although before after with without
+and or not seven twelve hundred northern quiet bright heavy empty broken useful different several every
+"""
+_WORDS = _COMMON.split()
 _SHORT = (5, 20)
 _LONG = 400
 
@@ -21,12 +22,12 @@ def short(order: Random) -> str:
 
 
 def any_length(order: Random) -> str:
-    """Return a text of 1 to 400 words, of which half have up to 20, as most texts are short."""
+    """Return a text of 1 to 400 words; half of them have up to 5."""
     return _of(order, _skewed(order, _LONG))
 
 
 def how_many(order: Random) -> int:
-    """Return a number of texts for a request: 1 to 64, half of them up to 8."""
+    """Return a number of texts for a request: 1 to 64; half of them are up to 3."""
     return _skewed(order, 64)
 
 
@@ -46,4 +47,4 @@ def _of(order: Random, words: int) -> str:
 
 
 def _skewed(order: Random, most: int) -> int:
-    return round(math.exp(order.uniform(0, math.log(most))))
+    return round(math.pow(most, order.random() ** 2))

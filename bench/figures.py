@@ -85,9 +85,7 @@ def _good(run: Run) -> int:
     return sum(outcome.error is None for outcome in run.outcomes)
 
 
-def table(
-    found: Mapping[tuple[int, str], Figures], ours: str, *others: str, columns: Columns = COLUMNS
-) -> str:
+def table(found: Mapping[tuple[int, str], Figures], ours: str, *others: str, columns: Columns = COLUMNS) -> str:
     """Return a Markdown table: for each number of requests at once all servers, and ours over each of the others."""
     lines = [
         "| at once | server | " + " | ".join(heading for _, heading, _ in columns) + " |",
