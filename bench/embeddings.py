@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=_PARTS, default=_PARTS)
     parser.add_argument("--peer-python", help="the Python that has sentence-transformers, to measure it too")
     parser.add_argument("--infinity", help="the program of infinity_emb, to measure it too")
-    parser.add_argument("--rounds", type=int, default=7, help="in process")
+    parser.add_argument("--rounds", type=int, default=5, help="in process")
     parser.add_argument("--loops", type=int, default=2, help="rounds over HTTP")
     parser.add_argument("--seconds", type=float, default=120.0, help="of the steady load")
     parser.add_argument("--exits", type=int, default=50, help="of the model's process")

@@ -16,6 +16,7 @@ from bench.embeddings_http import Server, embed
 from bench.embeddings_inside import Vectors, Worker, rows
 from bench.embeddings_texts import any_length, how_many, short
 from bench.figures import percentile
+from bench.load import Target
 from cli.state import read_running
 
 _CLIENTS = 100
@@ -38,32 +39,37 @@ class Outcome(Struct):
 
 
 class Crowd:
-    """The clients, who all take their texts from one supply."""
+    """The clients, who all take their texts from one supply: texts whose vectors are `known`."""
 
-    def __init__(self, fusion: Server, known: Mapping[str, Vectors], order: Random) -> None:
+    def __init__(self, target: Target, known: Mapping[str, Vectors], order: Random) -> None:
         self.outcome = Outcome()
-        self._target = fusion.target
+        self._target = target
         self._known = known
         self._supply = cycle(known)
         self._order = order
 
     async def run(self, session: ClientSession, until: float) -> None:
-        """Be one client: send one request after the other, none after `until`."""
-        outcome = self.outcome
-        while (begun := time.perf_counter()) < until:
-            texts = list(islice(self._supply, how_many(self._order)))
-            wire = self._order.choice(("float", "base64"))
-            try:
-                vectors = await embed(session, self._target, texts, truncate=True, encoding_format=wire)
-            except (ClientError, TimeoutError) as error:
-                outcome.errors[str(error) or type(error).__name__] += 1
-                continue
-            cosines = (vectors * np.concatenate([self._known[text] for text in texts])).sum(axis=1)
-            outcome.requests += 1
-            outcome.texts += len(texts)
-            outcome.wrong += int((cosines < _NEAR).sum())
-            outcome.least = min(outcome.least, float(cosines.min()))
-            outcome.totals.append(time.perf_counter() - begun)
+        """Be one client: send one request after the other, at least one and none after `until`."""
+        await self.send(session)
+        while time.perf_counter() < until:
+            await self.send(session)
+
+    async def send(self, session: ClientSession) -> None:
+        """Send one request."""
+        outcome, begun = self.outcome, time.perf_counter()
+        texts = list(islice(self._supply, how_many(self._order)))
+        wire = self._order.choice(("float", "base64"))
+        try:
+            vectors = await embed(session, self._target, texts, truncate=True, encoding_format=wire)
+        except (ClientError, TimeoutError) as error:
+            outcome.errors[str(error) or type(error).__name__] += 1
+            return
+        cosines = (vectors * np.concatenate([self._known[text] for text in texts])).sum(axis=1)
+        outcome.requests += 1
+        outcome.texts += len(texts)
+        outcome.wrong += int((cosines < _NEAR).sum())
+        outcome.least = min(outcome.least, float(cosines.min()))
+        outcome.totals.append(time.perf_counter() - begun)
 
 
 async def report(fusion: Server, worker: Worker, *, seconds: float, order: Random) -> None:
@@ -73,7 +79,7 @@ async def report(fusion: Server, worker: Worker, *, seconds: float, order: Rando
     async with ClientSession(connector=TCPConnector(limit=0)) as session:
         idle = await _queries(session, fusion, _shorts(order, _QUERIES))
         begun, memory = time.perf_counter(), [_memory(fusion)]
-        crowd = Crowd(fusion, known, order)
+        crowd = Crowd(fusion.target, known, order)
         async with asyncio.TaskGroup() as group:
             for _ in range(_CLIENTS):
                 group.create_task(crowd.run(session, begun + seconds))

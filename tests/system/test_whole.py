@@ -14,7 +14,6 @@ import httpx
 import pytest
 import pytest_asyncio
 from langchain_openai import OpenAIEmbeddings
-from llama_index.embeddings.openai import OpenAIEmbedding
 from openai import AsyncOpenAI
 
 from bus.client import Bus
@@ -148,6 +147,8 @@ async def test_langchain_gets_the_known_vectors_of_texts_and_of_what_it_has_meas
 
 
 async def test_llama_index_gets_the_known_vectors(fusion: Fusion) -> None:
+    from llama_index.embeddings.openai import OpenAIEmbedding  # noqa: PLC0415 - which takes seconds
+
     async with httpx.AsyncClient() as http:
         model = OpenAIEmbedding(
             model_name="all-MiniLM-L6-v2",
