@@ -35,26 +35,25 @@ def main() -> None:
 
 async def _report(args: argparse.Namespace) -> None:
     order = Random(args.seed)  # noqa: S311 - texts and an order, no secrets
-    print(machine())
-    if "inside" in args.parts:
-        await embeddings_inside.report(args.folder, args.peer_python, args.rounds, order)
-    if {"http", "steady"} & set(args.parts):
-        await _over_http(args, order)
-    if "exits" in args.parts:
-        with TemporaryDirectory(prefix="fusion-bench-") as name:
-            await embeddings_exits.report(args.folder, Path(name), exits=args.exits, order=order)
-
-
-async def _over_http(args: argparse.Namespace, order: Random) -> None:
+    print(machine() + "\n")
     with TemporaryDirectory(prefix="fusion-bench-") as name:
         logs = Path(name)
-        async with fusion(args.folder, logs) as ours:
-            if "http" in args.parts:
-                async with infinity(args.infinity, args.folder, logs) as peer:
-                    await embeddings_http.report(ours, peer, rounds=args.loops, order=order)
-            if "steady" in args.parts:
-                async with working(sys.executable, OURS, args.folder) as worker:
-                    await embeddings_steady.report(ours, worker, seconds=args.seconds, order=order)
+        if "inside" in args.parts:
+            await embeddings_inside.report(args.folder, args.peer_python, args.rounds, order)
+        if {"http", "steady"} & set(args.parts):
+            await _over_http(args, logs, order)
+        if "exits" in args.parts:
+            await embeddings_exits.report(args.folder, logs, exits=args.exits, order=order)
+
+
+async def _over_http(args: argparse.Namespace, logs: Path, order: Random) -> None:
+    async with fusion(args.folder, logs) as ours:
+        if "http" in args.parts:
+            async with infinity(args.infinity, args.folder, logs) as peer:
+                await embeddings_http.report(ours, peer, rounds=args.loops, order=order)
+        if "steady" in args.parts:
+            async with working(sys.executable, OURS, args.folder) as worker:
+                await embeddings_steady.report(ours, worker, seconds=args.seconds, order=order)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ async def report(folder: Path, logs: Path, *, exits: int, order: Random) -> None
         async with askers.asking():
             await asyncio.gather(*(lane() for _ in range(_LANES)))
     told = ", ".join(f"{count} with status {status}" for status, count in sorted(ends.items()))
-    print(f"{exits} processes stopped while asked, in {time.perf_counter() - begun:.0f} s: {told}")
+    print(f"- {exits} processes stopped while asked, in {time.perf_counter() - begun:.0f} s: {told}")
 
 
 async def _life(askers: Askers, config: Path, logs: Path, instance: str) -> int:

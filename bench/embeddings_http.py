@@ -78,10 +78,10 @@ async def report(fusion: Server, infinity: Server | None, *, rounds: int, order:
                     cpu[key] += server.measured.cpu_seconds() - before
                     rss[key] = server.measured.rss_mb()
     found: dict[tuple[int, str], Figures] = {key: figures(each, cpu[key], rss[key]) for key, each in runs.items()}
-    print(table(found, OURS, *([PEER] if infinity else []), columns=_COLUMNS))
+    print(table(found, OURS, *([PEER] if infinity else []), columns=_COLUMNS) + "\n")
     for (at_once, name), known in found.items():
         if known.causes:
-            print(f"errors of {name} at {at_once}: {known.causes}")
+            print(f"- errors of {name} at {at_once}: {known.causes}")
 
 
 async def embed(session: ClientSession, target: Target, texts: list[str], **fields: Any) -> Vectors:

@@ -79,12 +79,12 @@ async def report(folder: Path, peer_python: str | None, rounds: int, order: Rand
             name: await stack.enter_async_context(working(python, name, folder))
             for name, python in ((OURS, sys.executable), *with_peer)
         }
-        print(_table(await _measure(workers, rounds, order), peer_python is not None))
+        print(_table(await _measure(workers, rounds, order), peer_python is not None) + "\n")
         for name, worker in workers.items():
-            print(f"{name}: RSS {worker.measured.rss_mb():.0f} MB")
+            print(f"- {name} takes {worker.measured.rss_mb():.0f} MB of memory.")
         loaded = workers[OURS].loaded
-    error = loaded.estimated_bytes / loaded.taken_bytes - 1
-    print(f"Weights: {loaded.estimated_bytes:,} bytes expected, {loaded.taken_bytes:,} taken ({error:+.3%})")
+    expected, taken = loaded.estimated_bytes, loaded.taken_bytes
+    print(f"- The weights were expected to take {expected:,} bytes and took {taken:,} ({taken / expected - 1:+.4%}).")
 
 
 async def _measure(workers: Mapping[str, Worker], rounds: int, order: Random) -> Inside:
@@ -141,13 +141,14 @@ def _table(found: Inside, with_peer: bool) -> str:
     """Return a Markdown table: for each load the least and the median time, and the CPU time."""
     names = (OURS, PEER) if with_peer else (OURS,)
     heads = [f"{name} {what}" for name in names for what in ("min ms", "median ms", "CPU ms")]
-    rows = [["load", *heads, *(("times as fast", "least cosine") if with_peer else ())]]
+    rows = [["load", *heads, *(("times as fast: min", "median", "CPU", "least cosine") if with_peer else ())]]
     rows.append(["---"] * len(rows[0]))
     for load in LOADS:
         row = [load, *(f"{ms:.1f}" for name in names for ms in _milliseconds(found.taken[load, name]))]
         if with_peer:
-            ours, peers = (_milliseconds(found.taken[load, name])[1] for name in names)
-            row += [f"*{peers / ours:.2f}*", f"{found.cosines[load]:.7f}"]
+            ours, peers = (_milliseconds(found.taken[load, name]) for name in names)
+            row += [f"*{peer / our:.2f}*" for our, peer in zip(ours, peers, strict=True)]
+            row.append(f"{found.cosines[load]:.7f}")
         rows.append(row)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 

@@ -88,8 +88,8 @@ async def report(fusion: Server, worker: Worker, *, seconds: float, order: Rando
         _print_outcome(crowd.outcome, time.perf_counter() - begun)
         beside = await _beside(session, fusion, order)
         memory.append(_memory(fusion))
-    print(_memory_table(memory))
-    print(_queries_table(idle, beside))
+    print("\n" + _memory_table(memory) + "\n")
+    print(_queries_table(idle, beside) + "\n")
 
 
 async def _beside(session: ClientSession, fusion: Server, order: Random) -> list[float]:
@@ -100,7 +100,7 @@ async def _beside(session: ClientSession, fusion: Server, order: Random) -> list
     while not ingest.done():
         taken += await _queries(session, fusion, _shorts(order, 1))
     await ingest
-    print(f"{_INGEST} short texts in one request took {time.perf_counter() - begun:.1f} s")
+    print(f"- {_INGEST} short texts in one request took {time.perf_counter() - begun:.1f} s")
     return taken[:-1]  # The ingest ended during the last one.
 
 
@@ -128,13 +128,13 @@ def _memory(fusion: Server) -> dict[str, float]:
 def _print_outcome(outcome: Outcome, seconds: float) -> None:
     errors = sum(outcome.errors.values())
     print(
-        f"{_CLIENTS} clients, {seconds:.0f} s: {outcome.requests} requests with {outcome.texts} texts"
+        f"- {_CLIENTS} clients, {seconds:.0f} s: {outcome.requests} requests with {outcome.texts} texts"
         f" ({outcome.texts / seconds:.0f} texts/s, p50 {percentile(outcome.totals, 50):.1f} s,"
         f" p95 {percentile(outcome.totals, 95):.1f} s), {errors} errors, {outcome.wrong} wrong or misplaced vectors,"
         f" least cosine to one computed alone {outcome.least:.7f}"
     )
     for cause, count in outcome.errors.items():
-        print(f"{count} times: {cause}")
+        print(f"- {count} times: {cause}")
 
 
 def _memory_table(memory: list[dict[str, float]]) -> str:
