@@ -40,11 +40,11 @@ _COLUMNS = (
 
 
 class Server(Struct, frozen=True):
-    """A server that speaks OpenAI's embeddings; of Fusion `state` is the state folder."""
+    """A server that speaks OpenAI's embeddings; `state` is Fusion's state folder."""
 
     target: Target
     measured: Measured
-    state: Path
+    state: Path = Path()
 
 
 class _Embedding(Struct, frozen=True):
@@ -149,4 +149,4 @@ async def infinity(program: str | None, folder: Path, logs: Path) -> AsyncGenera
     quiet = {"DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
     async with started(argv, logs / "infinity.log", ALONE | quiet) as measured:
         await answering(f"http://127.0.0.1:{port}/v1/models")
-        yield Server(Target(PEER, f"http://127.0.0.1:{port}", MODEL), measured, logs)
+        yield Server(Target(PEER, f"http://127.0.0.1:{port}", MODEL), measured)
