@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -47,6 +48,12 @@ class Askers:
             for task in tasks:
                 task.cancel()
 
+    async def answers_of(self, instance: str) -> None:
+        """Return once `instance` has given some."""
+        while self.answers[instance] < _ANSWERS:
+            self.answered.clear()
+            await self.answered.wait()
+
     async def _ask(self) -> None:
         while True:
             request = EmbedRequest(input=(short(self._order), short(self._order)))
@@ -85,7 +92,7 @@ async def report(folder: Path, logs: Path, *, exits: int, order: Random) -> None
 
 
 async def _life(askers: Askers, config: Path, logs: Path, instance: str) -> int:
-    """Start a process, stop it once it has answered some, and return its exit status."""
+    """Start a process, stop it once it has answered some, and return its exit status; -9 if it hangs."""
     with (logs / "model.log").open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "actors", "model", "--model", MODEL, "--instance", instance),
@@ -95,13 +102,15 @@ async def _life(askers: Askers, config: Path, logs: Path, instance: str) -> int:
             stderr=output,
             env=os.environ | ALONE | {"FUSION_NATS_URL": askers.nats_url, "FUSION_STATE_DIR": str(logs)},
         )
+    ended = asyncio.create_task(process.wait())
+    answered = asyncio.create_task(askers.answers_of(instance))
+    await asyncio.wait((ended, answered), return_when=asyncio.FIRST_COMPLETED, timeout=_PATIENCE)
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM if answered.done() else signal.SIGKILL)
+    answered.cancel()
     try:
         async with asyncio.timeout(_PATIENCE):
-            while askers.answers[instance] < _ANSWERS:
-                askers.answered.clear()
-                await askers.answered.wait()
-            process.terminate()
-            return await process.wait()
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
+            return await asyncio.shield(ended)
+    except TimeoutError:
+        process.kill()
+        return await ended
