@@ -132,7 +132,7 @@ class PictureEngine:
                 while number + len(whole) < len(work.spans) and len(waiting) >= work.spans[number + len(whole)]:
                     frames = [waiting.popleft() for _ in range(work.spans[number + len(whole)])]
                     whole.append(cut(pooled(frames, work.pooling), work.dimensions, dimensions))
-                if whole:
+                if whole or not vectors:
                     yield _chunk(work, number, whole)
                     number += len(whole)
 

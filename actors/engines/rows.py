@@ -14,6 +14,9 @@ from actors.engines.rows_shared import Asker, SharedResults
 from actors.engines.thread import EngineThread
 from bus.errors import RefusedError
 
+# Whoever hears nothing for long takes a request for lost.
+_PATIENCE = 15.0
+
 RowT = TypeVar("RowT")
 RowT_contra = TypeVar("RowT_contra", contravariant=True)
 
@@ -90,7 +93,8 @@ class Rows(Generic[RowT]):
     ) -> AsyncGenerator[tuple[int, tuple[bytes, ...]]]:
         """Yield the results in the order of the rows, as (number of the first, results), as soon as there is no gap.
 
-        Rows with equal `keys`, of any requests, are computed once; without `keys` no row is like another.
+        An empty run every 15 s says that it goes on, while others are before it. Rows with equal `keys`, of any
+        requests, are computed once; without `keys` no row is like another.
         Closing the generator drops what has not been computed. Raises what the model raised.
         """
         number = next(self._numbers)
@@ -105,8 +109,8 @@ class Rows(Generic[RowT]):
                     results, job.results[start:end] = tuple(job.results[start:end]), [b""] * (end - start)
                     yield start, results
                     start = end
-                else:
-                    await _news(job)
+                elif not await _has_news(job):
+                    yield start, ()
         finally:
             self._batches.drop(number)
             self._shared.leave(number, job.keys)
@@ -185,11 +189,16 @@ def not_loaded() -> RefusedError:
     return RefusedError("unavailable", "This model is not loaded.")
 
 
-async def _news(job: _Job[RowT]) -> None:
-    await job.news.wait()
+async def _has_news(job: _Job[RowT]) -> bool:
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await job.news.wait()
+    except TimeoutError:
+        return False
     job.news.clear()
     if job.error is not None:
         raise job.error
+    return True
 
 
 def _tell(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> None:

@@ -30,7 +30,7 @@ BLIND = ModelCard(id="local/blind", kind="embeddings", tier=0, state="ready", cr
 
 @asynccontextmanager
 async def seeing(
-    nats_url: str, folder: Path, engine: EchoEmbeddings | None = None, config: EdgeConfig | None = None
+    nats_url: str, folder: Path, engine: Any = None, config: EdgeConfig | None = None
 ) -> AsyncGenerator[Stack]:
     """Run an edge before a model that reads pictures, in a catalogue after one that does not."""
     limits = MediaLimits(most_bytes=10**7, most_pixels=10**6, seconds=20.0)

@@ -57,8 +57,20 @@ def test_one_input_beside_a_crowd_leaves_with_the_next_drain(crowd: list[int], l
     order = list(drained(batches))
 
     ahead = next(place for place, batch in enumerate(order) if any(item.request == 1 for item in batch))
-    # The rest of the drain under way, a drain that had no room, its own: at most 64 tokens each.
-    assert sum(item.length for batch in order[:ahead] for item in batch) <= 3 * 64
+    # The rest of the drain under way, and a drain of the crowd: at most 64 tokens each.
+    assert sum(item.length for batch in order[:ahead] for item in batch) <= 2 * 64
+
+
+def test_query_beside_a_crowd_rides_alone_and_the_crowd_has_every_other_drain() -> None:
+    batches = Batches(8, 16)
+    add(batches, 0, [4] * 20)
+    for number in range(1, 4):
+        add(batches, number, [4, 4])
+
+    order = [{item.request for item in batch} for batch in drained(batches)]
+
+    assert order[:6] == [{1, 2}, {0}, {3, 1}, {0}, {2, 3}, {0}]
+    assert all(batch == {0} for batch in order[6:])
 
 
 def test_requests_share_a_batch_in_turn() -> None:
