@@ -9,7 +9,7 @@ import structlog
 from msgspec import structs
 from nats.errors import Error as NatsError
 
-from bus.client import Bus
+from bus.client import Bus, flushed
 from bus.heartbeat import say
 from bus.messages.presence import Heartbeat
 
@@ -30,5 +30,5 @@ async def end_stuck(bus: Bus, beat: Heartbeat, seconds: float) -> NoReturn:
     faulthandler.dump_traceback()
     with suppress(NatsError, TimeoutError):
         await say(bus, structs.replace(beat, state="down"))
-        await bus.nc.flush(_TOLD_WITHIN)
+        await flushed(bus.nc, _TOLD_WITHIN)
     os._exit(STUCK)

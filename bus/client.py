@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import ConnectionClosedError, FlushTimeoutError
 from nats.errors import Error as NatsError
 
 from bus.config import BusConfig
@@ -49,14 +50,31 @@ async def whole(waiting: Awaitable[ReplyT]) -> ReplyT:
     return result
 
 
-async def settled(nc: Client) -> None:
-    """Return when the server has all that was subscribed and published on `nc` so far.
+async def settled(nc: Client, seconds: float = 10.0) -> None:
+    """Return when the server has all that was subscribed and published on `nc` so far. Raises as `flushed` does.
 
     One flush is not enough: nats-py's ping overtakes what waits to be written. After the first pong that is written,
     and after the second the server has it.
     """
-    await nc.flush()
-    await nc.flush()
+    await flushed(nc, seconds)
+    await flushed(nc, seconds)
+
+
+async def flushed(nc: Client, seconds: float = 10.0) -> None:
+    """Return when the server has answered a ping. Raises `FlushTimeoutError` or `ConnectionClosedError`.
+
+    As `Client.flush`, which may not be given up: it cancels what waits for the pong, and when that comes nevertheless
+    nats-py finds an invalid state and breaks the connection.
+    """
+    if nc.is_closed:
+        raise ConnectionClosedError
+    pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    await nc._send_ping(pong)  # noqa: SLF001 - as said above
+    try:
+        async with asyncio.timeout(seconds):
+            await asyncio.shield(pong)
+    except TimeoutError as error:
+        raise FlushTimeoutError from error
 
 
 class Bus:

@@ -269,8 +269,7 @@ async def _hang_up(nc: Client, service: Service) -> None:
     for subscription in subscriptions:
         await nc._send_unsubscribe(subscription._id)  # noqa: SLF001 - `unsubscribe` drops, `drain` ends too early
     # The first pong comes when the order is written, the second when the server has it, and after all requests.
-    await nc.flush(2)
-    await nc.flush(2)
+    await settled(nc, 5)
     for subscription in subscriptions:
         await subscription._pending_queue.join()  # noqa: SLF001 - as in nats-py's own drain
 

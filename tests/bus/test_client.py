@@ -2,11 +2,14 @@
 
 import asyncio
 
+import nats
 import pytest
+from nats.errors import FlushTimeoutError
 
-from bus.client import Bus, whole
+from bus.client import Bus, flushed, settled, whole
 from bus.config import BusConfig
 from bus.errors import LostError
+from tests.support.nats import Server
 from tests.support.ports import own_port
 
 
@@ -46,3 +49,24 @@ async def test_no_server_is_told_with_its_address() -> None:
             pass
 
     assert lost.value.code == "unavailable"
+
+
+async def test_waiting_for_the_server_may_be_given_up(server: Server) -> None:
+    broken: list[Exception] = []
+
+    async def on_error(error: Exception) -> None:
+        broken.append(error)
+
+    nc = await nats.connect(server.url, error_cb=on_error)
+    waiting = asyncio.create_task(flushed(nc))
+    while not nc._pongs:
+        await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    with pytest.raises(FlushTimeoutError):
+        await flushed(nc, 0)
+    await settled(nc)
+
+    assert (broken, nc.stats["reconnects"]) == ([], 0)
+    await nc.close()
