@@ -59,8 +59,10 @@ def test_hostile_url_is_refused_by_the_field_it_stood_in(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["https://example.com/hook?x=1", "https://example.com:8443/", "https://93.184.215.14/"])
-def test_public_url_is_let_pass(url: str) -> None:
+def test_public_url_is_let_pass_and_the_same_on_this_machine_is_not(url: str) -> None:
     Addresses().refuse_url(url, "url")
+    with pytest.raises(RefusedError):
+        Addresses().refuse_url(url.replace("example.com", "127.0.0.1").replace("93.184.215.14", "127.0.0.1"), "url")
 
 
 def test_networks_of_the_configuration_are_let_pass_in_the_clear_and_no_others() -> None:
