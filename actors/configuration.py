@@ -8,6 +8,7 @@ import msgspec
 
 from actors.catalogue import default_models, embedded_models
 from actors.config import VARIABLES, ActorsConfig
+from actors.rag.config import RAG_VARIABLES, RagConfig
 from bus.config import BUS_VARIABLES, NATS_VARIABLES, BusConfig, NatsConfig
 from bus.messages.catalogue import ModelEntry
 from bus.settings import SettingsError, read_file, settings
@@ -21,6 +22,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     bus: BusConfig
     nats: NatsConfig
     actors: ActorsConfig
+    rag: RagConfig
     models: tuple[ModelEntry, ...]
 
     def entry(self, model: str) -> ModelEntry:
@@ -44,6 +46,7 @@ def configuration(path: Path | None, environment: Mapping[str, str]) -> Configur
         bus=settings(BusConfig, tables.get("bus"), environment, BUS_VARIABLES, where=f"{where}: bus"),
         nats=settings(NatsConfig, tables.get("nats"), environment, NATS_VARIABLES, where=f"{where}: nats"),
         actors=settings(ActorsConfig, tables.get("actors"), environment, VARIABLES, where=f"{where}: actors"),
+        rag=settings(RagConfig, tables.get("rag"), environment, RAG_VARIABLES, where=f"{where}: rag"),
         models=_models(tables.get("models"), environment, where),
     )
 

@@ -37,6 +37,16 @@ class BusConfig(msgspec.Struct, frozen=True, kw_only=True):
         """The folder of the blobs that are needed only until a request is answered."""
         return self.state / "uploads"
 
+    @property
+    def rag(self) -> Path:
+        """The folder of the rag actor."""
+        return self.state / "rag"
+
+    @property
+    def rag_blobs(self) -> Path:
+        """The folder of the blobs of documents, which are kept until their document is deleted."""
+        return self.rag / "blobs"
+
 
 class NatsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The child nats-server. Port 0 takes a free one. `sync` is its `sync_interval`: `always` or a duration."""

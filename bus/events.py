@@ -7,7 +7,7 @@ was lost looks like a conflict until the own event is found in the log (docs/adr
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
@@ -29,6 +29,8 @@ from bus.subjects import (
     JOB_QUEUED,
     MODEL_EVENT,
     MODEL_EVENTS,
+    RAG_EVENT,
+    RAG_EVENTS,
     REQUEST_FINISHED,
     RESPONSE_EVENT,
     RESPONSE_EVENTS,
@@ -48,6 +50,7 @@ from eventlog.events import (
     decode,
     encode,
 )
+from eventlog.rag_events import RagEvent
 from eventlog.webhook_events import WebhookEvent
 
 log = structlog.get_logger()
@@ -64,17 +67,18 @@ _JOBS_AT_ONCE = 100
 
 
 # What is decided on what happened before: of each kind one aggregate, with an expected last sequence.
-Decided = JobEvent | ResponseEvent | WebhookEvent | FileEvent | BatchEvent
+Decided = JobEvent | ResponseEvent | WebhookEvent | FileEvent | BatchEvent | RagEvent
 
 
-# By the kind's first word: the pattern of one event, that of all about the same thing, and the field that names it.
+# By the kind's first word: the pattern of one event, that of all about the same thing, and the fields that name it.
 _FAMILIES = {
-    "job": (JOB_EVENT, JOB_EVENTS, "job_id"),
-    "response": (RESPONSE_EVENT, RESPONSE_EVENTS, "response_id"),
-    "webhook": (WEBHOOK_EVENT, WEBHOOK_EVENTS, "delivery_id"),
-    "file": (FILE_EVENT, FILE_EVENTS, "file_id"),
-    "batch": (BATCH_EVENT, BATCH_EVENTS, "batch_id"),
-    "model": (MODEL_EVENT, MODEL_EVENTS, "model"),
+    "job": (JOB_EVENT, JOB_EVENTS, ("job_id",)),
+    "response": (RESPONSE_EVENT, RESPONSE_EVENTS, ("response_id",)),
+    "webhook": (WEBHOOK_EVENT, WEBHOOK_EVENTS, ("delivery_id",)),
+    "file": (FILE_EVENT, FILE_EVENTS, ("file_id",)),
+    "batch": (BATCH_EVENT, BATCH_EVENTS, ("batch_id",)),
+    "model": (MODEL_EVENT, MODEL_EVENTS, ("model",)),
+    "rag": (RAG_EVENT, RAG_EVENTS, ("collection", "document_id")),
 }
 
 _QUEUED = str(JobQueued.__struct_config__.tag)
@@ -88,8 +92,8 @@ def subject_of(event: Event) -> str:
     if isinstance(event, RequestFinished):
         return fill(REQUEST_FINISHED, event.request_id)
     family, _, what = str(type(event).__struct_config__.tag).partition(".")
-    pattern, _, name = _FAMILIES[family]
-    return fill(pattern, getattr(event, name), what)
+    pattern, _, names = _FAMILIES[family]
+    return fill(pattern, *_about(event, names), what)
 
 
 def pattern_of(kind: str) -> str:
@@ -261,8 +265,13 @@ class EventLog:
 
 def _aggregate(event: Decided) -> str:
     """Return the pattern of all events about the same thing."""
-    _, pattern, name = _FAMILIES[str(type(event).__struct_config__.tag).partition(".")[0]]
-    return fill(pattern, getattr(event, name))
+    _, pattern, names = _FAMILIES[str(type(event).__struct_config__.tag).partition(".")[0]]
+    return fill(pattern, *_about(event, names))
+
+
+def _about(event: Event, names: Iterable[str]) -> list[str]:
+    # What is about a collection as a whole is about no document.
+    return [getattr(event, name, "-") for name in names]
 
 
 def _sequence(answer: dict[str, object]) -> int:

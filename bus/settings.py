@@ -18,7 +18,7 @@ class SettingsError(Exception):
     """A setting that cannot be used; the message names it, where it stands and what is allowed."""
 
 
-TABLES = frozenset(("bus", "nats", "actors", "edge", "models"))
+TABLES = frozenset(("bus", "nats", "actors", "rag", "edge", "models"))
 
 
 def read_file(path: Path | None) -> dict[str, Any]:

@@ -89,6 +89,37 @@ def deliveries_stream() -> Json:
     }
 
 
+def rag_stream() -> Json:
+    """Return the configuration of the documents' own log: sourced from the log, and kept without an age."""
+    return {
+        "name": "RAG",
+        "retention": "limits",
+        "discard": "new",
+        "storage": "file",
+        "allow_direct": True,
+        "deny_delete": True,
+        "deny_purge": True,
+        "num_replicas": 1,
+        "sources": [{"name": "EVENTS", "filter_subject": "fusion.event.rag.>"}],
+    }
+
+
+def progress_stream() -> Json:
+    """Return the configuration of the last word on running jobs, which is in memory."""
+    return {
+        "name": "PROGRESS",
+        "subjects": ["fusion.progress.>"],
+        "retention": "limits",
+        "discard": "old",
+        "max_msgs": 10_000,
+        "max_msgs_per_subject": 1,
+        "max_age": _DAY,
+        "storage": "memory",
+        "allow_direct": True,
+        "num_replicas": 1,
+    }
+
+
 def webhooks_bucket() -> Json:
     """Return the configuration of the bucket that keeps the webhooks: without an age, and not republished."""
     return {

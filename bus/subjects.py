@@ -48,6 +48,27 @@ from bus.messages.models import (
     RemoveModel,
     UnloadModel,
 )
+from bus.messages.rag import EvaluateSearch, Evaluation, Hit, QueryChunk, QueryDocuments, SearchDocuments, SearchResults
+from bus.messages.rag_documents import (
+    CollectionCard,
+    CollectionList,
+    CollectionRemoved,
+    DeleteCollection,
+    DeleteDocuments,
+    DocumentCard,
+    DocumentList,
+    DocumentsDeleted,
+    GetChunk,
+    GetCollection,
+    GetDocument,
+    IngestDocuments,
+    IngestProgress,
+    ListCollections,
+    ListDocuments,
+    RebuildCollection,
+    Verified,
+    VerifyCollection,
+)
 from bus.messages.rerank import RerankChunk, RerankRequest
 from bus.messages.responses import DeleteResponse, GetResponse, PutResponse, ResponseReply
 from bus.messages.slots import LoadSlot, SlotLoaded
@@ -212,6 +233,19 @@ CREATE_SUBSCRIPTION = Subject("fusion.subscriptions.create", CreateSubscription,
 LIST_SUBSCRIPTIONS = Subject("fusion.subscriptions.list", ListSubscriptions, SubscriptionList)
 GET_SUBSCRIPTION = Subject("fusion.subscriptions.get", GetSubscription, SubscriptionReply)
 DELETE_SUBSCRIPTION = Subject("fusion.subscriptions.delete", DeleteSubscription, SubscriptionDeleted)
+INGEST_DOCUMENTS = Subject("fusion.rag.ingest", IngestDocuments, IngestProgress, streamed=True)
+SEARCH_DOCUMENTS = Subject("fusion.rag.search", SearchDocuments, SearchResults)
+QUERY_DOCUMENTS = Subject("fusion.rag.query", QueryDocuments, QueryChunk, streamed=True)
+EVALUATE_SEARCH = Subject("fusion.rag.eval", EvaluateSearch, Evaluation, streamed=True)
+LIST_COLLECTIONS = Subject("fusion.rag.collections.list", ListCollections, CollectionList)
+GET_COLLECTION = Subject("fusion.rag.collections.get", GetCollection, CollectionCard)
+DELETE_COLLECTION = Subject("fusion.rag.collections.delete", DeleteCollection, CollectionRemoved)
+REBUILD_COLLECTION = Subject("fusion.rag.collections.rebuild", RebuildCollection, CollectionCard, streamed=True)
+VERIFY_COLLECTION = Subject("fusion.rag.collections.verify", VerifyCollection, Verified, streamed=True)
+LIST_DOCUMENTS = Subject("fusion.rag.documents.list", ListDocuments, DocumentList)
+GET_DOCUMENT = Subject("fusion.rag.documents.get", GetDocument, DocumentCard)
+DELETE_DOCUMENTS = Subject("fusion.rag.documents.delete", DeleteDocuments, DocumentsDeleted)
+GET_CHUNK = Subject("fusion.rag.chunks.get", GetChunk, Hit)
 
 # Heavy slots: one token, the instance.
 LOAD_SLOT = Subject("fusion.slots.load.*", LoadSlot, SlotLoaded, streamed=True)
@@ -266,6 +300,19 @@ REQUESTS = (
     LIST_SUBSCRIPTIONS,
     GET_SUBSCRIPTION,
     DELETE_SUBSCRIPTION,
+    INGEST_DOCUMENTS,
+    SEARCH_DOCUMENTS,
+    QUERY_DOCUMENTS,
+    EVALUATE_SEARCH,
+    LIST_COLLECTIONS,
+    GET_COLLECTION,
+    DELETE_COLLECTION,
+    REBUILD_COLLECTION,
+    VERIFY_COLLECTION,
+    LIST_DOCUMENTS,
+    GET_DOCUMENT,
+    DELETE_DOCUMENTS,
+    GET_CHUNK,
     LOAD_SLOT,
 )
 
@@ -296,6 +343,9 @@ FILE_EVENTS = "fusion.event.file.*.>"  # file id: all that happened to it
 BATCH_EVENT = "fusion.event.batch.*.*"  # batch id, what happened
 BATCH_FEED = "fusion.feed.batch.*.*"  # batch id, what happened
 BATCH_EVENTS = "fusion.event.batch.*.>"  # batch id: all that happened to it
+RAG_EVENT = "fusion.event.rag.*.*.*"  # collection, document or "-", what happened
+RAG_EVENTS = "fusion.event.rag.*.*.>"  # collection, document or "-": all that happened to it
+PROGRESS = "fusion.progress.job.*"  # job id; stream PROGRESS, carries a JobProgress
 QUEUE = "fusion.queue.*.*.*"  # priority, model, job id
 QUEUE_OF_MODEL = "fusion.queue.*.*.>"  # priority, model
 DELIVERY = "fusion.delivery.*"  # delivery id

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from eventlog.batch_events import BatchEvent, FileEvent
+from eventlog.rag_events import RagEvent
 from eventlog.webhook_events import WebhookEvent
 
 Priority = Literal["high", "normal", "low"]
@@ -279,7 +280,7 @@ JobEvent = (
 )
 ResponseEvent = ResponseStored | ResponseDeleted
 ModelEvent = ModelLoading | ModelReady | ModelRefused | ModelDraining | ModelUnloaded | ModelLost
-Event = JobEvent | ResponseEvent | RequestFinished | ModelEvent | WebhookEvent | FileEvent | BatchEvent
+Event = JobEvent | ResponseEvent | RequestFinished | ModelEvent | WebhookEvent | FileEvent | BatchEvent | RagEvent
 
 
 class Recorded(msgspec.Struct, frozen=True):

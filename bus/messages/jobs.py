@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from eventlog.events import Priority
 from eventlog.job import JobStatus
 
-Operation = Literal["chat", "complete", "embed", "rerank", "tokenize", "detokenize"]
+Operation = Literal["chat", "complete", "embed", "rerank", "tokenize", "detokenize", "rag.ingest"]
 # With its offset from UTC.
 Moment = Annotated[datetime, Meta(tz=True)]
 RunTimeout = Annotated[float, Meta(gt=0)]
@@ -19,6 +19,8 @@ JobId = Annotated[str, Meta(pattern=r"^job-[0-9A-Za-z_-]{1,64}$")]
 
 class SubmitJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Accept work to be done later. `input` is the request of the operation, as its subject takes it.
+
+    The `model` of "rag.ingest" is "rag", who does it.
 
     Submitting the same `job_id` again changes nothing and returns the job as it stands. `run_at` queues it only then;
     no attempt begins after `expires_at`; `run_timeout` is for one attempt, in seconds. `callback_url` is told how the
@@ -84,6 +86,14 @@ class Comparison(Struct, frozen=True, kw_only=True):
     differences: tuple[str, ...] = ()
 
 
+class JobProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`done` of `total` parts of a running job are done; `message` says what was last, in words."""
+
+    done: int
+    total: int
+    message: str = ""
+
+
 class JobReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A job as it stands in the log.
 
@@ -120,3 +130,4 @@ class JobReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
     batch_id: str | None = None
     replay_of: str | None = None
     comparison: Comparison | None = None
+    progress: JobProgress | None = None

@@ -1,0 +1,1 @@
+"""RAG: documents, the indexes over them, and answers from what is found."""
