@@ -10,8 +10,9 @@ from bus.errors import LostError
 from bus.frames import Status
 from bus.inbox import Answer
 from bus.messages.embeddings import EmbedChunk, EmbedContent, EmbedInput, EmbedRequest, Frames, TextPart
+from bus.portions import portions
 from bus.subjects import EMBED
-from http_edge.portions import numbered_from, portions
+from http_edge.portions import numbered_from
 from http_edge.routing import asking, keep_loaded
 
 # Decoded, the pictures of one message are in memory together, so each counts as much text.
