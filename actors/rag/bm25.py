@@ -26,20 +26,33 @@ _HAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_HAN}]|[^\W{_HAN}]+")
 # Lucene's EnglishAnalyzer leaves out these.
 _STOP_WORDS = frozenset(
-    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they "
-    "this to was will with".split()
+    (
+        *("a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "it", "no", "not"),
+        *("of", "on", "or", "such", "that", "the", "their", "then", "there", "these", "they", "this", "to", "was"),
+        *("will", "with"),
+    )
 )
 
 
 _POSTINGS = "(FROM postings UNION ALL FROM recent)"
+_STATISTICS = """
+    SELECT number, sum(chunks), sum(terms) FROM collections JOIN documents ON documents.collection = number
+    WHERE collections.collection = ? GROUP BY number HAVING sum(chunks) > 0
+"""
 _FREQUENCIES = f"""
     SELECT term, count(*) FROM {_POSTINGS} SEMI JOIN (SELECT unnest(?::BIGINT[]) AS term) USING (term) GROUP BY term
-"""
+"""  # noqa: S608 - our own names
 _SCORES = f"""
     SELECT label, sum(weight * occurrences / (occurrences + {_K1} * (1 - {_B} + {_B} * length / ?::DOUBLE))) AS score
     FROM {_POSTINGS} JOIN (SELECT unnest(?::BIGINT[]) AS term, unnest(?::DOUBLE[]) AS weight) USING (term) {{allowed}}
     GROUP BY label ORDER BY score DESC, label LIMIT ?
 """  # noqa: S608 - our own numbers and names
+
+
+_ALLOWED = """
+    SEMI JOIN (SELECT unnest(range(label, label + chunks)) AS label FROM documents WHERE collection = ? AND {where})
+    USING (label)
+"""
 
 
 class Scored(Struct, frozen=True):
@@ -53,7 +66,7 @@ def tokens(text: str) -> list[str]:
     """Return the terms of `text`, in their order: stemmed English words in lower case, without stop words."""
     words = _WORD.findall(unicodedata.normalize("NFKC", text).lower())
     # A stemmer is for one thread at a time.
-    return Stemmer.Stemmer("english").stemWords([word for word in words if word not in _STOP_WORDS])
+    return list(Stemmer.Stemmer("english").stemWords([word for word in words if word not in _STOP_WORDS]))
 
 
 def term_number(collection: int, term: str) -> int:
@@ -92,22 +105,21 @@ def postings(stored: Sequence[NewDocument]) -> Postings:
 
 
 def search(
-    cursor: duckdb.DuckDBPyConnection, collection: int, query: str, limit: int, where: Where | None
+    cursor: duckdb.DuckDBPyConnection, collection: str, query: str, limit: int, where: Where | None
 ) -> list[Scored]:
     """Return the `limit` chunks that fit `query` best, the best first; only those of documents that `where` allows."""
-    counts = {term_number(collection, term): count for term, count in Counter(tokens(query)).items()}
-    found = cursor.execute(_FREQUENCIES, [list(counts)]).fetchall()
-    if not found:
+    stats = cursor.execute(_STATISTICS, [collection]).fetchall()
+    if not stats:
         return []
-    ((chunks, terms),) = cursor.execute(
-        "SELECT sum(chunks), sum(terms) FROM documents WHERE collection = ?", [collection]
-    ).fetchall()
+    ((number, chunks, terms),) = stats
+    counts = {term_number(number, term): count for term, count in Counter(tokens(query)).items()}
+    found = cursor.execute(_FREQUENCIES, [list(counts)]).fetchall()
     weights = [counts[term] * (1 + _K1) * _idf(frequency, chunks) for term, frequency in found]
-    values: list[object] = [terms / chunks, [term for term, _ in found], weights]
+    values = [terms / chunks, [term for term, _ in found], weights]
     allowed = ""
     if where is not None:
-        allowed = f"SEMI JOIN (SELECT unnest(range(label, label + chunks)) AS label FROM documents WHERE collection = ? AND {where.sql}) USING (label)"
-        values += [collection, *where.values]
+        allowed = _ALLOWED.format(where=where.sql)
+        values += [number, *where.values]
     return [Scored(*row) for row in cursor.execute(_SCORES.format(allowed=allowed), [*values, limit]).fetchall()]
 
 

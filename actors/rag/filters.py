@@ -66,7 +66,9 @@ class _Reader:
         """Return the conditions on several fields, all of which must be true."""
         if depth > _DEEPEST:
             raise _refused(place, f"is more than {_DEEPEST} deep")
-        return _joined("AND", [self._one(name, each, place, depth) for name, each in _object(conditions, place).items()])
+        return _joined(
+            "AND", [self._one(name, each, place, depth) for name, each in _object(conditions, place).items()]
+        )
 
     def _one(self, name: str, value: object, place: str, depth: int) -> Where:
         here = f"{place}.{name}"
@@ -121,12 +123,10 @@ def _is(name: str, operator: str, operand: object, place: str) -> Where:
     pointer = _pointer(name)
     if isinstance(operand, bool) or operand is None:
         return _is_other(pointer, operator, operand, place)
-    if isinstance(operand, str):
-        values, bound = "texts_at(metadata, ?)", operand
-    elif isinstance(operand, int | float):
-        values, bound = "numbers_at(metadata, ?)", _double(operand, place)
-    else:
+    if not isinstance(operand, str | int | float):
         raise _refused(place, "takes a text, a number, true, false or null; a key in an object is named by dots")
+    values = f"{'texts' if isinstance(operand, str) else 'numbers'}_at(metadata, ?)"
+    bound = operand if isinstance(operand, str) else _double(operand, place)
     if operator == "$eq":
         return Where(f"coalesce(list_contains({values}, ?), FALSE)", (pointer, bound))
     return Where(f"coalesce({_BOUNDS[operator]}({values}) {_COMPARISONS[operator]} ?, FALSE)", (pointer, bound))

@@ -76,7 +76,9 @@ class Store:
         except (duckdb.Error, OutdatedError):
             self._db.close()
             raise
-        ((self.generation, self.checkpoint, self._next_number, self._run),) = state
+        ((generation, seq, number, run),) = state
+        self.generation, self.checkpoint = str(generation), int(seq)
+        self._next_number, self._run = int(number), int(run)
 
     def close(self) -> None:
         """Write everything out and let go of the file. No cursor may be in use any more."""
@@ -159,8 +161,9 @@ class Store:
         if batch.created:
             self._insert("collections", collection_columns(list(batch.created.values())))
         if touched:
-            columns = {"number": objects(touched), "at": objects(touched.values())}
-            self._with_batch("UPDATE collections SET updated_at = at FROM batch USING (number)", columns)
+            columns = {"number": objects(touched), "updated_at": objects(touched.values())}
+            update = "UPDATE collections AS c SET updated_at = batch.updated_at FROM batch WHERE c.number = batch.number"
+            self._with_batch(update, columns)
         stored = list(batch.stored.values())
         if stored:
             postings = bm25.postings(stored)
@@ -190,7 +193,7 @@ class Store:
         if recent < _MOST_RECENT:
             return self._run
         ((rows,),) = self._rows("SELECT count(*) FROM postings WHERE label >= ?", [self._run])
-        run: int = first if rows >= _FULL_RUN else self._run
+        run = int(first) if rows >= _FULL_RUN else self._run
         self._db.execute("INSERT INTO recent FROM postings WHERE label >= ?", [run])
         self._db.execute("DELETE FROM postings WHERE label >= ?", [run])
         self._db.execute("INSERT INTO postings FROM recent ORDER BY term")

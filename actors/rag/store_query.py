@@ -132,13 +132,90 @@ def rows_of(cursor: duckdb.DuckDBPyConnection, labels: Iterable[int], *, parent:
     return {row[0]: _row(row, pieces, parent=parent) for row in found}
 
 
-def chunk(cursor: duckdb.DuckDBPyConnection, collection_id: str, chunk_id: str) -> Row | None:
+def chunk(cursor: duckdb.DuckDBPyConnection, collection_id: str, name: str) -> Row | None:
     """Return one chunk with its parent, or None."""
-    document_id, _, number = chunk_id.rpartition("_chunk_")
-    if not (number.isascii() and number.isdecimal()):
+    document_id, _, number = name.rpartition("_chunk_")
+    query = f"SELECT label, chunks FROM {_DOCUMENTS} WHERE collections.collection = ? AND document_id = ?"  # noqa: S608 - our own names
+    rows = cursor.execute(query, [collection_id, document_id]).fetchall()
+    if not (rows and number.isascii() and number.isdecimal() and int(number) < rows[0][1]):
         return None
-    query = f"""
-        SELECT label + ?::HUGEINT FROM {_DOCUMENTS}
-        WHERE collections.collection = ? AND document_id = ? AND chunks > ?::HUGEINT
-    """
-    return None
+    label = rows[0][0] + int(number)
+    found = rows_of(cursor, [label], parent=True).get(label)
+    return found if found is not None and found.chunk_id == name else None
+
+
+def _allowed(what: str, collection_id: str, where: Where | None) -> tuple[str, list[object]]:
+    allowed = where or Where("TRUE")
+    query = f"SELECT {what} FROM {_DOCUMENTS} WHERE collections.collection = ? AND {allowed.sql}"  # noqa: S608 - our own names
+    return query, [collection_id, *allowed.values]
+
+
+def _pieces(
+    cursor: duckdb.DuckDBPyConnection, rows: Sequence[tuple[Any, ...]], *, parent: bool
+) -> dict[tuple[int, int], str]:
+    """Return the parts of the texts in which these chunks are, by document and number."""
+    wanted = {
+        (document, piece)
+        for _, document, *_, start, end, parent_start, parent_end, _, _, _ in rows
+        for piece in range(*_span(*((min(start, parent_start), max(end, parent_end)) if parent else (start, end))))
+    }
+    if not wanted:
+        return {}
+    found = cursor.execute(_TEXTS, [[document for document, _ in wanted], [piece for _, piece in wanted]]).fetchall()
+    return {(document, piece): text for document, piece, text in found}
+
+
+def _span(start: int, end: int) -> tuple[int, int]:
+    return start // PIECE, -(-end // PIECE)
+
+
+def _row(row: tuple[Any, ...], pieces: dict[tuple[int, int], str], *, parent: bool) -> Row:
+    label, document, document_id, name, filename, metadata, start, end, parent_start, parent_end, *rest = row
+    first_page, last_page, headings = rest
+
+    def text(start: int, end: int) -> str:
+        first, behind = _span(start, end)
+        joined = "".join(pieces.get((document, piece), "") for piece in range(first, behind))
+        return joined[start - first * PIECE : end - first * PIECE]
+
+    return Row(
+        label=label,
+        chunk_id=chunk_id(document_id, label - document),
+        document_id=document_id,
+        collection=name,
+        filename=filename,
+        metadata=_metadata_decoder.decode(metadata),
+        text=text(start, end),
+        start=start,
+        end=end,
+        pages=None if first_page is None else (first_page, last_page),
+        headings=_headings_decoder.decode(headings),
+        parent=Passage(text=text(parent_start, parent_end), start=parent_start, end=parent_end) if parent else None,
+    )
+
+
+def _collection(row: tuple[Any, ...]) -> CollectionRow:
+    collection_id, name, model, dimensions, key, created_at, updated_at, document_count, chunk_count = row
+    return CollectionRow(
+        collection_id, name, model, dimensions, key, utc(created_at), utc(updated_at), document_count, int(chunk_count)
+    )
+
+
+def _card(row: tuple[Any, ...]) -> DocumentCard:
+    document_id, name, filename, chunks, stored_at, content_hash, source_blob, contents_blob, metadata, pages = row
+    return DocumentCard(
+        document_id=document_id,
+        collection=name,
+        filename=filename,
+        chunks=chunks,
+        stored_at=utc(stored_at),
+        content_hash=content_hash,
+        source_blob=source_blob,
+        contents_blob=contents_blob,
+        metadata=_metadata_decoder.decode(metadata),
+        pages=pages,
+    )
+
+
+_metadata_decoder = msgspec.json.Decoder(Metadata)
+_headings_decoder = msgspec.json.Decoder(tuple[str, ...])
