@@ -162,7 +162,7 @@ class Store:
             self._insert("collections", collection_columns(list(batch.created.values())))
         if touched:
             columns = {"number": objects(touched), "updated_at": objects(touched.values())}
-            update = "UPDATE collections AS c SET updated_at = batch.updated_at FROM batch WHERE c.number = batch.number"
+            update = "UPDATE collections c SET updated_at = batch.updated_at FROM batch WHERE c.number = batch.number"
             self._with_batch(update, columns)
         stored = list(batch.stored.values())
         if stored:
