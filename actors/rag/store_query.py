@@ -144,6 +144,21 @@ def chunk(cursor: duckdb.DuckDBPyConnection, collection_id: str, name: str) -> R
     return found if found is not None and found.chunk_id == name else None
 
 
+def named_blobs(cursor: duckdb.DuckDBPyConnection, names: Iterable[str]) -> set[str]:
+    """Return those of these blobs that some document has."""
+    query = """
+        FROM (SELECT unnest(?::VARCHAR[]) AS name)
+        SEMI JOIN (SELECT source_blob AS name FROM documents UNION ALL SELECT contents_blob FROM documents) USING (name)
+    """
+    return {row[0] for row in cursor.execute(query, [list(names)]).fetchall()}
+
+
+def last_label(cursor: duckdb.DuckDBPyConnection) -> int:
+    """Return the highest number that was ever given."""
+    ((number,),) = cursor.execute("SELECT next_number FROM state").fetchall()
+    return int(number) - 1
+
+
 def _allowed(what: str, collection_id: str, where: Where | None) -> tuple[str, list[object]]:
     allowed = where or Where("TRUE")
     query = f"SELECT {what} FROM {_DOCUMENTS} WHERE collections.collection = ? AND {allowed.sql}"  # noqa: S608 - our own names
