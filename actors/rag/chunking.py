@@ -44,9 +44,7 @@ def chunks(parsed: Parsed, tokenizer: Tokenizer, most: int, overlap: int) -> tup
     return tuple(found)
 
 
-def _fitting(
-    places: Sequence[Place], cutter: Cutter, tokenizer: Tokenizer, most: int
-) -> Iterator[tuple[Place, int]]:
+def _fitting(places: Sequence[Place], cutter: Cutter, tokenizer: Tokenizer, most: int) -> Iterator[tuple[Place, int]]:
     """Yield the places, or parts of them, of at most `most` tokens when they stand alone, with how many that are."""
     sizes = counts([cutter.text[start:end] for start, end in places], tokenizer)
     for (start, end), tokens in zip(places, sizes, strict=True):
