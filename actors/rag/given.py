@@ -51,9 +51,7 @@ def read_given(content: bytes, embedder: Embedder) -> Given:
 def _vectors(rows: list[tuple[float, ...]], numbers: tuple[int, ...], embedder: Embedder) -> Vectors:
     for number, row in zip(numbers, rows, strict=True):
         if len(row) != embedder.dimensions:
-            message = (
-                f"The embedding of chunk {number} has {len(row)} numbers; {embedder.model} has {embedder.dimensions}."
-            )
+            message = f"The embedding of chunk {number} has {len(row)} numbers, not {embedder.dimensions}."
             raise RefusedError("invalid_request", message)
     if not rows:
         return np.zeros((0, embedder.dimensions), np.float32)

@@ -15,7 +15,7 @@ import duckdb
 from numpy.typing import NDArray
 
 from actors.projection_file import opened
-from actors.rag import bm25, store_query
+from actors.rag import bm25, store_query, store_rows
 from actors.rag.bm25 import Scored
 from actors.rag.collection_index import Card, Found
 from actors.rag.config import RagConfig
@@ -25,7 +25,8 @@ from actors.rag.indexes import Indexes
 from actors.rag.labels import Labels
 from actors.rag.store import Store
 from actors.rag.store_batch import Entry
-from actors.rag.store_query import CollectionRow, Row
+from actors.rag.store_query import CollectionRow
+from actors.rag.store_rows import Row
 from bus.errors import LostError
 from bus.messages.rag import Filter
 from bus.messages.rag_documents import DocumentCard
@@ -105,7 +106,7 @@ class Library:
 
     async def rows(self, labels: Iterable[int], *, parent: bool = False) -> dict[int, Row]:
         """Return those chunks that are there, by label."""
-        return await self.read(partial(store_query.rows_of, labels=labels, parent=parent))
+        return await self.read(partial(store_rows.rows_of, labels=labels, parent=parent))
 
     async def labels(self, collection: str, allowed: Filter | None = None) -> Labels:
         """Return the labels of the chunks of a collection, of those documents that the filter is true of."""
@@ -148,7 +149,7 @@ class Library:
 
     async def chunk(self, collection: str, chunk_id: str) -> Row | None:
         """Return one chunk with the section around it, or None."""
-        return await self.read(lambda cursor: store_query.chunk(cursor, collection, chunk_id))
+        return await self.read(lambda cursor: store_rows.chunk(cursor, collection, chunk_id))
 
     async def named(self, blobs: Iterable[str]) -> set[str]:
         """Return those of the blobs that some document has."""
