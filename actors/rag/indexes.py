@@ -17,11 +17,12 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from actors.rag.blocks import Vector, Vectors
 from actors.rag.collection_index import Card, CollectionIndex, Found
 from actors.rag.hnsw import HnswIndex, is_installed
-from actors.rag.index import Vector, Vectors, unit
+from actors.rag.index import unit
 from actors.rag.labels import Labels
-from actors.rag.snapshots import Manifest, Snapshot, SnapshotError, Snapshots
+from actors.rag.snapshots import FORMAT, Manifest, Snapshot, SnapshotError, Snapshots
 from bus.errors import RefusedError
 
 log = structlog.get_logger()
@@ -198,6 +199,8 @@ class Indexes:
         index = self._indexes[collection]
         if (manifest.collection, manifest.dimensions) != (collection, index.dimensions):
             raise SnapshotError("it is of another collection")
+        if manifest.format != FORMAT:
+            raise SnapshotError("it was written by another version")
         # A store that was put back to an earlier state gives labels again that are in here already.
         if manifest.generation != self._store.generation or manifest.last > await self._store.last_label():
             raise SnapshotError("it is of another store")
