@@ -85,6 +85,8 @@ class ExactIndex:
         Only labels higher than `after` are looked at.
         """
         start = self.labels.behind(after)
+        if start == self.labels.rows:
+            return []
         rows = self.labels.living(start) if allowed is None else self.labels.find(allowed)
         rows = rows[rows >= start]
         if rows.size < _FEW * (self.labels.rows - start):

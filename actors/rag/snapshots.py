@@ -93,7 +93,7 @@ class Snapshots:
     def write(self, manifest: Manifest, state: State) -> None:
         """Save one, and delete all of this collection but the last two. Raises OSError; then nothing has changed."""
         folder = self._of(manifest.collection)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / f"{_next_number(folder):08}.json"
         _write(_arrays(path), lambda file: _save(file, state))
         with _arrays(path).open("rb") as file:
@@ -105,7 +105,7 @@ class Snapshots:
     def keep(self, collections: Collection[str]) -> None:
         """Delete what is of other collections, and what was not finished."""
         folders = {self._of(collection) for collection in collections}
-        for folder in self._folder.iterdir() if self._folder.exists() else ():
+        for folder in self._folder.glob("*/"):
             if folder in folders:
                 _tidy(folder)
             else:
@@ -128,7 +128,7 @@ def _arrays(manifest: Path) -> Path:
 
 
 def _manifests(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.json"))
+    return sorted(path for path in folder.glob("*.json") if path.stem.isdecimal())
 
 
 def _next_number(folder: Path) -> int:
@@ -138,10 +138,8 @@ def _next_number(folder: Path) -> int:
 
 def _tidy(folder: Path) -> None:
     manifests = _manifests(folder)
-    whole = {*manifests, *map(_arrays, manifests)}
-    for path in folder.iterdir():
-        if path not in whole:
-            path.unlink()
+    for path in {*folder.glob("*.arrays"), *folder.glob("*.draft")} - set(map(_arrays, manifests)):
+        path.unlink()
 
 
 def _hash(file: BufferedReader) -> str:
@@ -158,10 +156,14 @@ def _save(file: BinaryIO, state: State) -> None:
 def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Have the file there whole or not at all, also if the power fails."""
     draft = path.with_suffix(f"{path.suffix}.draft")
-    with draft.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with draft.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
     draft.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
