@@ -94,7 +94,7 @@ def followed(indexes: dict[str, dict[int, Any]], changes: Sequence[Change]) -> N
     """Do what `changes` say to indexes, which are vectors by label."""
     for change in changes:
         if change.is_deleted:
-            indexes.pop(change.collection)
+            indexes.pop(change.collection, None)
         index = indexes.setdefault(change.collection, {})
         index |= dict(zip(change.labels.tolist(), change.vectors, strict=True))
         for label in change.gone.tolist():
