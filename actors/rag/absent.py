@@ -12,7 +12,7 @@ from bus.serve import Caller, Endpoint, ServiceInfo, serving
 from bus.subjects import REQUESTS
 
 # Of the extra `rag`; hnswlib may be missing (docs/adr/0019).
-_PACKAGES = ("docx", "pypdfium2", "selectolax", "semantic_text_splitter", "Stemmer", "trafilatura")
+_PACKAGES = ("charset_normalizer", "docx", "pypdfium2", "lxml", "markdown_it", "Stemmer", "trafilatura")
 _MESSAGE = "RAG is not installed here: pip install 'mlx-fusion[rag]', and start Fusion again."
 
 

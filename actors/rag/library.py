@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from actors.projection_file import opened
 from actors.rag import bm25, store_query, store_rows
-from actors.rag.bm25 import Scored
+from actors.rag.blocks import Vectors
 from actors.rag.collection_index import Card, Found
 from actors.rag.config import RagConfig
 from actors.rag.filters import where
-from actors.rag.index import Vectors
+from actors.rag.index import Scored
 from actors.rag.indexes import Indexes
 from actors.rag.labels import Labels
 from actors.rag.store import Store

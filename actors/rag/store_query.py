@@ -1,5 +1,6 @@
 """What the store is asked. Each question has a cursor of `Store`."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 

@@ -1,3 +1,4 @@
+import itertools
 from functools import cache
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def test_chunks_share_whole_sentences_of_about_the_overlap() -> None:
 
     found = cut(text, 64, 24)
 
-    for (before, first), (after, second) in zip(found, found[1:], strict=False):
+    for (before, first), (after, second) in itertools.pairwise(found):
         shared = text[second.start : first.end]
         assert before.endswith(shared)
         assert after.startswith(shared)
