@@ -51,7 +51,7 @@ async def _ingest(bus: Bus, args: argparse.Namespace) -> None:
     if not await asyncio.to_thread(bus.config.blobs.is_dir):
         sys.exit(
             f"fusion: {bus.config.blobs} is not there. Files are handed over in the state folder of the Fusion that "
-            "is meant: run this on its machine, and name the folder by --state-dir. From elsewhere, POST /api/rag/ingest."
+            "is meant: run this on its machine, and name the folder by --state-dir. Elsewhere, POST /api/rag/ingest."
         )
     files = await asyncio.to_thread(lambda: _files(args.path, args.glob))
     failed: list[_Failed] = []
