@@ -48,10 +48,10 @@ def add(what: Subparsers) -> None:
 
 async def _ingest(bus: Bus, args: argparse.Namespace) -> None:
     """Take all in, tell of each file, and of those that failed once more at the end; the exit status is 1 then."""
-    if not await asyncio.to_thread(bus.config.blobs.is_dir):
+    if not await asyncio.to_thread(bus.config.state.is_dir):
         sys.exit(
-            f"fusion: {bus.config.blobs} is not there. Files are handed over in the state folder of the Fusion that "
-            "is meant: run this on its machine, and name the folder by --state-dir. Elsewhere, POST /api/rag/ingest."
+            f"fusion: {bus.config.state} is not there. Files are handed over in the state folder of the Fusion that "
+            "is meant: run this on its machine, and name that folder by --state-dir. Elsewhere, POST /api/rag/ingest."
         )
     files = await asyncio.to_thread(lambda: _files(args.path, args.glob))
     failed: list[_Failed] = []
