@@ -16,11 +16,12 @@ from msgspec import Struct
 
 from actors.rag import bm25
 from actors.rag.filters import MACROS
-from actors.rag.store_batch import Batch, Collection, Entry, Labels, about
+from actors.rag.store_batch import Batch, Collection, Entry, about
 from actors.rag.store_schema import (
     SCHEMA,
     VERSION,
     NewDocument,
+    Span,
     chunk_columns,
     collection_columns,
     document_columns,
@@ -38,6 +39,14 @@ _ROWS_IN_GROUP = 16_384
 # takes under a second, and documents wait for it.
 _MOST_RECENT = 200_000
 _FULL_RUN = 2_000_000
+
+
+_DELETE_TEXTS = """
+    DELETE FROM texts WHERE number IN (
+        SELECT unnest(range(label + greatest(chunks, 1), label + greatest(chunks, 1) + pieces))
+        FROM documents WHERE label IN (FROM batch)
+    )
+"""
 
 
 class Change(Struct, frozen=True):
@@ -132,7 +141,7 @@ class Store:
                     touched[number] = naive(entry.event.at)
         return batch, touched
 
-    def _documents(self, ids: Iterable[tuple[str, str]]) -> dict[tuple[int, str], Labels]:
+    def _documents(self, ids: Iterable[tuple[str, str]]) -> dict[tuple[int, str], Span]:
         """Return those documents of these collections that are stored, by the number of the collection."""
         names = list(ids)
         query = """
@@ -141,7 +150,7 @@ class Store:
         """
         columns = {"collection": objects(each for each, _ in names), "document_id": objects(each for _, each in names)}
         rows = self._with_batch(query, columns) if names else []
-        return {(number, document_id): Labels(label, chunks) for number, document_id, label, chunks in rows}
+        return {(number, document_id): Span(label, chunks) for number, document_id, label, chunks in rows}
 
     def _deleted(self, batch: Batch) -> list[Change]:
         return [_change(collection, [], [], is_deleted=True) for collection in batch.dropped]
@@ -173,17 +182,17 @@ class Store:
             self._insert("recent", postings.columns)
 
     def _delete(self, batch: Batch) -> None:
-        gone = [labels for several in batch.gone.values() for labels in several]
+        gone = [span for several in batch.gone.values() for span in several]
         for collection in batch.dropped:
             rows = self._rows("SELECT label, chunks FROM documents WHERE collection = ?", [collection.number])
-            gone += [Labels(*row) for row in rows]
+            gone += [Span(*row) for row in rows]
             self._db.execute("DELETE FROM collections WHERE number = ?", [collection.number])
         if not gone:
             return
-        documents = {"label": np.array([labels.first for labels in gone])}
+        documents = {"label": np.array([span.label for span in gone])}
         chunks = {"label": _labels(gone)}
+        self._with_batch(_DELETE_TEXTS, documents)
         self._with_batch("DELETE FROM documents WHERE label IN (FROM batch)", documents)
-        self._with_batch("DELETE FROM texts WHERE document IN (FROM batch)", documents)
         for table in ("chunks", "postings", "recent"):
             self._with_batch(f"DELETE FROM {table} WHERE label IN (FROM batch)", chunks)  # noqa: S608 - our own names
 
@@ -217,20 +226,18 @@ class Store:
 
 
 def _change(
-    collection: Collection, stored: Sequence[NewDocument], gone: Sequence[Labels], *, is_deleted: bool = False
+    collection: Collection, stored: Sequence[NewDocument], gone: Sequence[Span], *, is_deleted: bool = False
 ) -> Change:
     vectors = np.frombuffer(b"".join(document.contents.vectors for document in stored), dtype="<f2")
     return Change(
         collection.collection,
         collection.dimensions,
-        _labels(Labels(document.label, len(document.contents.chunks)) for document in stored),
+        _labels(document.span for document in stored),
         vectors.reshape(-1, collection.dimensions).astype(np.float32),
         _labels(gone),
         is_deleted,
     )
 
 
-def _labels(ranges: Iterable[Labels]) -> npt.NDArray[np.int64]:
-    return np.concatenate(
-        [np.empty(0, np.int64), *(np.arange(each.first, each.first + each.chunks) for each in ranges)]
-    )
+def _labels(spans: Iterable[Span]) -> npt.NDArray[np.int64]:
+    return np.concatenate([np.empty(0, np.int64), *(np.arange(span.label, span.label + span.chunks) for span in spans)])
