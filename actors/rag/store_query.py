@@ -1,5 +1,6 @@
 """What the store is asked. Each question has a cursor of `Store`."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -98,6 +99,21 @@ def vectors_of(
     labels = np.array([row[0] for row in rows], dtype=np.int64)
     vectors = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f2").astype(np.float32)
     return labels, vectors.reshape(len(rows), rows[0][2] if rows else 0)
+
+
+def named_blobs(cursor: duckdb.DuckDBPyConnection, names: Iterable[str]) -> set[str]:
+    """Return those of these blobs that some document has."""
+    query = """
+        FROM (SELECT unnest(?::VARCHAR[]) AS name)
+        SEMI JOIN (SELECT source_blob AS name FROM documents UNION ALL SELECT contents_blob FROM documents) USING (name)
+    """
+    return {row[0] for row in cursor.execute(query, [list(names)]).fetchall()}
+
+
+def last_label(cursor: duckdb.DuckDBPyConnection) -> int:
+    """Return the highest number that was ever given."""
+    ((number,),) = cursor.execute("SELECT next_number FROM state").fetchall()
+    return int(number) - 1
 
 
 def _allowed(what: str, collection_id: str, where: Where | None) -> tuple[str, list[object]]:

@@ -212,10 +212,11 @@ class DeleteDocuments(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class DocumentsDeleted(Struct, frozen=True, kw_only=True):
-    """These are gone, and so many chunks with them."""
+    """So many are gone, and so many chunks with them; `document_ids` are those that one message can tell of."""
 
     collection: str
     document_ids: tuple[str, ...]
+    documents_deleted: int
     chunks_deleted: int
 
 
