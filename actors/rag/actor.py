@@ -19,6 +19,7 @@ from actors.rag.library import Library
 from actors.rag.log import Projector
 from actors.rag.parsing import Parser, ParserLimits
 from actors.rag.reading import Reader
+from actors.rag.retrieval import Retrieval
 from actors.rag.shelf import Shelf
 from actors.rag.writer import Writer
 from actors.supervisor import Child, supervising
@@ -38,6 +39,7 @@ from bus.subjects import (
     LIST_COLLECTIONS,
     LIST_DOCUMENTS,
     REBUILD_COLLECTION,
+    SEARCH_DOCUMENTS,
     VERIFY_COLLECTION,
 )
 
@@ -64,6 +66,7 @@ class Rag:
         reader = Reader(self.parser, self.embedders)
         self._ingest = Ingest(library, writer, self.shelf, Blobs(config.bus.blobs), reader, rag)
         self._documents = Documents(bus, library, writer, self.shelf, rag)
+        self._retrieval = Retrieval(bus, library, self.embedders, rag)
 
     @property
     def endpoints(self) -> tuple[Endpoint[Any, Any], ...]:
@@ -71,6 +74,7 @@ class Rag:
         documents = self._documents
         return (
             Endpoint(INGEST_DOCUMENTS(), self._ingest.receive),
+            Endpoint(SEARCH_DOCUMENTS(), self._retrieval.receive),
             Endpoint(LIST_COLLECTIONS(), documents.list_collections),
             Endpoint(GET_COLLECTION(), documents.get_collection),
             Endpoint(DELETE_COLLECTION(), documents.delete_collection),
