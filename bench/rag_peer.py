@@ -19,7 +19,8 @@ _FOUND = 10
 # As Fusion has it: neighbours of each node, and how far is looked when it is made and when it is asked.
 _NEIGHBOURS, _EF_MADE, _EF = 16, 200, 128
 
-Search = Callable[[str, Any], list[int]]
+# Returns the row numbers, as text, of what is found by a query and its vector.
+Search = Callable[[str, Any], list[str]]
 
 
 def main() -> None:
@@ -57,9 +58,9 @@ def _chroma(place: str, texts: list[str], vectors: Any) -> dict[str, Search]:
         some = slice(first, first + _BATCH)
         collection.add(ids=[str(number) for number in numbers], documents=texts[some], embeddings=vectors[some])
 
-    def dense(_: str, vector: Any) -> list[int]:
+    def dense(_: str, vector: Any) -> list[str]:
         found = collection.query(query_embeddings=[vector], n_results=_FOUND, include=["documents", "distances"])
-        return [int(number) for number in found["ids"][0]]
+        return list(found["ids"][0])
 
     return {"dense": dense}
 
@@ -79,16 +80,16 @@ def _lancedb(place: str, texts: list[str], vectors: Any) -> dict[str, Search]:
     table.create_fts_index("text")
     reranker = RRFReranker()
 
-    def ids(found: Any) -> list[int]:
-        return [int(row["id"]) for row in found.to_list()]
+    def ids(found: Any) -> list[str]:
+        return [str(row["id"]) for row in found.to_list()]
 
-    def dense(_: str, vector: Any) -> list[int]:
+    def dense(_: str, vector: Any) -> list[str]:
         return ids(table.search(vector).distance_type("dot").ef(_EF).limit(_FOUND))
 
-    def words(query: str, _: Any) -> list[int]:
+    def words(query: str, _: Any) -> list[str]:
         return ids(table.search(_plain(query), query_type="fts").limit(_FOUND))
 
-    def hybrid(query: str, vector: Any) -> list[int]:
+    def hybrid(query: str, vector: Any) -> list[str]:
         both = table.search(query_type="hybrid").vector(vector).text(_plain(query)).distance_type("dot").ef(_EF)
         # As many candidates of each kind as Fusion takes.
         return ids(both.rerank(reranker).limit(100))[:_FOUND]

@@ -6,7 +6,7 @@ measured is retrieval, not the embedding model. Exit status 1 if a mode finds le
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -94,10 +94,15 @@ async def _evaluated(running: Fusion, collection: str, mode: str, found: TestSet
 def _together(parts: list[Evaluation]) -> _Figures:
     count = sum(part.queries for part in parts)
 
-    def mean(figure: str) -> float:
-        return sum(part.queries * getattr(part, figure) for part in parts) / count
+    def mean(figures: Iterable[float]) -> float:
+        return sum(part.queries * figure for part, figure in zip(parts, figures, strict=True)) / count
 
-    return _Figures(queries=count, ndcg=mean("ndcg"), recall=mean("recall"), mrr=mean("mrr"))
+    return _Figures(
+        queries=count,
+        ndcg=mean(part.ndcg for part in parts),
+        recall=mean(part.recall for part in parts),
+        mrr=mean(part.mrr for part in parts),
+    )
 
 
 def _row(name: str, mode: str, found: _Figures, bar: float) -> tuple[str, ...]:

@@ -79,8 +79,9 @@ async def _report(args: argparse.Namespace) -> None:
 async def _ours(folder: Path, chunks: TestSet) -> _System:
     async with fusion(folder) as running, ClientSession(running.url) as http:
         seconds = await running.ingest(_documents(chunks), _COLLECTION)
-        modes = {mode: await _asked(_by_nats(running, chunks, mode), len(chunks.queries)) for mode in _MODES}
-        modes["hybrid, HTTP"] = await _asked(_by_http(http, chunks), len(chunks.queries))
+        ways = {str(mode): _by_nats(running, chunks, mode) for mode in _MODES}
+        ways["hybrid, HTTP"] = _by_http(http, chunks)
+        modes = {name: await _asked(ask, len(chunks.queries)) for name, ask in ways.items()}
         return _System(seconds, running.rag.memory_info().rss / 1e6, modes)
 
 
@@ -140,7 +141,7 @@ async def _peer(peer: str, python: str, folder: Path, chunks: TestSet) -> _Syste
     process = await asyncio.create_subprocess_exec(python, worker, peer, str(folder), stdout=asyncio.subprocess.PIPE)
     async with asyncio.timeout(_PEER_PATIENCE):
         out, _ = await process.communicate()
-    return msgspec.json.decode(out.splitlines()[-1], type=_System, strict=False)
+    return msgspec.json.decode(out.splitlines()[-1], type=_System)
 
 
 def _rows(name: str, system: _System, count: int, truth: list[list[str]]) -> Iterator[tuple[str, ...]]:
