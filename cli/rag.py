@@ -32,7 +32,7 @@ from bus.subjects import (
 )
 from cli import rag_ingest
 from cli.connect import Subparsers, add_action
-from cli.table import table
+from cli.table import counted, table
 
 ReplyT = TypeVar("ReplyT")
 
@@ -95,7 +95,7 @@ async def _search(bus: Bus, args: argparse.Namespace) -> None:
     _warn(results)
     for number, hit in enumerate(results.hits, 1):
         print(f"{_source(number, hit)}  score {hit.score:.4f}\n{_indented(hit.text)}\n")
-    print(f"{len(results.hits)} passages in {results.seconds.total * 1000:.0f} ms")
+    print(f"{counted(len(results.hits), 'passage')} in {results.seconds.total * 1000:.0f} ms")
 
 
 async def _query(bus: Bus, args: argparse.Namespace) -> None:
@@ -151,25 +151,25 @@ async def _documents(bus: Bus, args: argparse.Namespace) -> None:
         request = ListDocuments(collection=args.collection, filter=args.filter, after=after)
         page = await bus.ask(LIST_DOCUMENTS(), request, patience=_PATIENCE)
         for card in page.documents:
-            pages = f"{card.pages} pages, " if card.pages else ""
+            pages = f"{counted(card.pages, 'page')}, " if card.pages else ""
             stored = card.stored_at.astimezone().isoformat(" ", "seconds")
-            print(f"{stored}  {card.document_id}  ({pages}{card.chunks} chunks)")
+            print(f"{stored}  {card.document_id}  ({pages}{counted(card.chunks, 'chunk')})")
             after = card.document_id
         count, has_more = count + len(page.documents), page.has_more
-    print(f"{count} documents")
+    print(counted(count, "document"))
 
 
 async def _delete(bus: Bus, args: argparse.Namespace) -> None:
     if args.all:
         removed = await bus.ask(DELETE_COLLECTION(), DeleteCollection(collection=args.collection), patience=_PATIENCE)
-        print(f"{args.collection}: {removed.documents_deleted} documents, {removed.chunks_deleted} chunks are deleted")
+        print(f"{args.collection}: {_content(removed.documents_deleted, removed.chunks_deleted)} are deleted")
         return
     given = [DeleteDocuments(collection=args.collection, document_id=each) for each in args.document or ()]
     for request in given or [DeleteDocuments(collection=args.collection, filter=args.filter)]:
         deleted = await bus.ask(DELETE_DOCUMENTS(), request, patience=_PATIENCE)
         for document_id in deleted.document_ids:
             print(document_id)
-        print(f"{deleted.documents_deleted} documents, {deleted.chunks_deleted} chunks are deleted")
+        print(f"{_content(deleted.documents_deleted, deleted.chunks_deleted)} are deleted")
 
 
 async def _verify(bus: Bus, args: argparse.Namespace) -> None:
@@ -181,8 +181,8 @@ async def _verify(bus: Bus, args: argparse.Namespace) -> None:
     is_sound = True
     for name in names:
         verified = await _last(bus, VERIFY_COLLECTION(), VerifyCollection(collection=name))
-        verdict = f"{len(verified.problems)} problems" if verified.problems else "all agrees"
-        print(f"{name}: {verified.documents} documents, {verified.chunks} chunks, {verdict}")
+        verdict = counted(len(verified.problems), "problem") if verified.problems else "all agrees"
+        print(f"{name}: {_content(verified.documents, verified.chunks)}, {verdict}")
         for problem in verified.problems:
             print(f"  {problem}")
         is_sound = is_sound and not verified.problems
@@ -192,7 +192,8 @@ async def _verify(bus: Bus, args: argparse.Namespace) -> None:
 
 async def _rebuild(bus: Bus, args: argparse.Namespace) -> None:
     card = await _last(bus, REBUILD_COLLECTION(), RebuildCollection(collection=args.collection))
-    print(f"{card.name}: {card.index.vectors} vectors of {card.chunk_count} chunks, {card.index.state}")
+    vectors, chunks = counted(card.index.vectors, "vector"), counted(card.chunk_count, "chunk")
+    print(f"{card.name}: {vectors} of {chunks}, {card.index.state}")
 
 
 async def _last(bus: Bus, address: Address[Any, ReplyT], request: Any) -> ReplyT:
@@ -205,6 +206,10 @@ async def _last(bus: Bus, address: Address[Any, ReplyT], request: Any) -> ReplyT
     if last is None:
         raise LostError("stream_broken", "The answer was empty.")
     return last
+
+
+def _content(documents: int, chunks: int) -> str:
+    return f"{counted(documents, 'document')}, {counted(chunks, 'chunk')}"
 
 
 def _warn(results: SearchResults) -> None:

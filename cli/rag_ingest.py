@@ -18,6 +18,7 @@ from bus.messages.rag_documents import DocumentOutcome, DocumentSource, IngestDo
 from bus.subjects import CANCEL_JOB, SUBMIT_JOB
 from cli.connect import Subparsers, add_action
 from cli.jobs import ended
+from cli.table import counted
 
 # What one job takes in: so that what is tried again after a crash is little, and a message holds their names.
 _FILES_PER_JOB = 100
@@ -69,7 +70,7 @@ async def _ingest(bus: Bus, args: argparse.Namespace) -> None:
                 if outcome.status == "failed":
                     failed.append(_Failed(outcome.filename, f"{outcome.error} ({outcome.code})"))
     statuses = ", ".join(f"{counts[status]} {status}" for status in ("stored", "replaced", "unchanged"))
-    print(f"{args.collection}: {statuses}, {len(failed)} failed; {counts['chunks']} new chunks")
+    print(f"{args.collection}: {statuses}, {len(failed)} failed; {counted(counts['chunks'], 'new chunk')}")
     for each in failed:
         print(f"fusion: {each.document_id}: {each.error}", file=sys.stderr)
     if failed:
@@ -160,7 +161,7 @@ async def _outcomes(bus: Bus, job: JobReply) -> tuple[DocumentOutcome, ...]:
 
 
 def _print_outcome(outcome: DocumentOutcome, bar: "tqdm[NoReturn]") -> None:
-    pages = f"{outcome.pages} pages, " if outcome.pages else ""
+    pages = f"{counted(outcome.pages, 'page')}, " if outcome.pages else ""
     cut = f", {outcome.truncated_chunks} of them truncated" if outcome.truncated_chunks else ""
-    told = "" if outcome.status == "failed" else f"  ({pages}{outcome.chunks} chunks{cut})"
+    told = "" if outcome.status == "failed" else f"  ({pages}{counted(outcome.chunks, 'chunk')}{cut})"
     bar.write(f"{outcome.status:<9}  {outcome.filename}{told}")
