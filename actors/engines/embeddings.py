@@ -52,8 +52,11 @@ class EmbeddingEngine:
     def __init__(self, path: Path, limits: EmbeddingLimits) -> None:
         self._path = path
         self._limits = limits
-        batches = Batches(limits.batch_tokens or profile().batch_tokens, limits.window)
-        self._rows: Rows[TokenRow] = Rows(f"embeddings/{path.name}", batches, limits.chunk_bytes, limits.cache_bytes)
+        machine = profile()
+        batches = Batches(limits.batch_tokens or machine.batch_tokens, limits.window)
+        self._rows: Rows[TokenRow] = Rows(
+            f"embeddings/{path.name}", batches, limits.chunk_bytes, limits.cache_bytes, machine.streams
+        )
         self._parts: _Parts | None = None
 
     async def load(self) -> ModelFacts:

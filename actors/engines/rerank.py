@@ -39,8 +39,9 @@ class RerankerEngine:
     def __init__(self, path: Path, limits: RerankLimits) -> None:
         self._path = path
         self._is_warmed_up = limits.warmup
-        batches = Batches(limits.batch_tokens or profile().batch_tokens, limits.window)
-        self._rows: Rows[Row] = Rows(f"rerank/{path.name}", batches, limits.chunk_bytes)
+        machine = profile()
+        batches = Batches(limits.batch_tokens or machine.batch_tokens, limits.window)
+        self._rows: Rows[Row] = Rows(f"rerank/{path.name}", batches, limits.chunk_bytes, streams=machine.streams)
         self._tokens: RerankTokens | None = None
 
     async def load(self) -> ModelFacts:
