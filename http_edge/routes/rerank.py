@@ -32,6 +32,15 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
 Positive = Annotated[int, Meta(ge=1)]
 
 
+Text = Annotated[str, Meta(min_length=1)]
+
+
+class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A query as Jina's rerankers for texts and images have it."""
+
+    text: Text
+
+
 class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a client sends. A document is a text, or an object with one and anything else.
 
@@ -39,13 +48,13 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     model: ModelName
-    query: Annotated[str, Meta(min_length=1)]
+    query: Text | Query
     documents: Annotated[tuple[str | dict[str, Any], ...], Meta(min_length=1)]
     top_n: Positive | None = None
     return_documents: bool | None = None
     max_tokens_per_doc: Positive | None = None
     truncate: bool | None = None
-    instruction: Annotated[str, Meta(min_length=1)] | None = None
+    instruction: Text | None = None
     ttl: Ttl | None = None
     max_chunks_per_doc: Any = None
     priority: Any = None
@@ -101,7 +110,7 @@ def rerank_request(body: Body) -> RerankRequest:
     """Return what the model is asked. Raises `RefusedError` on what cannot be honoured."""
     refuse_unsupported(body, NEUTRAL)
     return RerankRequest(
-        query=body.query,
+        query=body.query.text if isinstance(body.query, Query) else body.query,
         documents=tuple(_text(number, document) for number, document in enumerate(body.documents)),
         truncate=bool(body.truncate),
         max_document_tokens=body.max_tokens_per_doc,
@@ -124,7 +133,12 @@ def told(head: Head, found: Ranking, documents: Sequence[str | dict[str, Any]] =
 
 
 def _text(number: int, document: str | dict[str, Any]) -> str:
-    text = document if isinstance(document, str) else document.get("text")
+    if isinstance(document, str):
+        return document
+    if document.get("image") is not None:
+        param = f"documents[{number}].image"
+        raise RefusedError("unsupported_parameter", "Rerankers read texts here, not images.", param=param)
+    text = document.get("text")
     if not isinstance(text, str):
         param = f"documents[{number}].text"
         raise RefusedError("invalid_request", "A document is a text, or an object with a 'text'.", param=param)
@@ -145,7 +159,9 @@ async def _ranked(request: web.Request, asked: RerankRequest, body: Body) -> tup
             # Said before, the model could be unloaded between two portions.
             keep_loaded(request, body.ttl)
         message = replace(asked, documents=part)
-        with numbered_from(first, "documents"):
+        # What does not fit into a message is alone in its portion, but for the query.
+        too_large = "query" if len(asked.query) > len(part[0]) else None
+        with numbered_from(first, "documents", too_large):
             async with asking(request, RERANK, body.model, "rerank", message) as answer:
                 model = answer.model
                 scored.append(await all_scores(answer))
