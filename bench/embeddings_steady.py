@@ -143,7 +143,8 @@ def _print_outcome(outcome: Outcome, seconds: float) -> None:
 def _memory_table(memory: dict[str, dict[str, float]]) -> str:
     lines = [f"| RSS MB | {' | '.join(memory)} |", "| --- " * (len(memory) + 1) + "|"]
     for name in memory["idle"]:
-        lines.append(f"| {name} | " + " | ".join(f"{each[name]:.0f}" for each in memory.values()) + " |")
+        told = (f"{each[name]:.0f}" for each in memory.values())
+        lines.append(f"| {name} | {' | '.join(told)} |")
     return "\n".join(lines)
 
 

@@ -76,7 +76,7 @@ def read_query(request: web.Request, kind: type[T]) -> T:
     try:
         return msgspec.convert(said, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise refusal(error) from error
+        raise refusal(error, kind) from error
 
 
 def path_id(request: web.Request, name: str, code: Code) -> str:

@@ -29,7 +29,7 @@ NEUTRAL: dict[str, tuple[object, ...]] = {"normalize": (True,)}
 
 # The most bytes of a field of a form.
 _SHORT = 256
-_LONGEST = {"text": 512 * 1024}
+_LONGEST = {"text": 512 * 1024, "prompt": 64 * 1024}
 
 
 class TextBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,8 +39,10 @@ class TextBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     text: str | None = None
     model: ModelName | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
-    allow_lossy: bool = False
-    truncate: bool = False
+    allow_lossy: bool | None = None
+    truncate: bool | None = None
+    prompt_name: str | None = None
+    prompt: str | None = None
     normalize: bool | None = None
 
 
@@ -49,7 +51,9 @@ class ImageBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     model: ModelName | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
-    allow_lossy: bool = False
+    allow_lossy: bool | None = None
+    prompt_name: str | None = None
+    prompt: str | None = None
     normalize: bool | None = None
 
 
@@ -60,8 +64,10 @@ class MultimodalBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     image: str | None = None
     model: ModelName | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
-    allow_lossy: bool = False
-    truncate: bool = False
+    allow_lossy: bool | None = None
+    truncate: bool | None = None
+    prompt_name: str | None = None
+    prompt: str | None = None
     normalize: bool | None = None
 
 
@@ -72,7 +78,9 @@ class VideoBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pooling: FramePooling = "mean"
     model: ModelName | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
-    allow_lossy: bool = False
+    allow_lossy: bool | None = None
+    prompt_name: str | None = None
+    prompt: str | None = None
     normalize: bool | None = None
 
 
@@ -161,7 +169,7 @@ async def _form(request: web.Request, kind: type[FormT], name: str, held: Held) 
         try:
             body = msgspec.convert(form.fields, kind, strict=False)
         except msgspec.ValidationError as error:
-            raise refusal(error) from error
+            raise refusal(error, kind) from error
         refuse_unsupported(body, NEUTRAL)
         if form.file is not None and not form.file.size:
             raise RefusedError("invalid_request", "The file is empty.", param=name)
@@ -176,10 +184,12 @@ def _required(file: str | None) -> str:
 
 def _how(body: TextBody | FormBody, frames: Frames | None = None) -> How:
     return How(
-        truncate=isinstance(body, TextBody | MultimodalBody) and body.truncate,
+        truncate=isinstance(body, TextBody | MultimodalBody) and body.truncate is True,
         keep_alive=None,
+        prompt_name=body.prompt_name,
+        prompt=body.prompt,
         dimensions=body.dimensions,
-        allow_lossy=body.allow_lossy,
+        allow_lossy=bool(body.allow_lossy),
         frames=frames or Frames(),
     )
 
