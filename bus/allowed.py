@@ -8,13 +8,13 @@ from msgspec import inspect
 _STEP = re.compile(r"\[(?:\d+|\.\.\.)\]|[^.\[\]]+")
 
 
-def allowed(kind: object, path: str) -> tuple[str | int, ...]:
+def allowed(kind: object, path: str) -> tuple[object, ...]:
     """Return what may stand at `path` in a `kind`, such as `messages[0].role`; empty if that is no list of values."""
     *steps, last = _STEP.findall(path) or [""]
     types = list(_alternatives(inspect.type_info(kind)))
     for step in steps:
         types = [below for each in types for below in _below(each, step)]
-    values: list[str | int] = []
+    values: list[object] = []
     for each in types:
         if isinstance(each, inspect.StructType) and each.tag_field == last and each.tag is not None:
             values.append(each.tag)

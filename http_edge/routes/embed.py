@@ -21,7 +21,7 @@ from http_edge.generation import refuse_unsupported
 from http_edge.portions import naming
 from http_edge.routes.embeddings import Usage
 from http_edge.upload import reading_form
-from http_edge.uploads import Held
+from http_edge.uploads import Held, holding
 from http_edge.wire import ModelName, json_response, read_body
 
 # The model normalises its vectors, if it is made so; they are not given in any other way.
@@ -123,7 +123,7 @@ async def text(request: web.Request) -> web.StreamResponse:
 
 async def image(request: web.Request) -> web.StreamResponse:
     """Turn an image into a vector."""
-    async with request.app[UPLOADS].held() as held:
+    async with holding(request.app[UPLOADS]) as held:
         body, file = await _form(request, ImageBody, "file", held)
         content = (ImagePart(blob=_required(file)),)
         return await _answer(request, _together(body, content, ("file",), _how(body)))
@@ -131,7 +131,7 @@ async def image(request: web.Request) -> web.StreamResponse:
 
 async def multimodal(request: web.Request) -> web.StreamResponse:
     """Turn a text, an image, or both, into one vector."""
-    async with request.app[UPLOADS].held() as held:
+    async with holding(request.app[UPLOADS]) as held:
         if request.content_type == "multipart/form-data":
             body, file = await _form(request, MultimodalBody, "image", held)
         else:
@@ -153,7 +153,7 @@ async def multimodal(request: web.Request) -> web.StreamResponse:
 
 async def video(request: web.Request) -> web.StreamResponse:
     """Turn a video into a vector."""
-    async with request.app[UPLOADS].held() as held:
+    async with holding(request.app[UPLOADS]) as held:
         body, file = await _form(request, VideoBody, "file", held)
         content = (VideoPart(blob=_required(file)),)
         how = _how(body, Frames(count=body.frames, pooling=body.pooling))
