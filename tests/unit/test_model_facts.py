@@ -10,13 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.catalogue import ModelFilesError
-from actors.model_cards import card_of, with_files
 from actors.model_facts import discover, estimated_bytes, reserved_kv_bytes
 from bus.messages.catalogue import ModelEntry
 from tests.support.model_folders import CHAT, model_folder
 
 ENTRY = ModelEntry(id="m", kind="chat")
-BERT = {"model_type": "bert", "vocab_size": 9, "hidden_size": 64, "max_position_embeddings": 512}
 MIB = 2**20
 PROCESS = 128 * MIB
 PACKED = np.zeros((8, 16), np.uint32)  # In 4 bits each row has 128 weights, with one scale for each 64 of them.
@@ -317,27 +315,6 @@ def test_last_layer_tells_the_dimensions_of_vectors(tmp_path: Path) -> None:
     write(folder / "2_Dense" / "config.json", {"out_features": 128})
     write(folder / "3_Dense" / "config.json", {"out_features": 32})
     assert discover(folder).dimensions == 32
-
-
-@pytest.mark.parametrize(
-    ("declared", "configured", "told"),
-    [
-        ({}, (), (False, ())),
-        ({"is_matryoshka": True}, (), (True, ())),
-        ({"matryoshka_dimensions": [32, 16]}, (), (True, (32, 16))),
-        ({"matryoshka_dimensions": [32, 16]}, (8,), (True, (8,))),
-    ],
-)
-def test_card_tells_what_vectors_may_be_cut_to(
-    tmp_path: Path, declared: dict[str, Any], configured: tuple[int, ...], told: tuple[bool, tuple[int, ...]]
-) -> None:
-    folder = model_folder(tmp_path, BERT | declared)
-    entry = ModelEntry(id="m", kind="embeddings", matryoshka_dimensions=configured)
-
-    card = with_files(card_of(entry, (), created=1), discover(folder), need_bytes=1)
-
-    assert (card.is_matryoshka, card.matryoshka_dimensions) == told
-    assert card.context_length == 512
 
 
 @pytest.fixture
