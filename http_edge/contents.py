@@ -13,10 +13,10 @@ from bus.errors import RefusedError
 from bus.messages.embeddings import EmbedContent, EmbedInput, ImagePart, Part, TextPart, VideoPart
 from http_edge.config import EdgeConfig
 from http_edge.uploads import Held
-from http_edge.wire import each_text
+from http_edge.wire import Listed, each_text
 
 # Texts, token ids, or objects, which are read as `Content` or `Piece`.
-Given = str | tuple[str | int | tuple[int, ...] | dict[str, Any], ...]
+Given = str | Annotated[tuple[str | int | tuple[int, ...] | dict[str, Any], ...], Listed]
 
 # Each is a file that is written to the disk.
 _MOST_PICTURES = 256

@@ -23,6 +23,9 @@ ModelName = Annotated[str, Meta(min_length=1, max_length=256)]
 # For how many seconds a heavy model stays loaded after the request, as LM Studio has it.
 Ttl = Annotated[float, Meta(gt=0)]
 
+# The longest list of a request: parsing and dividing a longer one would hold up everybody else for seconds.
+Listed = Meta(max_length=100_000)
+
 # Texts or their token ids, one or many, as OpenAI's `input` and `prompt` have it.
 Texts = str | tuple[str | int | tuple[int, ...], ...]
 

@@ -22,7 +22,7 @@ from http_edge.portions import naming
 from http_edge.routes.embeddings import Usage
 from http_edge.upload import reading_form
 from http_edge.uploads import Held, holding
-from http_edge.wire import ModelName, json_response, read_body
+from http_edge.wire import Listed, ModelName, json_response, read_body
 
 # The model normalises its vectors, if it is made so; they are not given in any other way.
 NEUTRAL: dict[str, tuple[object, ...]] = {"normalize": (True,)}
@@ -35,7 +35,7 @@ _LONGEST = {"text": 512 * 1024, "prompt": 64 * 1024}
 class TextBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Texts, or one `text`."""
 
-    texts: Annotated[tuple[str, ...], Meta(min_length=1)] | None = None
+    texts: Annotated[tuple[str, ...], Meta(min_length=1), Listed] | None = None
     text: str | None = None
     model: ModelName | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None

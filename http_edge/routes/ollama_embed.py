@@ -11,7 +11,7 @@ from http_edge.ollama import model_name
 from http_edge.ollama_lines import Stopwatch
 from http_edge.ollama_options import KeepAlive, seconds
 from http_edge.portions import naming
-from http_edge.wire import ModelName, json_response, read_body
+from http_edge.wire import Listed, ModelName, json_response, read_body
 
 # Accepted and left out, because the answer is the same without it.
 IGNORED = {
@@ -25,7 +25,7 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a client sends. Inputs over the model's limit are shortened unless `truncate` is false."""
 
     model: ModelName
-    input: str | tuple[str, ...]
+    input: str | Annotated[tuple[str, ...], Listed]
     truncate: bool | None = None
     keep_alive: KeepAlive | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
