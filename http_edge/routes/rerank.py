@@ -16,7 +16,7 @@ from http_edge.context import REQUEST_ID
 from http_edge.generation import refuse_unsupported
 from http_edge.portions import numbered_from, portions
 from http_edge.routing import asking, keep_loaded
-from http_edge.wire import ModelName, Ttl, json_response, read_body
+from http_edge.wire import Listed, ModelName, Ttl, json_response, read_body
 
 # Accepted and left out, because the answer is the same without it.
 IGNORED = {"user": "a label for the provider's own records"}
@@ -49,7 +49,7 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     model: ModelName
     query: Text | Query
-    documents: Annotated[tuple[str | dict[str, Any], ...], Meta(min_length=1)]
+    documents: Annotated[tuple[str | dict[str, Any], ...], Meta(min_length=1), Listed]
     top_n: Positive | None = None
     return_documents: bool | None = None
     max_tokens_per_doc: Positive | None = None

@@ -21,10 +21,11 @@ PARENT = """
 import asyncio, sys
 from pathlib import Path
 from actors.media import Media, MediaLimits
+from bus.blobs import Blobs
 from bus.messages.embeddings import ImagePart
 
 async def main():
-    media = Media((Path(sys.argv[1]),), MediaLimits(most_bytes=10**6, most_pixels=10**6, seconds=20.0))
+    media = Media((Blobs(Path(sys.argv[1])),), MediaLimits(most_bytes=10**6, most_pixels=10**6, seconds=20.0))
     async with media.decoded({"input[0]": ImagePart(blob=sys.argv[2])}, 1):
         print("decoded", flush=True)
         await asyncio.Event().wait()
@@ -35,7 +36,7 @@ asyncio.run(main())
 
 @asynccontextmanager
 async def decoding(folder: Path, seconds: float = 20.0) -> AsyncGenerator[Media]:
-    media = Media((folder,), MediaLimits(most_bytes=10**6, most_pixels=10**6, seconds=seconds))
+    media = Media((Blobs(folder),), MediaLimits(most_bytes=10**6, most_pixels=10**6, seconds=seconds))
     yield media
     await media.close()
 
