@@ -138,3 +138,9 @@ def test_profile_follows_device_and_memory(is_cpu: bool, gigabytes: int, name: s
     found = profile_for(is_cpu, gigabytes * 2**30)
 
     assert (found.name, found.batch_tokens) == (name, batch_tokens)
+
+
+@pytest.mark.parametrize("config", [QWEN2, SIGLIP])
+def test_weights_packed_otherwise_than_by_mlx_are_refused(tmp_path: Path, config: dict[str, Any]) -> None:
+    with pytest.raises(RefusedError, match="is quantised in a way"):
+        read(tmp_path, config | {"quantization_config": {"quant_method": "fp8"}})
