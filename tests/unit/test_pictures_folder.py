@@ -144,3 +144,9 @@ def test_profile_follows_device_and_memory(is_cpu: bool, gigabytes: int, name: s
 def test_profile_uses_half_the_cores_and_one_gpu(cores: int, streams: int) -> None:
     assert profile_for(True, 2**30, cores).streams == streams
     assert profile_for(False, 2**30, cores).streams == 1
+
+
+@pytest.mark.parametrize("config", [QWEN2, SIGLIP])
+def test_weights_packed_otherwise_than_by_mlx_are_refused(tmp_path: Path, config: dict[str, Any]) -> None:
+    with pytest.raises(RefusedError, match="is quantised in a way"):
+        read(tmp_path, config | {"quantization_config": {"quant_method": "fp8"}})
