@@ -11,7 +11,7 @@ from bus.frames import Status
 from bus.inbox import Answer
 from bus.messages.embeddings import EmbedChunk, EmbedContent, EmbedInput, EmbedRequest, Frames, TextPart
 from bus.subjects import EMBED
-from http_edge.portions import numbered_from, portions
+from http_edge.portions import PORTION_BYTES, numbered_from, portions
 from http_edge.routing import asking, keep_loaded
 
 # Of an answer; making and sending it takes several times as much memory.
@@ -80,7 +80,7 @@ async def embedded(request: web.Request, model: str, inputs: Inputs, encode: Enc
             keep_loaded(request, how.keep_alive)
         first = len(data)
         message = embed_request(portion, how)
-        with numbered_from(first, "input"):
+        with numbered_from(first, "input", too_large="prompt" if prompt > PORTION_BYTES else None):
             async with asking(request, EMBED, model, "embeddings", message) as answer:
                 ran = answer.model
                 async for chunk in _chunks(answer):

@@ -22,7 +22,8 @@ from http_edge.portions import naming
 from http_edge.routes.embeddings import Usage
 from http_edge.upload import reading_form
 from http_edge.uploads import Held, holding
-from http_edge.wire import Listed, ModelName, json_response, read_body
+from http_edge.wire import Listed, ModelName, read_body
+from http_edge.writing import large_json_response
 
 # The model normalises its vectors, if it is made so; they are not given in any other way.
 NEUTRAL: dict[str, tuple[object, ...]] = {"normalize": (True,)}
@@ -214,7 +215,8 @@ async def _answer(request: web.Request, asked: Asked) -> web.StreamResponse:
 
     with naming(lambda param: asked.names.get(param, param)):
         said = await embedded(request, model, asked.inputs, encode, asked.how)
-    return json_response(
+    return await large_json_response(
+        request,
         Vectors(
             embeddings=said.data,
             shape=(len(said.data), width),
@@ -222,7 +224,7 @@ async def _answer(request: web.Request, asked: Asked) -> web.StreamResponse:
             processing_time=round(time.monotonic() - begun, 6),
             usage=Usage(prompt_tokens=said.tokens, total_tokens=said.tokens),
             truncated=said.truncated,
-        )
+        ),
     )
 
 

@@ -11,7 +11,8 @@ from http_edge.context import CONFIG, UPLOADS
 from http_edge.embedding import Embedded, Encode, How, embedded, floats
 from http_edge.portions import naming
 from http_edge.uploads import holding
-from http_edge.wire import ModelName, Ttl, json_response, read_body
+from http_edge.wire import ModelName, Ttl, read_body
+from http_edge.writing import large_json_response
 
 # Accepted and left out, because the answer is the same without it.
 IGNORED = {"user": "a label for the provider's own records"}
@@ -71,7 +72,7 @@ async def create(request: web.Request) -> web.StreamResponse:
         given = await read_inputs(body.input, held, request.app[CONFIG])
         with naming(lambda param: given.names.get(param, param)):
             said = await embedded(request, body.model, given.inputs, encode, how_of(body))
-    return json_response(told(said))
+    return await large_json_response(request, told(said))
 
 
 def how_of(body: Body) -> How:

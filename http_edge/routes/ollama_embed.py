@@ -12,6 +12,7 @@ from http_edge.ollama_lines import Stopwatch
 from http_edge.ollama_options import KeepAlive, seconds
 from http_edge.portions import naming
 from http_edge.wire import Listed, ModelName, json_response, read_body
+from http_edge.writing import large_json_response
 
 # Accepted and left out, because the answer is the same without it.
 IGNORED = {
@@ -51,14 +52,15 @@ async def create(request: web.Request) -> web.StreamResponse:
     with naming(lambda param: "input" if param == "input[0]" and isinstance(body.input, str) else param):
         said = await embedded(request, model, inputs, _numbers, how)
     durations = watch.durations()
-    return json_response(
+    return await large_json_response(
+        request,
         {
             "model": model,
             "embeddings": said.data,
             "total_duration": durations["total_duration"],
             "load_duration": durations["load_duration"],
             "prompt_eval_count": said.tokens,
-        }
+        },
     )
 
 

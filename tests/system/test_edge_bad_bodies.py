@@ -142,6 +142,8 @@ BAD_BODIES: list[tuple[str, Any, str, str | None]] = [
     (EMBED, VECTOR | {"dimensions": 0}, INVALID, "dimensions"),
     (EMBED, VECTOR | {"dimensions": 3}, INVALID, "dimensions"),
     (EMBED, VECTOR | {"dimensions": 9, "allow_lossy": True}, INVALID, "dimensions"),
+    (EMBED, VECTOR | {"prompt": "x" * 1_100_000}, "too_large", "prompt"),
+    (EMBED, VECTOR | {"input": ["a", "x" * 1_100_000]}, "too_large", "input[1]"),
     (EMBED, VECTOR | {"prompt_name": "passage"}, INVALID, "prompt_name"),
     (EMBED, VECTOR | {"prompt_name": "query", "prompt": "x"}, INVALID, "prompt_name"),
     (JOBS, JOB | {"operation": "dance"}, INVALID, "operation"),

@@ -97,6 +97,7 @@ async def test_more_documents_than_a_message_holds_keep_their_numbers(edge: Stac
 
 WRONG: tuple[tuple[dict[str, Any], str, str], ...] = (
     ({"query": ""}, "invalid_request", "query"),
+    ({"query": "x" * 1_100_000}, "too_large", "query"),
     ({"documents": []}, "invalid_request", "documents"),
     ({"documents": ["x", 7]}, "invalid_request", "documents[1]"),
     ({"documents": ["x", {"title": "y"}]}, "invalid_request", "documents[1].text"),
