@@ -2,6 +2,7 @@
 
 import math
 import os
+from bisect import bisect
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -36,7 +37,7 @@ def decode_video(path: str, frames: int, most_pixels: int) -> list[Picture]:
         if not numbers or len(pictures) < len(numbers):
             # The head does not say how many frames there are, or it is wrong: the sound may be longer, the time between
             # frames may vary, and an editor may have left some out.
-            numbers = _middles(_counted(path, most_pixels), frames)
+            numbers = _shown(_times(path, most_pixels), frames)
             pictures = [_picture(frame, len(numbers)) for frame in _passed(path, most_pixels, numbers)]
     except cv2.error as error:
         raise UnreadableError(_BROKEN) from error
@@ -85,16 +86,23 @@ def _sought(capture: cv2.VideoCapture, numbers: Sequence[int]) -> Iterator[MatLi
         yield frame
 
 
-def _counted(path: str, most_pixels: int) -> int:
-    """Return how many frames there are, by decoding them all."""
-    total = 0
+def _times(path: str, most_pixels: int) -> list[float]:
+    """Return when each frame is shown, in seconds, by decoding them all."""
+    times: list[float] = []
     with _opened(path, most_pixels) as capture:
         while capture.grab():
-            total += 1
-            _check_seconds(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
-    if not total:
+            times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+            _check_seconds(times[-1])
+    if not times:
         raise UnreadableError(_BROKEN)
-    return total
+    return times
+
+
+def _shown(times: Sequence[float], parts: int) -> list[int]:
+    """Return the numbers of the frames that are shown in the middles of equal parts. The last stays for a mean time."""
+    length = (times[-1] - times[0]) * len(times) / max(len(times) - 1, 1)
+    middles = (times[0] + (number + 0.5) * length / parts for number in range(parts))
+    return sorted({max(bisect(times, middle) - 1, 0) for middle in middles})
 
 
 def _passed(path: str, most_pixels: int, numbers: Sequence[int]) -> Iterator[MatLike]:

@@ -32,6 +32,15 @@ def with_duration(milliseconds: float) -> bytes:
     return head + DURATION + struct.pack(">d", milliseconds) + rest[8:]
 
 
+def slower_at_the_end() -> bytes:
+    """Return a video of 12 seconds, of which 20 frames are shown in the first two and 10 in the others."""
+    content, at = bytearray(with_duration(12_000)), 0
+    for number in range(len(LEVELS)):
+        at = content.index(b"\x81" + struct.pack(">h", 100 * number), at) + 1
+        struct.pack_into(">h", content, at, 100 * number + 900 * max(0, number - 20))
+    return bytes(content)
+
+
 def live() -> bytes:
     """Return what a browser records: nobody has gone back to its head to say how long it is."""
     head, _, rest = matroska().partition(DURATION)
@@ -76,6 +85,12 @@ def test_frames_are_those_that_are_there_whatever_the_head_says(tmp_path: Path, 
 
     assert greys(tmp_path, content) == pytest.approx(MIDDLES, abs=6)
     assert greys(tmp_path, content, frames=64) == pytest.approx(LEVELS, abs=6)
+
+
+def test_parts_of_a_video_are_equal_in_time(tmp_path: Path) -> None:
+    made = greys(tmp_path, slower_at_the_end())
+
+    assert made == pytest.approx([LEVELS[14], LEVELS[22], LEVELS[25], LEVELS[27]], abs=4)
 
 
 def test_part_that_an_editor_has_left_is_the_video(tmp_path: Path) -> None:
