@@ -53,7 +53,7 @@ def naming(name: Callable[[str], str], too_large: str | None = None) -> Iterator
 def numbered_from(first: int, field: str, too_large: str | None = None) -> Iterator[None]:
     """Give refused items the numbers that they have in the client's list `field`, where theirs begin with `first`.
 
-    `too_large` is as in `naming`; unsaid it is the first item.
+    `too_large` is what makes a message too large, if it is no item.
     """
 
     def renumbered(param: str) -> str:

@@ -14,7 +14,8 @@ from bus.scores import Ranking, Scored, all_scores, ranking
 from bus.subjects import RERANK
 from http_edge.context import REQUEST_ID
 from http_edge.generation import refuse_unsupported
-from http_edge.portions import numbered_from, portions
+from http_edge.portions import PORTION_BYTES, numbered_from, portions
+from http_edge.routes.embeddings import Usage
 from http_edge.routing import asking, keep_loaded
 from http_edge.wire import Listed, ModelName, Ttl, json_response, read_body
 
@@ -62,15 +63,11 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     document: dict[str, Any] | None = None
 
 
-class Usage(Struct, frozen=True, kw_only=True):
-    """Tokens read, the query once for each document."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
 class Reranked(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The best documents first. `truncated` are the numbers of those that were shortened."""
+    """The best documents first. `truncated` are the numbers of those that were shortened.
+
+    The tokens of the query are read, and counted, once for each document.
+    """
 
     id: str
     model: str
@@ -145,7 +142,7 @@ async def _ranked(request: web.Request, asked: RerankRequest, body: Body) -> tup
             # Said before, the model could be unloaded between two portions.
             keep_loaded(request, body.ttl)
         message = replace(asked, documents=part)
-        with numbered_from(first, "documents"):
+        with numbered_from(first, "documents", too_large="query" if len(asked.query) > PORTION_BYTES else None):
             async with asking(request, RERANK, body.model, "rerank", message) as answer:
                 model = answer.model
                 scored.append(await all_scores(answer))

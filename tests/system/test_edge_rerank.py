@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from actors.engines.echo import EchoReranker
 from http_edge.routes import rerank
+from tests.support.embed import post
 from tests.support.envelope import error_of
 from tests.support.models_owner import catalogue
 from tests.support.stack import CARDS, CHAT_MODEL, RERANK_CARD, RERANK_MODEL, Stack, rerank_actor, stack
@@ -95,6 +96,7 @@ async def test_more_documents_than_a_message_holds_keep_their_numbers(edge: Stac
 
 WRONG: tuple[tuple[dict[str, Any], str, str], ...] = (
     ({"query": ""}, "invalid_request", "query"),
+    ({"query": "x" * 1_100_000}, "too_large", "query"),
     ({"documents": []}, "invalid_request", "documents"),
     ({"documents": ["x", 7]}, "invalid_request", "documents[1]"),
     ({"documents": ["x", {"title": "y"}]}, "invalid_request", "documents[1].text"),
@@ -115,8 +117,8 @@ WRONG: tuple[tuple[dict[str, Any], str, str], ...] = (
 async def test_what_cannot_be_honoured_is_named(edge: Stack) -> None:
     told = []
     for more, _, _ in WRONG:
-        async with edge.http.post("/v1/rerank", json=BODY | more) as response:
-            told.append(await error_of(response))
+        _, answer = await post(edge, "/v1/rerank", json=BODY | more)
+        told.append(answer["error"])
 
     assert [(error["code"], error["param"]) for error in told] == [(code, param) for _, code, param in WRONG]
     assert told[-2]["message"] == f"The model {CHAT_MODEL!r} is for chat, not for rerank."
