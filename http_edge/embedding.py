@@ -14,7 +14,7 @@ from bus.subjects import EMBED
 from http_edge.portions import PORTION_BYTES, numbered_from, portions
 from http_edge.routing import asking, keep_loaded
 
-# Of an answer; making and sending it takes several times as much memory.
+# Of an answer; making it takes more than twice as much memory.
 _MOST_BYTES = 256 * 2**20
 
 # Decoded, the pictures of one message are in memory together, so each counts as much text.
