@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.engines.folder import folder_refusal, no_model
+from actors.model_files import read_any_json
 
 Pooling = Literal["mean", "cls", "max", "last"]
 FileT = TypeVar("FileT")
@@ -95,7 +96,8 @@ class _Sentences(Struct, frozen=True):
 def read_folder(path: Path) -> EmbeddingFolder:
     """Return what the model folder `path` declares.
 
-    Raises `RefusedError` if it is no model folder, or has a family, module, pooling or default that cannot be honoured.
+    Raises `RefusedError` if it is no model folder, or has a family, module, pooling or default that cannot be honoured,
+    and `ModelFilesError` for files that cannot be read.
     """
     config = _read(path / "config.json", _Config)
     if config is None:
@@ -129,11 +131,10 @@ def read_folder(path: Path) -> EmbeddingFolder:
 
 
 def _read(path: Path, kind: type[FileT]) -> FileT | None:
-    if not path.is_file():
-        return None
+    content = read_any_json(path)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (ValueError, RecursionError) as error:
+        return None if content is None else msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
         raise folder_refusal(path.parent, f"has an unreadable {path.name}: {error}") from error
 
 
