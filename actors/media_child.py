@@ -20,7 +20,7 @@ from actors.media_task import Picture, Reply, Task, UnreadableError
 # Of addresses, not of memory in use: Python and OpenCV take a third of a GiB of them before anything is decoded.
 _ADDRESS_BYTES = 2 << 30
 
-_MISSING = "This server cannot read {}s: {} is missing. It comes with pip install 'mlx-fusion[embeddings]'."
+_LACKING = "This server cannot read {}s: {}. What it takes comes with pip install 'mlx-fusion[embeddings]'."
 
 
 def main() -> None:
@@ -60,8 +60,8 @@ def _done(task: Task) -> tuple[Reply, list[Picture]]:
         return Reply(error="It is not there any more."), []
     except MemoryError:
         return Reply(error="It takes more memory to decode than it may."), []
-    except ModuleNotFoundError as error:
-        return Reply(error=_MISSING.format(task.medium, error.name)), []
+    except ImportError as error:
+        return Reply(error=_LACKING.format(task.medium, error)), []
     return Reply(sizes=tuple((picture.height, picture.width) for picture in pictures)), pictures
 
 

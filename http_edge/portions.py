@@ -13,7 +13,7 @@ ItemT = TypeVar("ItemT")
 
 # A message on the bus is at most 1 MB; LangChain alone sends 1000 texts of 1000 characters at once. What waits in the
 # model's process is at most so much of each client, some seconds of work on a CPU.
-_PORTION_BYTES = 128 * 1024
+PORTION_BYTES = 128 * 1024
 
 
 def portions(items: Iterable[ItemT], beside: Callable[[ItemT], int]) -> Iterator[tuple[ItemT, ...]]:
@@ -25,7 +25,7 @@ def portions(items: Iterable[ItemT], beside: Callable[[ItemT], int]) -> Iterator
     size = 0
     for item in items:
         more = len(_encode(item)) + 1 + beside(item)
-        if portion and size + more > _PORTION_BYTES:
+        if portion and size + more > PORTION_BYTES:
             yield tuple(portion)
             portion, size = [], 0
         portion.append(item)
@@ -50,14 +50,17 @@ def naming(name: Callable[[str], str], too_large: str | None = None) -> Iterator
 
 
 @contextmanager
-def numbered_from(first: int, field: str) -> Iterator[None]:
-    """Give refused items the numbers that they have in the client's list `field`, where theirs begin with `first`."""
+def numbered_from(first: int, field: str, too_large: str | None = None) -> Iterator[None]:
+    """Give refused items the numbers that they have in the client's list `field`, where theirs begin with `first`.
+
+    `too_large` is what makes a message too large, if it is no item.
+    """
 
     def renumbered(param: str) -> str:
         found = re.fullmatch(rf"{field}\[(\d+)\](.*)", param, re.DOTALL)
         return f"{field}[{first + int(found[1])}]{found[2]}" if found else param
 
-    with naming(renumbered, too_large=f"{field}[0]"):
+    with naming(renumbered, too_large=too_large or f"{field}[0]"):
         yield
 
 
