@@ -13,6 +13,7 @@ from bus.messages.chat import ChatRequest
 from bus.messages.embeddings import EmbedRequest
 from bus.messages.jobs import SubmitJob
 from bus.messages.models import ModelCard
+from bus.messages.rag_documents import IngestDocuments
 from bus.messages.rerank import RerankRequest
 from bus.messages.tokens import DetokenizeRequest, TokenizeRequest
 from eventlog.events import JobQueued, JobScheduled
@@ -26,6 +27,8 @@ _KINDS = {
     "tokenize": "chat",
     "detokenize": "chat",
 }
+# What no model of the catalogue does, but an actor; jobs name it in the model's place.
+ACTORS = {"rag.ingest": "rag"}
 _INPUTS: dict[str, msgspec.json.Decoder[Any]] = {
     "chat": msgspec.json.Decoder(ChatRequest),
     "complete": msgspec.json.Decoder(ChatRequest),
@@ -33,6 +36,7 @@ _INPUTS: dict[str, msgspec.json.Decoder[Any]] = {
     "rerank": msgspec.json.Decoder(RerankRequest),
     "tokenize": msgspec.json.Decoder(TokenizeRequest),
     "detokenize": msgspec.json.Decoder(DetokenizeRequest),
+    "rag.ingest": msgspec.json.Decoder(IngestDocuments),
 }
 _METADATA_BYTES = 16 * 1024
 
@@ -55,9 +59,15 @@ class Source(Struct, frozen=True, kw_only=True):
     seed: int | None
 
 
-def check_order(request: SubmitJob, card: ModelCard) -> bool:
-    """Raise `RefusedError` if the model cannot do that; return whether it needs a seed to be done again alike."""
-    if card.kind != _KINDS[request.operation]:
+def check_order(request: SubmitJob, card: ModelCard | None) -> bool:
+    """Raise `RefusedError` if the model cannot do that; return whether it needs a seed to be done again alike.
+
+    `card` is None for what an actor of ACTORS does.
+    """
+    if card is None and request.model != ACTORS[request.operation]:
+        message = f"'{request.operation}' is done by '{ACTORS[request.operation]}', not by '{request.model}'."
+        raise RefusedError("invalid_request", message, param="model_id")
+    if card is not None and card.kind != _KINDS[request.operation]:
         message = f"The model '{request.model}' is for {card.kind} and cannot do '{request.operation}'."
         raise RefusedError("invalid_request", message, param="operation")
     if len(msgspec.json.encode(request.metadata)) > _METADATA_BYTES:

@@ -1,15 +1,17 @@
 """Tells how jobs stand: what the log has of them, where they are in the queue, and how a replay compares."""
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import msgspec
 
 from actors.comparison import compare
+from actors.job_orders import ACTORS
 from actors.open_jobs import OpenJobs
 from bus.blobs import Blobs
 from bus.errors import RefusedError
 from bus.events import EventLog
-from bus.messages.jobs import Comparison, JobReply
+from bus.messages.jobs import Comparison, JobProgress, JobReply
 from eventlog.job import Job, fold
 
 _INLINE_BYTES = 512 * 1024
@@ -18,10 +20,17 @@ _INLINE_BYTES = 512 * 1024
 class JobReplies:
     """Reads jobs from the log, so that one is there as soon as it was accepted."""
 
-    def __init__(self, events: EventLog, blobs: Blobs, open_jobs: OpenJobs) -> None:
+    def __init__(
+        self,
+        events: EventLog,
+        blobs: Blobs,
+        open_jobs: OpenJobs,
+        progress: Callable[[str], Awaitable[JobProgress | None]],
+    ) -> None:
         self._events = events
         self._blobs = blobs
         self._open = open_jobs
+        self._progress = progress
 
     async def job(self, job_id: str) -> tuple[Job, int]:
         """Return the job and the sequence of its last event. Raises `RefusedError` when there is none."""
@@ -39,6 +48,7 @@ class JobReplies:
     async def of(self, job: Job) -> JobReply:
         """Return how `job` stands, with its result if that is not too large."""
         result = await self._blobs.get(job.result_blob) if job.result_blob else None
+        says_progress = job.status == "processing" and job.operation in ACTORS
         left = None if job.is_final else self._open.completion(job.job_id, datetime.now(UTC))
         return JobReply(
             job_id=job.job_id,
@@ -68,6 +78,7 @@ class JobReplies:
             batch_id=job.batch_id,
             replay_of=job.replay_of,
             comparison=await self._comparison(job, job.replay_of, result) if job.replay_of else None,
+            progress=await self._progress(job.job_id) if says_progress else None,
         )
 
     async def _comparison(self, job: Job, replay_of: str, result: bytes | None) -> Comparison | None:

@@ -18,7 +18,7 @@ from actors.admission import Admission
 from actors.config import ActorsConfig
 from actors.estimates import Estimates
 from actors.job_follower import follow_jobs
-from actors.job_orders import Source, accepted, check_order, decide_times, expiry, replayed
+from actors.job_orders import ACTORS, Source, accepted, check_order, decide_times, expiry, replayed
 from actors.job_replies import JobReplies
 from actors.job_timer import Timing, keep_time
 from actors.open_jobs import OpenJobs
@@ -30,8 +30,9 @@ from bus.client import Bus
 from bus.errors import ConflictError, LostError, RefusedError
 from bus.events import EventLog
 from bus.ids import new_id
-from bus.messages.jobs import CancelJob, GetJob, JobReply, JobsRefused, RefuseJobs, ReplayJob, SubmitJob
+from bus.messages.jobs import CancelJob, GetJob, JobProgress, JobReply, JobsRefused, RefuseJobs, ReplayJob, SubmitJob
 from bus.messages.models import ModelCard
+from bus.progress import progress_of
 from bus.serve import Caller, Endpoint, ServiceInfo, serving
 from bus.streams import purge_job, stream_fill
 from bus.subjects import CANCEL_JOB, GET_JOB, REFUSE_JOBS, REPLAY_JOB, SUBMIT_JOB
@@ -47,13 +48,14 @@ _SEEDS = 2**31
 class Others(Struct, frozen=True, kw_only=True):
     """What the actor asks of others: a model of the catalogue, which part of the log is full, and which lives.
 
-    `dequeue` takes a job off the work queue.
+    `dequeue` takes a job off the work queue, `progress` tells how far a running one is.
     """
 
     find: Callable[[str], Awaitable[ModelCard]]
     fill: Callable[[], Awaitable[float]]
     is_alive: Callable[[str], bool]
     dequeue: Callable[[str], Awaitable[None]]
+    progress: Callable[[str], Awaitable[JobProgress | None]]
 
 
 class Jobs:
@@ -69,16 +71,16 @@ class Jobs:
         self._addresses = Addresses(config.webhook_networks)
         self._others = others
         self._admission = Admission(open_jobs, others.fill, config.max_queued_jobs)
-        self._replies = JobReplies(events, blobs, open_jobs)
+        self._replies = JobReplies(events, blobs, open_jobs, others.progress)
 
     async def submit(self, request: SubmitJob, _: Caller) -> AsyncGenerator[JobReply]:
         """Record that the job is queued, which also enqueues it, or scheduled; answer when that is stored."""
-        card = await self._model(request.model)
+        card = None if request.operation in ACTORS else await self._model(request.model)
         if request.callback_url is not None:
             self._addresses.refuse_url(request.callback_url, "callback_url")
         seed = secrets.randbelow(_SEEDS) if check_order(request, card) else None
         content = bytes(request.input)
-        source = Source(model=card.id, input_blob=blob_name(content), seed=seed)
+        source = Source(model=card.id if card else request.model, input_blob=blob_name(content), seed=seed)
         try:
             stamp = _stamp()
             times = decide_times(request, stamp.at, self._config)
@@ -124,7 +126,8 @@ class Jobs:
         if not first.is_final:
             message = f"The job '{first.job_id}' is {first.status}; it can be replayed when it has ended."
             raise RefusedError("conflict", message, param="job_id")
-        await self._model(first.model)
+        if first.operation not in ACTORS:
+            await self._model(first.model)
         if not await self._blobs.renew(first.input_blob):
             message = f"The input of the job '{first.job_id}' is not kept any more."
             raise RefusedError("conflict", message, param="job_id")
@@ -210,6 +213,7 @@ def child(
             fill=lambda: stream_fill(bus.nc, "EVENTS"),
             is_alive=lambda name: any(each.instance == name for each in bus.presence.instances),
             dequeue=lambda job_id: purge_job(bus.nc, job_id),
+            progress=lambda job_id: progress_of(bus.nc, job_id),
         )
         jobs = Jobs(events, blobs, open_jobs, config, others)
         timing_of = Timing(

@@ -6,7 +6,7 @@ FFmpeg shows what is there of one that was cut off, and says nothing.
 from pathlib import Path
 from typing import BinaryIO
 
-from actors.media_task import UnreadableError
+from actors.limited_child import UnreadableError
 
 # By its first bytes. FFmpeg reads much more, playlists among it, which lead to other files.
 _FORMATS = "MP4, QuickTime, WebM, Matroska, AVI"

@@ -6,8 +6,9 @@ from bisect import bisect
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 
+from actors.limited_child import UnreadableError
 from actors.media_container import check_container
-from actors.media_task import Picture, UnreadableError, check_pixels
+from actors.media_task import Picture, check_pixels
 
 # Read by OpenCV when it is imported: nobody reads what it and FFmpeg say, and each thread takes addresses.
 os.environ |= {"OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_FFMPEG_THREADS": "1"}

@@ -10,15 +10,18 @@ from msgspec.structs import replace
 from bus.calls import whole_calls
 from bus.client import Bus
 from bus.decoding import decode
-from bus.errors import RefusedError
+from bus.errors import LostError, RefusedError
 from bus.frames import Status
 from bus.messages.chat import ChatChunk, ChatRequest, TokenLogprob, ToolCall, Usage
 from bus.messages.embeddings import EmbedChunk, EmbedRequest
+from bus.messages.jobs import JobProgress
+from bus.messages.rag_documents import IngestDocuments
 from bus.messages.rerank import RerankChunk, RerankRequest
 from bus.messages.tokens import Detokenized, DetokenizeRequest, TokenizeRequest, Tokens
 from bus.pieces import in_one_piece
+from bus.progress import say_progress
 from bus.scores import Ranked, all_scores, ranking
-from bus.subjects import CHAT, COMPLETE, DETOKENIZE, EMBED, RERANK, TOKENIZE, Address, Subject
+from bus.subjects import CHAT, COMPLETE, DETOKENIZE, EMBED, INGEST_DOCUMENTS, RERANK, TOKENIZE, Address, Subject
 from eventlog.events import FailureReason
 from eventlog.job import Job
 
@@ -30,6 +33,7 @@ _embed_decoder = msgspec.json.Decoder(EmbedRequest)
 _rerank_decoder = msgspec.json.Decoder(RerankRequest)
 _tokenize_decoder = msgspec.json.Decoder(TokenizeRequest)
 _detokenize_decoder = msgspec.json.Decoder(DetokenizeRequest)
+_ingest_decoder = msgspec.json.Decoder(IngestDocuments)
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,10 +97,9 @@ async def run_operation(bus: Bus, reach: Reach, job: Job, payload: bytes) -> Res
     The job's seed holds where the input names none. Raises `BusError`, as `Bus.stream` does.
     """
     match job.operation:
-        case "chat":
-            return await _generate(bus, reach(CHAT), _seeded(payload, job.seed), job)
-        case "complete":
-            return await _generate(bus, reach(COMPLETE), _seeded(payload, job.seed), job)
+        case "chat" | "complete":
+            subject = CHAT if job.operation == "chat" else COMPLETE
+            return await _generate(bus, reach(subject), _seeded(payload, job.seed), job)
         case "embed":
             return await _embed(bus, reach(EMBED), decode(_embed_decoder, payload), job)
         case "rerank":
@@ -105,6 +108,8 @@ async def run_operation(bus: Bus, reach: Reach, job: Job, payload: bytes) -> Res
             return _plain(await bus.ask(reach(TOKENIZE), decode(_tokenize_decoder, payload)))
         case "detokenize":
             return _plain(await bus.ask(reach(DETOKENIZE), decode(_detokenize_decoder, payload)))
+        case "rag.ingest":
+            return await _ingest(bus, decode(_ingest_decoder, payload), job)
         case other:
             raise RefusedError("invalid_request", f"This version cannot do '{other}'.", param="operation")
 
@@ -162,6 +167,21 @@ async def _rerank(bus: Bus, address: Address[RerankRequest, RerankChunk], reques
     usage = {"prompt_tokens": read, "total_tokens": read}
     result = _RerankResult(results=found.results, usage=usage, truncated=found.truncated)
     return Result(body=msgspec.json.encode(result), prompt_tokens=read)
+
+
+async def _ingest(bus: Bus, request: IngestDocuments, job: Job) -> Result:
+    result = None
+    async with bus.stream(INGEST_DOCUMENTS(), request, request_id=job.job_id, key=job.key) as answer:
+        async for item in answer:
+            if isinstance(item, Status):
+                continue
+            result = item.result
+            if item.document is not None:
+                message = f"{item.document.filename or item.document.document_id}: {item.document.status}"
+                await say_progress(bus, job.job_id, JobProgress(done=item.done, total=item.total, message=message))
+    if result is None:
+        raise LostError("stream_broken", "The documents were stored, and no result came.")
+    return Result(body=msgspec.json.encode(result))
 
 
 def _plain(reply: Tokens | Detokenized) -> Result:

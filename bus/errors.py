@@ -13,9 +13,12 @@ import msgspec
 Code = Literal[
     "batch_not_found",
     "cancelled",
+    "chunk_not_found",
+    "collection_not_found",
     "conflict",
     "context_length_exceeded",
     "crashed",
+    "document_not_found",
     "event_not_found",
     "file_not_found",
     "insufficient_memory",

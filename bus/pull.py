@@ -48,9 +48,7 @@ class Delivery:
         # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>
         if int(self._msg.reply.split(".")[-5]) > 1:
             return None
-        # <stream> <its sequence> <filter> <transform> <subject>
-        _, seq, *_ = (self._msg.headers or {})["Nats-Stream-Source"].split(" ")
-        return Recorded(int(seq), decode(self._msg.data), self._msg.data)
+        return Recorded(_source(self._msg), decode(self._msg.data), self._msg.data)
 
     async def ack(self) -> None:
         """Take it off the queue. No fence: a late ack succeeds too.
@@ -132,15 +130,16 @@ async def pull_one(nc: Client, stream: str, durable: str, *, wait: float = 2.0) 
 
 
 class LogReader:
-    """Reads the log from a sequence on, in order and without a gap, across server restarts."""
+    """Reads the log, or a stream sourced from it, from a sequence on: in order, without a gap, across restarts."""
 
     _BATCH = 1000
     _EXPIRES = 5.0
     # So many events may wait here for a projection that is slower than the log.
     _AHEAD = 20_000
 
-    def __init__(self, bus: Bus, after: int) -> None:
+    def __init__(self, bus: Bus, after: int, stream: str) -> None:
         self._bus = bus
+        self._stream = stream
         self._last = after
         # Not an asyncio.Queue, which takes a fifth of the time that an event may take.
         self._arrived: deque[Recorded] = deque()
@@ -186,7 +185,7 @@ class LogReader:
             self._consumer = ""  # Something was lost on the way: begin again behind the last one taken.
             self._news.set()
             return
-        self._arrived.append(Recorded(seq, decode(msg.data), msg.data))
+        self._arrived.append(Recorded(seq, decode(msg.data), msg.data, _source(msg)))
         self._news.set()
         if self._owed == self._BATCH // 2 and len(self._arrived) < self._AHEAD:
             with suppress(NatsError):  # So that the next ones are on their way while these are taken in.
@@ -215,14 +214,14 @@ class LogReader:
 
     async def _pull(self) -> None:
         body = {"batch": self._BATCH, "expires": int(self._EXPIRES * _NANO)}
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.EVENTS.{self._consumer}"
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         await self._bus.nc.publish(subject, json.dumps(body).encode(), reply=self.inbox)
         self._owed += self._BATCH
         self._asked_at = time.monotonic()
 
     async def _ensure_consumer(self) -> None:
         nc = self._bus.nc
-        if self._consumer and "error" not in await api(nc, f"CONSUMER.INFO.EVENTS.{self._consumer}", wait=1):
+        if self._consumer and "error" not in await api(nc, f"CONSUMER.INFO.{self._stream}.{self._consumer}", wait=1):
             return
         self._consumer = ""  # What still comes from it would be ahead of what the next one brings.
         self._arrived.clear()
@@ -233,21 +232,29 @@ class LogReader:
             "inactive_threshold": 60 * _NANO,
             "mem_storage": True,
         }
-        answer = await api(nc, "CONSUMER.CREATE.EVENTS", {"stream_name": "EVENTS", "config": config}, wait=1)
+        body = {"stream_name": self._stream, "config": config}
+        answer = await api(nc, f"CONSUMER.CREATE.{self._stream}", body, wait=1)
         if "error" in answer:
             raise LostError("unavailable", f"No reader of the log: {answer['error'].get('description')}")
         self._consumer = answer["name"]
         self._expected = 0
-        log.debug("log.reading", after=self._last)
+        log.debug("log.reading", stream=self._stream, after=self._last)
 
 
 @asynccontextmanager
-async def reading_log(bus: Bus, after: int) -> AsyncGenerator[LogReader]:
-    """Read the log behind sequence `after`."""
-    reader = LogReader(bus, after)
+async def reading_log(bus: Bus, after: int, stream: str = "EVENTS") -> AsyncGenerator[LogReader]:
+    """Read the log, or a stream sourced from it, behind its sequence `after`."""
+    reader = LogReader(bus, after, stream)
     subscription = await bus.nc.subscribe(reader.inbox, cb=reader.receive)
     try:
         yield reader
     finally:
         with suppress(NatsError):
             await subscription.unsubscribe()
+
+
+def _source(msg: Msg) -> int:
+    """Return the place in the log of what a stream has sourced from there; 0 for what is in the log itself."""
+    # <stream> <its sequence> <filter> <transform> <subject>
+    words = (msg.headers or {}).get("Nats-Stream-Source", "").split(" ")
+    return int(words[1]) if len(words) > 1 else 0

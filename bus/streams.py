@@ -1,7 +1,8 @@
 """The streams: what the server is asked to keep, created once and compared field by field.
 
 EVENTS is the log. JOBS is a work queue that the server itself fills from EVENTS, so that one write both
-records a job and enqueues it. The reasons for each setting are in docs/adr/0003 and docs/subjects.md.
+records a job and enqueues it. RAG is the part of the log that is kept for good. The reasons for each setting are in
+docs/adr/0003, docs/adr/0020 and docs/subjects.md.
 """
 
 import json
@@ -210,9 +211,11 @@ async def is_queued(nc: Client, model: str) -> bool:
 
 
 async def ensure_streams(nc: Client, keep_days: int, max_bytes: int = 4 * _GIB) -> None:
-    """Create the streams, or bring them to what is wanted; the log first, which the queue is sourced from."""
+    """Create the streams, or bring them to what is wanted; the log first, which others are sourced from."""
     await ensure_stream(nc, events_stream(keep_days, max_bytes))
     await ensure_stream(nc, jobs_stream())
+    await ensure_stream(nc, rag_stream())
+    await ensure_stream(nc, progress_stream())
 
 
 async def ensure_stream(nc: Client, wanted: Json) -> None:

@@ -284,11 +284,15 @@ Event = JobEvent | ResponseEvent | RequestFinished | ModelEvent | WebhookEvent |
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """An event with its place in the log, and as it was recorded."""
+    """An event with its place in the log, and as it was recorded.
+
+    Read from a stream that is sourced from the log, `seq` is its place there, and `source` that in the log.
+    """
 
     seq: int
     event: Event | Unknown
     raw: bytes
+    source: int = 0
 
 
 class _Kind(msgspec.Struct):

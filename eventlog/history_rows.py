@@ -30,6 +30,7 @@ from eventlog.events import (
     Unknown,
 )
 from eventlog.job import Job
+from eventlog.rag_events import RagEvent
 from eventlog.webhook import Delivery
 from eventlog.webhook_events import WebhookEvent
 
@@ -56,6 +57,9 @@ _ABOUT: dict[type[Any], str] = {
     )
     for kind in get_args(family)
 } | {RequestFinished: "request_id"}
+_ABOUT |= {
+    kind: "document_id" if "document_id" in kind.__struct_fields__ else "collection" for kind in get_args(RagEvent)
+}
 
 JOB_COLUMNS = tuple(Job.__struct_fields__)
 _REQUEST_COLUMNS = tuple(name for name in RequestFinished.__struct_fields__ if name not in {"id", "at", "v"})

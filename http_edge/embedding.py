@@ -10,8 +10,9 @@ from bus.errors import LostError, RefusedError
 from bus.frames import Status
 from bus.inbox import Answer
 from bus.messages.embeddings import EmbedChunk, EmbedContent, EmbedInput, EmbedRequest, Frames, TextPart
+from bus.portions import PORTION_BYTES, portions
 from bus.subjects import EMBED
-from http_edge.portions import PORTION_BYTES, numbered_from, portions
+from http_edge.portions import numbered_from
 from http_edge.routing import asking, keep_loaded
 
 # Of an answer; making it takes more than twice as much memory.

@@ -1,36 +1,10 @@
-"""Many texts for a model, in portions that fit into messages."""
+"""What a model refuses of a portion (bus/portions.py), told as the client knows it."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
-
-import msgspec
 
 from bus.errors import RefusedError
-
-ItemT = TypeVar("ItemT")
-
-# A message on the bus is at most 1 MB; LangChain alone sends 1000 texts of 1000 characters at once. What waits in the
-# model's process is at most so much of each client, some seconds of work on a CPU.
-PORTION_BYTES = 128 * 1024
-
-
-def portions(items: Iterable[ItemT], beside: Callable[[ItemT], int]) -> Iterator[tuple[ItemT, ...]]:
-    """Yield `items` in their order, some at a time, and at least one portion.
-
-    `beside` returns how many bytes the model reads with an item.
-    """
-    portion: list[ItemT] = []
-    size = 0
-    for item in items:
-        more = len(_encode(item)) + 1 + beside(item)
-        if portion and size + more > PORTION_BYTES:
-            yield tuple(portion)
-            portion, size = [], 0
-        portion.append(item)
-        size += more
-    yield tuple(portion)
 
 
 @contextmanager
@@ -62,6 +36,3 @@ def numbered_from(first: int, field: str, too_large: str | None = None) -> Itera
 
     with naming(renumbered, too_large=too_large or f"{field}[0]"):
         yield
-
-
-_encode = msgspec.json.Encoder().encode

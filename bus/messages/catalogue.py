@@ -11,6 +11,9 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 MODEL_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?\Z"
 ModelId = Annotated[str, msgspec.Meta(pattern=MODEL_ID)]
 
+# Jobs name the rag actor in the place of a model.
+_TAKEN = "rag"
+
 # Models of this tier share the slots; those below have a process each.
 HEAVY = 2
 
@@ -52,7 +55,9 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ("local",)
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for what this kind of model does not have."""
+        """Raise `ValueError` for what this kind of model does not have, and for a name that is taken."""
+        if _TAKEN in (self.id, *self.aliases):
+            raise ValueError(f"no model can be called `{_TAKEN}`, as the rag actor is")
         said = [name for name in _FOR_CHAT if getattr(self, name) not in (None, "")]
         if self.trust_code:
             said.append("trust_code")

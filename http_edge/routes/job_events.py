@@ -9,6 +9,8 @@ from msgspec import Raw, Struct
 
 from bus.errors import RefusedError
 from bus.events import EventLog
+from bus.messages.jobs import JobProgress
+from bus.progress import hearing_progress
 from bus.subjects import JOB_FEED, fill
 from eventlog.events import JobCancelled, JobCompleted, JobFailed, Recorded, Unknown
 from http_edge.context import BUS
@@ -38,10 +40,17 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 
 async def _stream(request: web.Request, job_id: str, seen: int) -> web.StreamResponse:
-    """Stream the events behind sequence `seen`. What was seen to its end is answered so that clients stop asking."""
-    log = EventLog(request.app[BUS])
+    """Stream the events behind sequence `seen`, and between them how far the job is.
+
+    What was seen to its end is answered so that clients stop asking.
+    """
+    bus = request.app[BUS]
+    log = EventLog(bus)
     # Heard before the log is read, so that nothing falls in between.
-    async with log.hearing(fill(JOB_FEED, job_id)) as heard:
+    async with (
+        log.hearing(fill(JOB_FEED, job_id)) as heard,
+        hearing_progress(bus, job_id, heard) as said,
+    ):
         story = await _read(log, job_id)
         if _has_ended(story) and story[-1].seq <= seen:
             return web.Response(status=204)
@@ -54,6 +63,8 @@ async def _stream(request: web.Request, job_id: str, seen: int) -> web.StreamRes
                     async with asyncio.timeout(_QUIET):
                         await heard.wait()
                 heard.clear()
+                while said:
+                    await stream.write(_progress_frame(said.pop()))
                 story = await _read(log, job_id)
 
 
@@ -85,6 +96,11 @@ def _last_seen(request: web.Request) -> int:
 
 def _frame(item: Recorded) -> bytes:
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (item.seq, _kind(item).encode(), _with_seq(item))
+
+
+def _progress_frame(progress: JobProgress) -> bytes:
+    """Return a frame without an id: who asks again with the last one misses no event by it."""
+    return b"event: progress\ndata: %b\n\n" % msgspec.json.encode(progress)
 
 
 def _kind(item: Recorded) -> str:

@@ -16,6 +16,7 @@ from bus.messages.jobs import (
     CancelJob,
     Comparison,
     GetJob,
+    JobProgress,
     JobReply,
     MaxAttempts,
     Moment,
@@ -116,6 +117,7 @@ class JobView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     batch_id: str | None = None
     replay_of: str | None = None
     comparison: Comparison | None = None
+    progress: JobProgress | None = None
 
 
 class Cancelled(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -258,6 +260,7 @@ def _whole(job: JobReply, result: Raw | None) -> JobView:
         batch_id=job.batch_id,
         replay_of=job.replay_of,
         comparison=job.comparison,
+        progress=job.progress,
     )
 
 

@@ -10,11 +10,12 @@ from msgspec.structs import replace
 
 from bus.errors import LostError, RefusedError
 from bus.messages.rerank import RerankRequest
+from bus.portions import PORTION_BYTES, portions
 from bus.scores import Ranking, Scored, all_scores, ranking
 from bus.subjects import RERANK
 from http_edge.context import REQUEST_ID
 from http_edge.generation import refuse_unsupported
-from http_edge.portions import PORTION_BYTES, numbered_from, portions
+from http_edge.portions import numbered_from
 from http_edge.routes.embeddings import Usage
 from http_edge.routing import asking, keep_loaded
 from http_edge.wire import Listed, ModelName, Ttl, json_response, read_body

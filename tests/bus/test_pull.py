@@ -12,6 +12,7 @@ from bus.events import EventLog, subject_of
 from bus.pull import Delivery, LogReader, pull_one, reading_log
 from bus.streams import api, ensure_consumer, ensure_streams, queue_consumer
 from eventlog.events import JobQueued, Recorded, Unknown, encode
+from eventlog.rag_events import DocumentStored
 from tests.support import make
 from tests.support.nats import Server, connected, until_it
 
@@ -244,3 +245,15 @@ async def test_reader_loses_nothing_when_its_consumer_is_deleted_in_the_middle(
 async def delete_consumers(bus: Bus) -> None:
     for name in (await api(bus.nc, "CONSUMER.NAMES.EVENTS"))["consumers"]:
         await api(bus.nc, f"CONSUMER.DELETE.EVENTS.{name}")
+
+
+async def test_stream_that_is_sourced_from_the_log_is_read_with_both_places(server: Server) -> None:
+    async with connected(server.url) as bus:
+        await fill_log(bus, 3)
+        await EventLog(bus).record(make.document_stored(document_id="doc/ä.1"))
+        async with reading_log(bus, after=0, stream="RAG") as reader:
+            [entry] = await read(reader, 1)
+
+    assert (entry.seq, entry.source) == (1, 4)
+    assert isinstance(entry.event, DocumentStored)
+    assert entry.event.document_id == "doc/ä.1"

@@ -66,10 +66,10 @@ class World:
         self.blobs = blobs
         self.log = EventLog(bus)
 
-    def worker(self, instance: str = "chat-1", **config: float) -> Coroutine[Any, Any, None]:
+    def worker(self, instance: str = "chat-1", model: str = make.MODEL, **config: float) -> Coroutine[Any, Any, None]:
         values = {"concurrency": 1, "max_attempts": 5, "run_timeout": 60.0, "drain": 0.0, "ack_wait": 30.0} | config
         settings = WorkerConfig(**values)  # type: ignore[arg-type]
-        return Worker(self.bus, self.blobs, make.MODEL, instance, settings).run(room)
+        return Worker(self.bus, self.blobs, model, instance, settings).run(room)
 
     async def submit(self, **fields: Any) -> JobReply:
         return await self.bus.ask(SUBMIT_JOB(), make.submit_job(**({"job_id": make.JOB_ID} | fields)))

@@ -37,6 +37,7 @@ from eventlog.events import (
     encode,
 )
 from eventlog.job import Job
+from eventlog.rag_events import CollectionCreated, CollectionDeleted, DocumentDeleted, DocumentStored
 
 JOB_ID = "job-1"
 MODEL = "local/tiny-1.5"
@@ -183,6 +184,35 @@ def batch_failed(**fields: Any) -> BatchFailed:
     return BatchFailed(**(_of_batch() | {"errors": (error,)} | fields))
 
 
+def collection_created(**fields: Any) -> CollectionCreated:
+    """Return the beginning of a collection."""
+    values = {"name": "default", "model": "echo", "dimensions": 8}
+    return CollectionCreated(**(_of_collection() | values | fields))
+
+
+def document_stored(**fields: Any) -> DocumentStored:
+    """Return that a document is in the collection, or is there anew."""
+    values = {
+        "document_id": "doc-1",
+        "filename": "a.txt",
+        "source_blob": "3" * 64,
+        "contents_blob": "4" * 64,
+        "content_hash": "5" * 64,
+        "chunks": 1,
+    }
+    return DocumentStored(**(_of_collection() | values | fields))
+
+
+def document_deleted(**fields: Any) -> DocumentDeleted:
+    """Return the end of a document."""
+    return DocumentDeleted(**(_of_collection() | {"document_id": "doc-1"} | fields))
+
+
+def collection_deleted(**fields: Any) -> CollectionDeleted:
+    """Return the end of a collection."""
+    return CollectionDeleted(**(_of_collection() | fields))
+
+
 def job(**fields: Any) -> Job:
     """Return a job that was just queued."""
     values = {
@@ -217,6 +247,10 @@ def submit_job(text: str = "hello big world", **fields: Any) -> SubmitJob:
 
 def _of_batch() -> dict[str, Any]:
     return {"id": new_id(), "at": AT, "batch_id": "batch_1"}
+
+
+def _of_collection() -> dict[str, Any]:
+    return {"id": new_id(), "at": AT, "collection": "default"}
 
 
 def _common() -> dict[str, Any]:

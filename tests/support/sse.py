@@ -8,7 +8,7 @@ from msgspec import Struct
 
 
 class Sent(Struct, frozen=True):
-    """One event of a stream."""
+    """One event of a stream; one without an id leaves the place of the reader as it is."""
 
     id: str
     event: str
@@ -21,7 +21,7 @@ async def next_sent(response: ClientResponse) -> Sent | None:
     async for line in response.content:
         text = line.decode().rstrip("\n")
         if not text and fields:
-            return Sent(fields["id"], fields["event"], json.loads(fields["data"]))
+            return Sent(fields.get("id", ""), fields["event"], json.loads(fields["data"]))
         name, _, value = text.partition(": ")
         if name:
             fields[name] = value

@@ -9,6 +9,8 @@ import pytest
 
 from actors.engines.echo import EchoEngine
 from bus.events import EventLog
+from bus.messages.jobs import JobProgress
+from bus.progress import say_progress
 from tests.support import make
 from tests.support.nats import until_it
 from tests.support.responses import responding
@@ -121,6 +123,21 @@ async def test_events_of_a_job_are_streamed_while_they_happen(nats_url: str, tmp
     assert [each.event for each in sent] == WHOLE
     assert [each.data for each in sent] == whole["events"]
     assert [int(each.id) for each in sent] == [event["seq"] for event in whole["events"]]
+
+
+async def test_progress_of_a_job_is_streamed_between_its_events(nats_url: str, tmp_path: Path) -> None:
+    engine = GatedEngine()
+    async with responding(nats_url, tmp_path, engine) as edge:
+        job_id = (await post(edge))["job_id"]
+        async with edge.http.get(f"/v1/jobs/{job_id}/events", headers=STREAM) as response:
+            before = [await next_sent(response) for _ in range(2)]
+            await say_progress(edge.bus, job_id, JobProgress(done=1, total=3, message="a.txt: stored"))
+            told = await next_sent(response)
+            engine.gate.set()
+            after = await rest(response)
+
+    assert told == Sent("", "progress", {"done": 1, "total": 3, "message": "a.txt: stored"})
+    assert [each.event for each in (*before, *after) if each is not None] == WHOLE
 
 
 async def test_stream_of_events_goes_on_behind_the_last_one_seen(nats_url: str, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from bus.messages import (
     jobs,
     models,
     presence,
+    rag,
+    rag_documents,
     responses,
     subscriptions,
     tokens,
@@ -51,7 +53,10 @@ def test_every_pattern_without_a_reply_is_documented() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    [batches, chat, embeddings, files, history, jobs, models, presence, responses, subscriptions, tokens, webhooks],
+    [
+        *(batches, chat, embeddings, files, history, jobs, models, presence),
+        *(rag, rag_documents, responses, subscriptions, tokens, webhooks),
+    ],
 )
 def test_every_field_of_a_message_is_documented(module: Any) -> None:
     kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
@@ -86,6 +91,8 @@ def test_every_stream_setting_is_documented() -> None:
         ("### `EVENTS`", streams.events_stream(7)),
         ("### `JOBS`", streams.jobs_stream()),
         ("### `DELIVERIES`", streams.deliveries_stream()),
+        ("### `RAG`", streams.rag_stream()),
+        ("### `PROGRESS`", streams.progress_stream()),
         ("### `KV_fusion_webhooks`", streams.webhooks_bucket()),
         ("### Consumers of `JOBS`", streams.queue_consumer("name", "subject")),
     ):

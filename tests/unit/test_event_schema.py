@@ -22,6 +22,10 @@ BUILDERS = (
     make.request_finished,
     make.response_stored,
     make.response_deleted,
+    make.collection_created,
+    make.document_stored,
+    make.document_deleted,
+    make.collection_deleted,
 )
 
 

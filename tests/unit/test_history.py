@@ -202,6 +202,12 @@ def test_cached_tokens_of_requests_can_be_queried(history: History) -> None:
     assert history._one("SELECT sum(cached_tokens) FROM requests") == (7,)
 
 
+def test_what_an_event_of_rag_is_about_can_be_queried(history: History) -> None:
+    history.ingest(make.entries(make.collection_created(), make.document_stored()))
+
+    assert history._one("SELECT list(subject_id ORDER BY seq) FROM events") == (["default", "doc-1"],)
+
+
 def test_number_that_no_table_holds_makes_an_event_unknown_and_stops_nothing(history: History) -> None:
     raw = encode(make.job_started(attempt=2**40))
     events = [*make.entries(make.job_queued()), Recorded(2, decode(raw), raw)]

@@ -142,7 +142,12 @@ def test_what_is_wrong_is_told(copy: Path) -> None:
 
     assert found.error
     assert 'Referenced column "modl" not found' in found.error
-    assert asked(copy, "SELECT now()").error == "A moment with a time zone cannot be told: cast it to TIMESTAMP."
+
+
+@pytest.mark.parametrize("sql", ["SELECT now()", "SELECT 1, [now()]", "SELECT {'at': now()}"])
+def test_moment_with_a_time_zone_is_to_be_cast(copy: Path, sql: str) -> None:
+    assert asked(copy, sql).error == "A moment with a time zone cannot be told: cast it to TIMESTAMP."
+    assert selected(copy, "SELECT now()::TIMESTAMP").rows
 
 
 @pytest.mark.parametrize(("limit", "most_bytes", "count"), [(2, 1000, 2), (3, 1000, 3), (100, 1000, 3), (3, 25, 2)])

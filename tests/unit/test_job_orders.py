@@ -9,6 +9,7 @@ import pytest
 from actors.config import ActorsConfig
 from actors.job_orders import Times, check_order, decide_times
 from bus.errors import RefusedError
+from bus.messages.catalogue import ModelEntry
 from bus.messages.models import ModelCard
 from tests.support import make
 
@@ -23,6 +24,35 @@ RERANK = ModelCard(id="local/rerank", kind="rerank", tier=1, state="ready", crea
 def order(**fields: Any) -> Any:
     values = fields | ({"input": msgspec.Raw(msgspec.json.encode(fields["input"]))} if "input" in fields else {})
     return make.submit_job(**values)
+
+
+INGEST = {"operation": "rag.ingest", "model": "rag", "input": {"documents": [{"text": "It rains."}]}}
+
+
+def test_ingest_needs_no_model_of_the_catalogue() -> None:
+    assert check_order(order(**INGEST), None) is False
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"model": make.MODEL}, "model_id"),
+        ({"input": {"documents": []}}, "input.documents"),
+        ({"input": {"documents": [{"txt": "It rains."}]}}, "input.documents[0].txt"),
+        ({"input": {"documents": [{"text": "It rains."}], "chunk_size": 4}}, "input.chunk_size"),
+    ],
+)
+def test_ingest_that_nobody_could_do_is_refused_by_its_field(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        check_order(order(**(INGEST | fields)), None)
+
+    assert refused.value.failure.param == param
+
+
+@pytest.mark.parametrize("names", [{"id": "rag"}, {"id": "tiny", "aliases": ["rag"]}])
+def test_no_model_can_have_the_name_of_the_rag_actor(names: dict[str, Any]) -> None:
+    with pytest.raises(msgspec.ValidationError, match="`rag`"):
+        msgspec.convert({"kind": "chat", **names}, ModelEntry)
 
 
 @pytest.mark.parametrize(

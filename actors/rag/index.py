@@ -1,0 +1,136 @@
+"""What an index of vectors is, and the exact one, which compares with every vector it has.
+
+Vectors are float32 of norm 1, so that the inner product is the cosine.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.rag.labels import Labels, Rising, Rows, grown
+
+Vectors = NDArray[np.float32]
+Vector = NDArray[np.float32]
+
+# Rows are compared one by one where they are less than this part of all; reading all at once is faster else.
+_FEW = 1 / 8
+
+
+class Scored(NamedTuple):
+    """A vector's label, and its cosine with the one that was searched."""
+
+    label: int
+    score: float
+
+
+class VectorIndex(Protocol):
+    """Finds the vectors nearest to one. Belongs to one thread."""
+
+    @property
+    def last(self) -> int:
+        """The highest label that was ever in it; -1 if none was."""
+
+    @property
+    def dead(self) -> int:
+        """How many were removed and still take room."""
+
+    def __len__(self) -> int:
+        """Return how many can be found."""
+
+    def add(self, labels: Labels, vectors: Vectors) -> None:
+        """Let them be found. Raises `ValueError` unless labels rise above `last`."""
+
+    def remove(self, labels: Labels) -> None:
+        """Let nobody find these any more. Those that are not there are ignored."""
+
+    def search(self, vector: Vector, limit: int, allowed: Labels | None = None) -> list[Scored]:
+        """Return the nearest, at most `limit`, the best first; of those `allowed`, if given."""
+
+
+class ExactIndex:
+    """Compares with every vector. Finds for certain what is nearest, in 0.3 ms per thousand."""
+
+    def __init__(self, dimensions: int) -> None:
+        self.dimensions = dimensions
+        self.labels = Rising()
+        self._vectors = np.zeros((0, dimensions), np.float32)
+
+    @property
+    def last(self) -> int:
+        """The highest label that was ever in it; -1 if none was."""
+        return self.labels.last
+
+    @property
+    def dead(self) -> int:
+        """How many were removed and still take room."""
+        return self.labels.dead
+
+    def __len__(self) -> int:
+        """Return how many can be found."""
+        return self.labels.alive
+
+    def add(self, labels: Labels, vectors: Vectors) -> None:
+        """Let them be found. Raises `ValueError` unless labels rise above `last`."""
+        start = self.labels.rows
+        self.labels.append(labels)
+        self._vectors = grown(self._vectors, start, self.labels.rows)
+        self._vectors[start : self.labels.rows] = vectors
+
+    def remove(self, labels: Labels) -> None:
+        """Let nobody find these any more. Those that are not there are ignored."""
+        self.labels.kill(labels)
+
+    def search(self, vector: Vector, limit: int, allowed: Labels | None = None, after: int = -1) -> list[Scored]:
+        """Return the nearest, at most `limit`, the best first; of those `allowed`, if given.
+
+        Only labels higher than `after` are looked at.
+        """
+        start = self.labels.behind(after)
+        rows = self.labels.living(start) if allowed is None else self.labels.find(allowed)
+        rows = rows[rows >= start]
+        if rows.size < _FEW * (self.labels.rows - start):
+            scores = self._vectors[rows] @ vector
+        else:
+            scores = (self._vectors[start : self.labels.rows] @ vector)[rows - start]
+        if rows.size > limit:
+            best = np.argpartition(-scores, limit - 1)[:limit]
+            rows, scores = rows[best], scores[best]
+        order = np.lexsort((rows, -scores))
+        return list(map(Scored, self.labels.at(rows[order]).tolist(), scores[order].tolist()))
+
+    @property
+    def labels_alive(self) -> Labels:
+        """Those that can be found, rising."""
+        return self.labels.at(self.labels.living())
+
+    def vectors(self, after: int, most: int) -> tuple[Labels, Vectors]:
+        """Return the next, at most so many, whose label is higher than `after`."""
+        return self._rows(self.labels.living(self.labels.behind(after))[:most])
+
+    def sample(self, count: int, last: int) -> tuple[Labels, Vectors]:
+        """Return about so many, from all over, whose label is no higher than `last`."""
+        rows = self.labels.living()
+        rows = rows[: np.searchsorted(rows, self.labels.behind(last))]
+        return self._rows(rows[:: max(1, rows.size // count)])
+
+    def tail(self, after: int) -> int:
+        """Return how many labels higher than `after` can be found."""
+        return self.labels.living(self.labels.behind(after)).size
+
+    def compact(self) -> None:
+        """Give back the room of those that were removed."""
+        rows, last = self.labels.living(), self.last
+        self.labels, self._vectors = Rising(self.labels.at(rows)), self._vectors[rows]
+        self.labels.last = last
+
+    def _rows(self, rows: Rows) -> tuple[Labels, Vectors]:
+        return self.labels.at(rows), self._vectors[rows]
+
+
+def unit(vectors: NDArray[Any]) -> tuple[Vectors, NDArray[np.bool_]]:
+    """Return rows with norm 1, and which of them have a direction: the others have a NaN or are zero."""
+    rows = np.asarray(vectors, np.float32)
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    usable = np.isfinite(norms) & (norms > 0)
+    return (rows / np.where(usable, norms, 1)[:, None]).astype(np.float32, copy=False), usable

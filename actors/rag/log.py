@@ -1,0 +1,88 @@
+"""The projector: follows the log of documents, and has the library take in what happened, in that order.
+
+Owns        the place in the stream RAG that the library has reached
+Never       decides anything: what was recorded has happened
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from actors.rag.contents import Contents, decode
+from actors.rag.library import Library
+from bus.blobs import Blobs
+from bus.client import Bus
+from bus.errors import LostError
+from bus.pull import reading_log
+from bus.streams import stream_last_seq
+from eventlog.events import Recorded
+from eventlog.rag_events import DocumentStored
+
+log = structlog.get_logger()
+
+_STREAM = "RAG"
+# Events that are taken in together; with their contents, which may be large.
+_BATCH = 64
+_PATIENCE = 60.0
+
+
+class BehindError(Exception):
+    """The log ends before what the library has taken in: it is another log."""
+
+
+class Projector:
+    """Keeps one library as the log has it."""
+
+    def __init__(self, bus: Bus, library: Library, blobs: Blobs) -> None:
+        self._bus = bus
+        self._library = library
+        self._blobs = blobs
+        self._reached = 0
+        self._moved = asyncio.Event()
+        self.caught_up = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow the log, for ever; set `caught_up` when what had happened before is in.
+
+        Raises `BehindError`, because what the library has, and the log has not, would be lost without a word.
+        """
+        goal, after = await stream_last_seq(self._bus.nc, _STREAM), self._library.checkpoint
+        if goal < after:
+            message = (
+                f"The log of documents ends at {goal}, and {after} of its events were taken in before: the state of "
+                "nats-server was lost or replaced. Restore it, or delete the folder rag to begin without documents."
+            )
+            raise BehindError(message)
+        if goal == 0:
+            self.caught_up.set()
+        # From the last one on that is in, because that tells which event of EVENTS it is.
+        async with reading_log(self._bus, max(after - 1, 0), _STREAM) as reader:
+            while True:
+                entries = await reader.batch(_BATCH)
+                await self._take_in([entry for entry in entries if entry.seq > after])
+                self._reached = entries[-1].source
+                self._moved.set()
+                self._moved = asyncio.Event()
+                if entries[-1].seq >= goal:
+                    self.caught_up.set()
+
+    async def reach(self, seq: int) -> None:
+        """Return when the library has all events of RAG up to number `seq` of EVENTS. Raises `LostError`."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                while self._reached < seq:
+                    await self._moved.wait()
+        except TimeoutError as error:
+            message = f"The event is recorded, and the documents are not there yet after {_PATIENCE:g} s."
+            raise LostError("timeout", message, retry_after=1) from error
+
+    async def _take_in(self, entries: Sequence[Recorded]) -> None:
+        if entries:
+            await self._library.apply([(entry, await self._contents(entry)) for entry in entries])
+
+    async def _contents(self, entry: Recorded) -> Contents | None:
+        if not isinstance(entry.event, DocumentStored):
+            return None
+        blob = await self._blobs.get(entry.event.contents_blob)
+        return None if blob is None else decode(blob)

@@ -1,0 +1,87 @@
+"""The blobs of documents: kept while a document has them, and not a moment longer."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import structlog
+
+from bus.blobs import Blobs
+
+log = structlog.get_logger()
+
+_PERIOD = 3600.0
+_PIECE = 2**20
+
+
+class Shelf:
+    """A folder of blobs. `named` returns which of some blobs the documents have that are there."""
+
+    def __init__(self, folder: Path, named: Callable[[Iterable[str]], Awaitable[set[str]]]) -> None:
+        self._folder = folder
+        self.blobs = Blobs(folder)
+        self._named = named
+        # In use by somebody who is storing a document that has them.
+        self._pinned: Counter[str] = Counter()
+        # Those that each removal under way is about to delete.
+        self._leaving: list[set[str]] = []
+
+    @contextmanager
+    def pinned(self, name: str) -> Generator[None]:
+        """Keep the blob until the block ends: until then the document that has it is there, or never will be."""
+        self._pinned[name] += 1
+        for leaving in self._leaving:
+            leaving.discard(name)
+        try:
+            yield
+        finally:
+            self._pinned[name] -= 1
+            if not self._pinned[name]:
+                del self._pinned[name]
+
+    async def take(self, name: str, source: Blobs) -> Path | None:
+        """Return the file of the blob, copied from `source` if it is not here; None where it is neither here nor there.
+
+        Raises `RefusedError` ("storage_full").
+        """
+        path = await self.blobs.find(name)
+        if path is not None:
+            return path
+        file = await source.open(name)
+        if file is None:
+            return None
+        with file:
+            async with self.blobs.writing() as draft:
+                while piece := await asyncio.to_thread(file.read, _PIECE):
+                    await asyncio.to_thread(draft.write, piece)
+        return await self.blobs.find(name)
+
+    async def remove(self, names: Iterable[str]) -> int:
+        """Delete those of the blobs that no document has or will have; return how many."""
+        leaving = {name for name in names if name not in self._pinned}
+        # Whoever pins one of them from here on takes it out.
+        self._leaving.append(leaving)
+        try:
+            leaving -= await self._named(tuple(leaving))
+        finally:
+            self._leaving = [each for each in self._leaving if each is not leaving]
+        for name in leaving:
+            self.blobs.remove(name)
+        return len(leaving)
+
+    async def sweep(self) -> None:
+        """Delete what no document has, such as a crash leaves, once and then every hour, for ever."""
+        while True:
+            names = await asyncio.to_thread(self._names)
+            log.debug("rag.swept", count=await self.remove(names))
+            await asyncio.sleep(_PERIOD)
+
+    def _names(self) -> list[str]:
+        for draft in self._folder.glob("drafts/*"):
+            with suppress(FileNotFoundError):
+                if draft.stat().st_mtime < time.time() - _PERIOD:
+                    draft.unlink()
+        return [path.name for path in self._folder.glob("??/*")]

@@ -1,0 +1,159 @@
+"""What an index was, in files, to be had again after a restart: checked by a hash, replaced in one step, the last two.
+
+A snapshot is two files: `<number>.npz` with the arrays of the state, and then `<number>.json`, its manifest.
+None is needed: an index can be built again from the store. Everything here blocks.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Collection
+from datetime import datetime
+from io import BufferedReader
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from actors.rag.hnsw import State
+
+_KEPT = 2
+# hnswlib tells no version; another layout of its state needs another number.
+_FORMAT = 1
+
+
+class SnapshotError(Exception):
+    """A snapshot that cannot be used, and why."""
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """What a snapshot is of: so many vectors, of which `last` is the highest label.
+
+    Labels mean the same within one `generation` of the store. `hash` is the BLAKE2b of the file.
+    """
+
+    collection: str
+    generation: str
+    dimensions: int
+    count: int
+    last: int
+    at: datetime
+    hash: str = ""
+    format: int = _FORMAT
+
+
+class Snapshot:
+    """One that is on disk, whole or not."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def manifest(self) -> Manifest:
+        """Return what it says of itself. Raises `SnapshotError`."""
+        try:
+            return _decode(self._path.read_bytes())
+        except (OSError, msgspec.DecodeError) as error:
+            raise SnapshotError(f"its manifest cannot be read: {error}") from error
+
+    def state(self) -> State:
+        """Return what was saved. Raises `SnapshotError`, also if a bit of it has changed."""
+        try:
+            with _arrays(self._path).open("rb") as file:
+                if _hash(file) != self.manifest().hash:
+                    raise SnapshotError("it is damaged")
+                with np.load(file) as arrays:
+                    return dict(arrays)
+        except OSError as error:
+            raise SnapshotError(f"it cannot be read: {error}") from error
+
+    def delete(self) -> None:
+        """Have nobody try it again."""
+        self._path.unlink(missing_ok=True)
+        _arrays(self._path).unlink(missing_ok=True)
+
+
+class Snapshots:
+    """The snapshots of all collections, in a folder for each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def of(self, collection: str) -> list[Snapshot]:
+        """Return those of this collection, newest first."""
+        return [Snapshot(path) for path in reversed(_manifests(self._of(collection)))]
+
+    def write(self, manifest: Manifest, state: State) -> None:
+        """Save one, and delete all of this collection but the last two. Raises OSError; then nothing has changed."""
+        folder = self._of(manifest.collection)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{_next_number(folder):08}.json"
+        _write(_arrays(path), lambda file: np.savez(file, allow_pickle=False, **state))
+        with _arrays(path).open("rb") as file:
+            manifest = msgspec.structs.replace(manifest, hash=_hash(file))
+        _write(path, lambda file: file.write(msgspec.json.encode(manifest)))
+        for old in self.of(manifest.collection)[_KEPT:]:
+            old.delete()
+
+    def keep(self, collections: Collection[str]) -> None:
+        """Delete what is of other collections, and what was not finished."""
+        folders = {self._of(collection) for collection in collections}
+        for folder in self._folder.iterdir() if self._folder.exists() else ():
+            if folder in folders:
+                _tidy(folder)
+            else:
+                shutil.rmtree(folder)
+
+    def forget(self, collection: str) -> None:
+        """Delete those of this collection."""
+        shutil.rmtree(self._of(collection), ignore_errors=True)
+
+    def _of(self, collection: str) -> Path:
+        # Some file systems take names for the same that differ in case.
+        return self._folder / hashlib.blake2b(collection.encode(), digest_size=16).hexdigest()
+
+
+_decode = msgspec.json.Decoder(Manifest).decode
+
+
+def _arrays(manifest: Path) -> Path:
+    return manifest.with_suffix(".npz")
+
+
+def _manifests(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.json"))
+
+
+def _next_number(folder: Path) -> int:
+    manifests = _manifests(folder)
+    return int(manifests[-1].stem) + 1 if manifests else 0
+
+
+def _tidy(folder: Path) -> None:
+    manifests = _manifests(folder)
+    whole = {*manifests, *map(_arrays, manifests)}
+    for path in folder.iterdir():
+        if path not in whole:
+            path.unlink()
+
+
+def _hash(file: BufferedReader) -> str:
+    digest = hashlib.file_digest(file, "blake2b").hexdigest()
+    file.seek(0)
+    return digest
+
+
+def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Have the file there whole or not at all, also if the power fails."""
+    draft = path.with_suffix(f"{path.suffix}.draft")
+    with draft.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,49 @@
+"""The writer: records what happens to documents, and waits until it can be seen.
+
+Owns        the order of what happens to one document: the expected last sequence is its fence
+"""
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from actors.rag.log import Projector
+from bus.errors import ConflictError
+from bus.events import EventLog
+from bus.subjects import RAG_EVENTS, fill
+from eventlog.rag_events import RagEvent
+
+log = structlog.get_logger()
+
+# Returns what is to be recorded by what is there now, or None for nothing.
+Decide = Callable[[], Awaitable[RagEvent | None]]
+
+
+class Writer:
+    """Writes to one library, through the log."""
+
+    def __init__(self, events: EventLog, projector: Projector) -> None:
+        self._events = events
+        self._projector = projector
+
+    async def record(self, collection: str, document_id: str, decide: Decide) -> RagEvent | None:
+        """Record what `decide` returns about a document ("-" for the collection), and return it when it is seen.
+
+        `decide` is asked again when something else happened meanwhile. Raises `RefusedError` ("storage_full"), and
+        `LostError`: it may then be recorded or not.
+        """
+        about = fill(RAG_EVENTS, collection, document_id)
+        while True:
+            story = await self._events.read(about)
+            last = story[-1].seq if story else 0
+            await self._projector.reach(last)
+            event = await decide()
+            if event is None:
+                return None
+            try:
+                seq = await self._events.record_next(event, after=last)
+            except ConflictError:
+                continue  # Somebody was faster: look again.
+            await self._projector.reach(seq)
+            log.info(str(type(event).__struct_config__.tag), collection=collection, document_id=document_id)
+            return event

@@ -1,0 +1,143 @@
+"""Filters on documents, against what Python makes of them."""
+
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from actors.rag.filters import where
+from actors.rag.store import Store
+from actors.rag.store_query import document_ids
+from tests.support import rag
+
+names = some.sampled_from(["a", "b", "ü~/", "0", "1"])
+numbers = some.integers(-3, 3) | some.sampled_from([0.5, -1.0, 2.0, 1e300, 2**60])
+texts = some.sampled_from(["", "a", "b", "aa", "1", "true", "null", "Ü\x00", '"', "'; DROP TABLE documents; --"])
+scalars = some.none() | some.booleans() | numbers | texts
+values = some.recursive(
+    scalars, lambda inner: some.lists(inner, max_size=3) | some.dictionaries(names, inner, max_size=3), max_leaves=6
+)
+metadata = some.dictionaries(names, values, max_size=4)
+paths = some.lists(names, min_size=1, max_size=3).map(".".join)
+comparisons = some.one_of(
+    some.tuples(some.sampled_from(["$eq", "$ne"]), scalars),
+    some.tuples(some.sampled_from(["$gt", "$gte", "$lt", "$lte"]), numbers | texts),
+    some.tuples(some.sampled_from(["$in", "$nin"]), some.lists(scalars, min_size=1, max_size=3)),
+    some.tuples(some.just("$exists"), some.booleans()),
+)
+operators = some.recursive(
+    some.lists(comparisons, min_size=1, max_size=2).map(dict),
+    lambda inner: some.fixed_dictionaries({"$not": inner}),
+    max_leaves=2,
+)
+fields = some.dictionaries(paths, scalars | operators, min_size=1, max_size=2)
+filters = some.recursive(
+    fields,
+    lambda inner: some.one_of(
+        some.fixed_dictionaries({"$and": some.lists(inner, min_size=1, max_size=2)}),
+        some.fixed_dictionaries({"$or": some.lists(inner, min_size=1, max_size=2)}),
+        some.fixed_dictionaries({"$not": inner}),
+    ),
+    max_leaves=4,
+)
+
+ORDER: dict[str, Callable[[Any, Any], bool]] = {
+    "$gt": operator.gt,
+    "$gte": operator.ge,
+    "$lt": operator.lt,
+    "$lte": operator.le,
+}
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def equal(value: object, operand: object) -> bool:
+    if is_number(value) and is_number(operand):
+        return float(value) == float(operand)  # type: ignore[arg-type]  # both are numbers
+    return type(value) is type(operand) and value == operand
+
+
+def found(value: Any, path: str) -> tuple[Any, ...]:
+    """Return what stands there, in a tuple; an empty one if nothing does."""
+    for key in path.split("."):
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return ()
+    return (value,)
+
+
+def compares(there: tuple[Any, ...], name: str, operand: Any) -> bool:
+    among = there[0] if there and isinstance(there[0], list) else there
+    match name:
+        case "$eq":
+            return any(equal(value, operand) for value in among) or (operand is None and not there)
+        case "$in":
+            return any(compares(there, "$eq", each) for each in operand)
+        case "$ne":
+            return not compares(there, "$eq", operand)
+        case "$nin":
+            return not compares(there, "$in", operand)
+        case "$exists":
+            return bool(there) == operand
+        case "$not":
+            return not all(compares(there, *each) for each in operand.items())
+        case _:
+            alike = is_number if is_number(operand) else lambda value: isinstance(value, str)
+            return any(alike(value) and ORDER[name](value, operand) for value in among)
+
+
+def is_true(condition: dict[str, Any], of: dict[str, Any]) -> bool:
+    """Return what `condition` says of a document with this metadata."""
+    for name, value in condition.items():
+        match name:
+            case "$and":
+                holds = all(is_true(each, of) for each in value)
+            case "$or":
+                holds = any(is_true(each, of) for each in value)
+            case "$not":
+                holds = not is_true(value, of)
+            case _:
+                told = value if isinstance(value, dict) else {"$eq": value}
+                holds = all(compares(found(of, name), *each) for each in told.items())
+        if not holds:
+            return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    store = Store(tmp_path_factory.mktemp("rag") / "rag.duckdb")
+    store.apply(rag.entries(rag.created()))
+    yield store
+    store.close()
+
+
+def put(store: Store, documents: list[dict[str, Any]]) -> None:
+    """Have the store hold these documents, by number, and no others."""
+    story = [(rag.stored(f"{i}"), rag.contents("x", metadata=each)) for i, each in enumerate(documents)]
+    store.apply(rag.entries(rag.dropped(), rag.created(), *story, first=store.checkpoint + 1))
+
+
+def ids(store: Store, condition: dict[str, Any]) -> list[str]:
+    with store.cursor() as cursor:
+        return document_ids(cursor, "default", where(condition))
+
+
+@given(some.lists(metadata, min_size=1, max_size=5), some.lists(filters, min_size=1, max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_a_filter_lets_through_what_python_would(
+    store: Store, documents: list[dict[str, Any]], conditions: list[dict[str, Any]]
+) -> None:
+    put(store, documents)
+
+    for condition in conditions:
+        expected = [f"{i}" for i, each in enumerate(documents) if is_true(condition, each)]
+        assert ids(store, condition) == expected, condition
