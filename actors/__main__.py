@@ -1,4 +1,4 @@
-"""Runs the actors of one process: `python -m actors historian`, `core`, `model --model ID` or `slot --slot N`."""
+"""Runs the actors of a process: `python -m actors historian`, `core`, `rag`, `model --model ID` or `slot --slot N`."""
 
 import argparse
 import asyncio
@@ -71,7 +71,7 @@ def _status(args: argparse.Namespace, told: Future[str]) -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m actors", description=__doc__)
-    parser.add_argument("role", choices=("historian", "core", "model", "slot"))
+    parser.add_argument("role", choices=("historian", "core", "rag", "model", "slot"))
     parser.add_argument("--model", help="the id of a model in the catalogue")
     parser.add_argument("--slot", type=int, default=1, help="the number of the heavy slot")
     parser.add_argument("--standby", action="store_true", help="wait until the parent says which slot it is")
@@ -106,6 +106,8 @@ async def _light(bus: Bus, config: Configuration, args: argparse.Namespace) -> N
     if args.role == "historian":
         is_open.set()
         children = _historian(bus, config, args)
+    elif args.role == "rag":
+        children = _rag(bus, config, args, open_for_requests)
     else:
         children = _core(bus, config, args, open_for_requests)
     async with beating(bus, look):
@@ -117,6 +119,18 @@ def _historian(bus: Bus, config: Configuration, args: argparse.Namespace) -> tup
 
     path = config.bus.state / "history.duckdb"
     return (historian.child(bus, path, Blobs(config.bus.blobs), config.actors.job_ttl_days, args.instance),)
+
+
+def _rag(
+    bus: Bus, config: Configuration, args: argparse.Namespace, on_open: Callable[[], Awaitable[None]]
+) -> tuple[Child, ...]:
+    from actors.rag import absent  # noqa: PLC0415 - only its own process needs it
+
+    if not absent.is_installed():
+        return (absent.child(bus, args.instance, on_open),)
+    from actors.rag import actor  # noqa: PLC0415 - only where its packages are
+
+    return (actor.child(bus, config, args.instance, on_open),)
 
 
 def _core(

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
-import structlog
 
+from actors.projection_file import opened, wal_of
 from bus.errors import LostError
 from eventlog.events import Recorded
-from eventlog.history import History, OutdatedError
-
-log = structlog.get_logger()
+from eventlog.history import History
 
 T = TypeVar("T")
 
@@ -126,23 +124,10 @@ def folder_beside(path: Path) -> "tempfile.TemporaryDirectory[str]":
     return tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent)
 
 
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    _log_of(path).unlink(missing_ok=True)
-
-
 def _open(path: Path) -> History:
     for left in path.parent.glob(f"{path.name}-*"):
         shutil.rmtree(left, ignore_errors=True)
-    try:
-        return History(path)
-    except (duckdb.Error, OutdatedError) as error:
-        if "lock" in str(error):
-            raise  # Another process has it: no reason to throw it away.
-        what = "history.damaged" if isinstance(error, duckdb.Error) else "history.outdated"
-        log.warning(what, path=str(path), error=str(error))
-        _remove(path)
-        return History(path)
+    return opened("history", path, History)
 
 
 def _read(
@@ -156,10 +141,6 @@ def _read(
 
 def _copy(path: Path, to: Path) -> None:
     # What was committed since the last checkpoint is in the log only.
-    for source, target in ((path, to), (_log_of(path), _log_of(to))):
+    for source, target in ((path, to), (wal_of(path), wal_of(to))):
         if source.exists():
             shutil.copyfile(source, target)
-
-
-def _log_of(path: Path) -> Path:
-    return path.with_name(path.name + ".wal")

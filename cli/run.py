@@ -9,7 +9,7 @@ from pathlib import Path
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
     parser = commands.add_parser("run", help="run one part alone against FUSION_NATS_URL")
-    parser.add_argument("part", choices=("model", "slot", "historian", "core", "edge"))
+    parser.add_argument("part", choices=("model", "slot", "historian", "core", "rag", "edge"))
     parser.add_argument("--model", help="which model, for `run model`")
     parser.add_argument("--slot", type=int, help="the number of the slot, for `run slot`")
     parser.add_argument("--config", type=Path, help="the configuration file")

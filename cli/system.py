@@ -134,6 +134,8 @@ class System:
         return (
             self._child("historian", ["actors", "historian"]),
             self._child("core", ["actors", "core"]),
+            # Without documents everything else goes on.
+            self._child("rag", ["actors", "rag"], is_essential=False),
         )
 
     def _model(self, entry: ModelEntry) -> Child:
@@ -156,7 +158,15 @@ class System:
     def _edge(self, port: int) -> Child:
         return self._child("edge", ["http_edge", "--port", str(port)])
 
-    def _child(self, name: str, module: list[str], model: str | None = None, *, start: Start = spawn) -> Child:
+    def _child(
+        self,
+        name: str,
+        module: list[str],
+        model: str | None = None,
+        *,
+        start: Start = spawn,
+        is_essential: bool = True,
+    ) -> Child:
         self._names.append(name)
 
         async def on_end(instance: str, why: str, is_drained: bool) -> None:
@@ -176,7 +186,7 @@ class System:
         return Child(
             name,
             run,
-            essential=model is None and not is_slot,
+            essential=is_essential and model is None and not is_slot,
             # What ends a slot again and again is a model that it was given; with the next one it may live.
             restarts=Restarts(most=None) if is_slot else Restarts(),
             on_given_up=lambda: self._given_up.add(name),

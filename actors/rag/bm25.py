@@ -16,6 +16,7 @@ import Stemmer
 from msgspec import Struct
 
 from actors.rag.filters import Where
+from actors.rag.index import Scored
 from actors.rag.store_schema import NewDocument
 from eventlog.history_rows import Columns
 
@@ -55,13 +56,6 @@ _ALLOWED = """
 """
 
 
-class Scored(Struct, frozen=True):
-    """A chunk, and how well it fits: the higher the better."""
-
-    label: int
-    score: float
-
-
 def tokens(text: str) -> list[str]:
     """Return the terms of `text`, in their order: stemmed English words in lower case, without stop words."""
     words = _WORD.findall(unicodedata.normalize("NFKC", text).lower())
@@ -89,7 +83,7 @@ def postings(stored: Sequence[NewDocument]) -> Postings:
     lengths = []
     for document in stored:
         total = 0
-        for label, text in enumerate(document.texts, document.label):
+        for label, text in enumerate(document.texts, document.span.label):
             found = tokens(text)
             total += len(found)
             for term, occurrences in Counter(found).items():

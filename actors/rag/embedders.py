@@ -68,7 +68,7 @@ class Embedders:
         self._known: dict[tuple[str, str, int | None], Embedder] = {}
 
     async def find(self, model: str | None = None) -> Embedder:
-        """Return the model. Raises `RefusedError` that names `embedding_model`, and `LostError` when nobody knows it."""
+        """Return the model. Raises `RefusedError` ("embedding_model"), and `LostError` when nobody knows it."""
         card = await self._card(model or self._default or await self._first_warm())
         key = (card.id, card.path, card.dimensions)
         if key not in self._known:
@@ -92,7 +92,7 @@ class Embedders:
     async def query(self, embedder: Embedder, text: str, key: str | None) -> Vectors:
         """Return the vector of a query, of norm 1. Raises `BusError`; what is too long is read as far as that goes."""
         some = await self._ask(embedder.model, (text,), embedder.query_prompt, key)
-        return some.vectors[0]
+        return np.asarray(some.vectors[0])
 
     async def _first_warm(self) -> str:
         models = (await self._bus.ask(LIST_MODELS(), ListModels())).models
@@ -167,7 +167,7 @@ def normalised(rows: NDArray[np.floating]) -> Vectors:
     wrong = np.flatnonzero(~(np.isfinite(norms[:, 0]) & (norms[:, 0] > 0)))
     if wrong.size:
         raise RefusedError("invalid_request", f"Vector {wrong[0]} has no direction: it is 0, or not a number.")
-    return (wide / norms).astype(np.float32)
+    return np.asarray(wide / norms, np.float32)
 
 
 def _files(card: ModelCard) -> tuple[Tokenizer, Mapping[str, str]]:

@@ -19,9 +19,8 @@ _MOST_CONDITIONS = 100
 _MOST_VALUES = 1000
 _LONGEST_NAME = 500
 
-_COMPARISONS = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
-_BOUNDS = {"$gt": "list_max", "$gte": "list_max", "$lt": "list_min", "$lte": "list_min"}
-_OPERATORS = (*_COMPARISONS, "$ne", "$in", "$nin", "$exists", "$not")
+_BOUNDS = {"$gt": ("list_max", ">"), "$gte": ("list_max", ">="), "$lt": ("list_min", "<"), "$lte": ("list_min", "<=")}
+_OPERATORS = ("$eq", "$ne", *_BOUNDS, "$in", "$nin", "$exists", "$not")
 _LOGICAL = ("$and", "$or", "$not")
 # Every document has these, beside its metadata.
 _COLUMNS = ("filename", "document_id", "stored_at")
@@ -111,34 +110,50 @@ class _Reader:
                 return _exists(name, operand, place)
             case "$in":
                 values = _list(operand, place)
-                return _joined("OR", [_is(name, "$eq", each, f"{place}[{i}]") for i, each in enumerate(values)])
+                return _among(name, [(each, f"{place}[{i}]") for i, each in enumerate(values)])
+            case "$eq":
+                return _among(name, [(operand, place)])
             case _:
-                return _is(name, operator, operand, place)
+                return _bounded(name, operator, operand, place)
 
 
-def _is(name: str, operator: str, operand: object, place: str) -> Where:
-    """Return how a field compares with one value."""
+def _among(name: str, operands: Sequence[tuple[object, str]]) -> Where:
+    """Return that a field is one of `operands`, each of which comes with its place."""
     if name in _COLUMNS:
-        return Where(f"{name} {_COMPARISONS[operator]} ?", (_own(name, operand, place),))
+        return Where(f"list_contains(?, {name})", ([_own(name, operand, place) for operand, place in operands],))
+    texts, numbers, others = [], [], []
+    for operand, place in operands:
+        match operand:
+            case str():
+                texts.append(operand)
+            case None | bool():
+                others.append({None: "null", True: "true", False: "false"}[operand])
+            case int() | float():
+                numbers.append(_double(operand, place))
+            case _:
+                raise _refused(
+                    place, "takes a text, a number, true, false or null; a key of an object is named by dots"
+                )
     pointer = _pointer(name)
-    if isinstance(operand, bool) or operand is None:
-        return _is_other(pointer, operator, operand, place)
-    if not isinstance(operand, str | int | float):
-        raise _refused(place, "takes a text, a number, true, false or null; a key in an object is named by dots")
-    values = f"{'texts' if isinstance(operand, str) else 'numbers'}_at(metadata, ?)"
-    bound = operand if isinstance(operand, str) else _double(operand, place)
-    if operator == "$eq":
-        return Where(f"coalesce(list_contains({values}, ?), FALSE)", (pointer, bound))
-    return Where(f"coalesce({_BOUNDS[operator]}({values}) {_COMPARISONS[operator]} ?, FALSE)", (pointer, bound))
+    parts = [
+        Where(f"coalesce(list_has_any({kind}_at(metadata, ?), ?), FALSE)", (pointer, values))
+        for kind, values in (("texts", texts), ("numbers", numbers), ("others", others))
+        if values
+    ]
+    if "null" in others:
+        parts.append(Where("json_type(metadata, ?) IS NULL", (pointer,)))
+    return _joined("OR", parts)
 
 
-def _is_other(pointer: str, operator: str, operand: bool | None, place: str) -> Where:
-    if operator != "$eq":
+def _bounded(name: str, operator: str, operand: object, place: str) -> Where:
+    """Return that a field is above or below a value."""
+    function, sign = _BOUNDS[operator]
+    if name in _COLUMNS:
+        return Where(f"{name} {sign} ?", (_own(name, operand, place),))
+    if isinstance(operand, bool) or not isinstance(operand, str | int | float):
         raise _refused(place, "takes a text or a number")
-    among = "coalesce(list_contains(others_at(metadata, ?), ?), FALSE)"
-    if operand is None:
-        return Where(f"(json_type(metadata, ?) IS NULL OR {among})", (pointer, pointer, "null"))
-    return Where(among, (pointer, "true" if operand else "false"))
+    kind, value = ("texts", operand) if isinstance(operand, str) else ("numbers", _double(operand, place))
+    return Where(f"coalesce({function}({kind}_at(metadata, ?)) {sign} ?, FALSE)", (_pointer(name), value))
 
 
 def _exists(name: str, operand: object, place: str) -> Where:

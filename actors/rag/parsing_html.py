@@ -1,4 +1,4 @@
-"""HTML: its main text as Markdown; where none is found, all of its text."""
+"""HTML: its main text as Markdown; of short pages, and where none is found, all text."""
 
 import re
 
@@ -15,11 +15,16 @@ from bus.messages.rag import Metadata
 
 _LANGUAGE = re.compile(r"<html\b[^>]{0,500}?\blang\s*=\s*[\"']?\s*([A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8})*)", re.IGNORECASE)
 _HEAD_CHARACTERS = 4096
-_HIDDEN = {"head", "noscript", "script", "style", "svg", "template"}
+# Of shorter pages trafilatura guesses, and leaves out headings and even sentences.
+_SHORT_CHARACTERS = 2000
+_HIDDEN = {"aside", "button", "footer", "head", "nav", "noscript", "script", "select", "style", "svg", "template"}
 _INLINE = {"a", "abbr", "b", "bdi", "bdo", "cite", "code", "del", "dfn", "em", "font", "i", "ins", "kbd", "label"}
 _INLINE |= {"mark", "q", "s", "small", "span", "strong", "sub", "sup", "u"}
-_BEFORE = {"br": "\n", "li": "\n- ", "td": " | ", "th": " | ", "tr": "\n"}
-_BEFORE |= {f"h{level}": "\n\n" + "#" * level + " " for level in range(1, 7)}
+# Before these; what is neither here nor inline stands between empty lines.
+_LINES = {"br": "\n", "li": "\n- ", "td": " | ", "th": " | ", "tr": "\n"}
+_HEADINGS = {f"h{level}": "\n\n" + "#" * level + " " for level in range(1, 7)}
+_BEFORE = dict.fromkeys(_INLINE, "") | _LINES | _HEADINGS
+_AFTER = dict.fromkeys(_INLINE | _LINES.keys(), "")
 
 
 def parse_html(task: Task) -> Parsed:
@@ -30,9 +35,11 @@ def parse_html(task: Task) -> Parsed:
         tree = html.document_fromstring(source.encode(), parser)
     except etree.LxmlError as error:
         raise UnreadableError("It has no text.") from error
-    # Otherwise it leaves out the headings of plain pages.
-    text = trafilatura.extract(tree, output_format="markdown", favor_recall=True, include_comments=False)
-    text = cleaned(text or _all_text(tree))
+    text = cleaned(_all_text(tree))
+    if len(text) > _SHORT_CHARACTERS:
+        # Without `favor_recall` the headings of plain pages are left out.
+        main = trafilatura.extract(tree, output_format="markdown", favor_recall=True, include_comments=False)
+        text = cleaned(main or text)
     return Parsed(text=text, headings=headings(text), metadata=_metadata(tree, source))
 
 
@@ -56,9 +63,9 @@ def _all_text(tree: html.HtmlElement) -> str:
         if event == "start" and node.tag in _HIDDEN:
             walk.skip_subtree()
         elif event == "start":
-            parts += (_BEFORE.get(node.tag, "" if node.tag in _INLINE else "\n\n"), _flowing(node.text))
+            parts += (_BEFORE.get(node.tag, "\n\n"), _flowing(node.text))
         else:
-            parts += ("" if node.tag in _INLINE or node.tag in _BEFORE else "\n\n", _flowing(node.tail))
+            parts += (_AFTER.get(node.tag, "\n\n"), _flowing(node.tail))
     lines = re.sub(r" *\n *", "\n", re.sub(r" {2,}", " ", "".join(parts)))
     return re.sub(r"\n{3,}", "\n\n", lines).strip()
 

@@ -15,8 +15,9 @@ from actors.rag.parsing_text import cleaned, one_line, read
 from bus.messages.rag import Metadata
 
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
-# What is larger is a text between two lines.
-_FRONT_MATTER_CHARACTERS = 64 * 1024
+# What is larger is a text between two lines; what has more brackets takes PyYAML seconds.
+_FRONT_MATTER_CHARACTERS = 16 * 1024
+_MOST_BRACKETS = 200
 _DEEPEST = 8
 _WORDS = {"text", "code_inline"}
 
@@ -51,7 +52,7 @@ def _title(content: str) -> str:
 def _front_matter(text: str) -> tuple[Metadata, int]:
     """Return what it says, and where it ends: at 0 if there is none."""
     match = _FRONT_MATTER.match(text, 0, _FRONT_MATTER_CHARACTERS)
-    if match is None:
+    if match is None or match[1].count("[") + match[1].count("{") > _MOST_BRACKETS:
         return {}, 0
     try:
         # An alias may stand for the whole again and again.

@@ -4,7 +4,8 @@ Events go in by batches, on one thread; the rows and the checkpoint move in one 
 once however often it is delivered. What is asked (store_query.py) has cursors of its own, on any thread.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -16,11 +17,12 @@ from msgspec import Struct
 
 from actors.rag import bm25
 from actors.rag.filters import MACROS
-from actors.rag.store_batch import Batch, Collection, Entry, Labels, about
+from actors.rag.store_batch import Batch, Collection, Entry, about
 from actors.rag.store_schema import (
     SCHEMA,
     VERSION,
     NewDocument,
+    Span,
     chunk_columns,
     collection_columns,
     document_columns,
@@ -34,10 +36,18 @@ _RAG_EVENTS = get_args(RagEvent)
 
 # Postings lie in runs, each sorted by term, so that few of these groups of rows are read for a term.
 _ROWS_IN_GROUP = 16_384
-# Postings that wait to be sorted into the last run, and the size from which on that is left alone: sorting two million
-# takes under a second, and documents wait for it.
+# Postings that wait to be sorted into the last run, and how many times as many it has when it is left alone: sorting
+# two million takes under a second, and documents wait for it.
 _MOST_RECENT = 200_000
-_FULL_RUN = 2_000_000
+_FULL_RUN = 10
+
+
+_DELETE_TEXTS = """
+    DELETE FROM texts WHERE number IN (
+        SELECT unnest(range(label + greatest(chunks, 1), label + greatest(chunks, 1) + pieces))
+        FROM documents WHERE label IN (FROM batch)
+    )
+"""
 
 
 class Change(Struct, frozen=True):
@@ -58,12 +68,14 @@ class Change(Struct, frozen=True):
 class Store:
     """The tables in one DuckDB file.
 
-    `generation` is another one for each new file: labels of one generation mean nothing in another.
+    `generation` is another one for each new file: labels of one generation mean nothing in another. So many postings
+    as `most_recent` wait to be sorted.
     Raises duckdb.Error when the file cannot be opened or is damaged, and `OutdatedError`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, most_recent: int = _MOST_RECENT) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._most_recent = most_recent
         self._db = duckdb.connect()
         try:
             quoted = str(path).replace("'", "''")
@@ -99,19 +111,23 @@ class Store:
         if not new:
             return []
         checkpoint = new[-1][0].seq
-        self._db.begin()
-        try:
+        with self._transaction():
             batch, touched = self._batch(new)
-            changes = self._deleted(batch) + self._changed(batch)
             self._write(batch, touched)
             run = self._sorted()
             self._db.execute("UPDATE state SET seq = ?, next_number = ?, run = ?", [checkpoint, batch.next_number, run])
-            self._db.commit()
-        except duckdb.Error:
+        self.checkpoint, self._next_number, self._run = checkpoint, batch.next_number, run
+        return _deleted(batch) + _changed(batch)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.begin()
+        try:
+            yield
+        except BaseException:
             self._db.rollback()
             raise
-        self.checkpoint, self._next_number, self._run = checkpoint, batch.next_number, run
-        return changes
+        self._db.commit()
 
     def _check_version(self, path: Path) -> None:
         if not self._rows("FROM duckdb_tables() WHERE database_name = 'rag' AND table_name = 'state'"):
@@ -132,7 +148,7 @@ class Store:
                     touched[number] = naive(entry.event.at)
         return batch, touched
 
-    def _documents(self, ids: Iterable[tuple[str, str]]) -> dict[tuple[int, str], Labels]:
+    def _documents(self, ids: Iterable[tuple[str, str]]) -> dict[tuple[int, str], Span]:
         """Return those documents of these collections that are stored, by the number of the collection."""
         names = list(ids)
         query = """
@@ -141,20 +157,7 @@ class Store:
         """
         columns = {"collection": objects(each for each, _ in names), "document_id": objects(each for _, each in names)}
         rows = self._with_batch(query, columns) if names else []
-        return {(number, document_id): Labels(label, chunks) for number, document_id, label, chunks in rows}
-
-    def _deleted(self, batch: Batch) -> list[Change]:
-        return [_change(collection, [], [], is_deleted=True) for collection in batch.dropped]
-
-    def _changed(self, batch: Batch) -> list[Change]:
-        stored: dict[int, list[NewDocument]] = {}
-        for document in batch.stored.values():
-            stored.setdefault(document.collection, []).append(document)
-        return [
-            _change(collection, stored.get(collection.number, []), batch.gone.get(collection.number, []))
-            for collection in batch.collections.values()
-            if collection.number in stored or collection.number in batch.gone
-        ]
+        return {(number, document_id): Span(label, chunks) for number, document_id, label, chunks in rows}
 
     def _write(self, batch: Batch, touched: Mapping[int, datetime]) -> None:
         self._delete(batch)
@@ -173,27 +176,27 @@ class Store:
             self._insert("recent", postings.columns)
 
     def _delete(self, batch: Batch) -> None:
-        gone = [labels for several in batch.gone.values() for labels in several]
+        gone = [span for several in batch.gone.values() for span in several]
         for collection in batch.dropped:
             rows = self._rows("SELECT label, chunks FROM documents WHERE collection = ?", [collection.number])
-            gone += [Labels(*row) for row in rows]
+            gone += [Span(*row) for row in rows]
             self._db.execute("DELETE FROM collections WHERE number = ?", [collection.number])
         if not gone:
             return
-        documents = {"label": np.array([labels.first for labels in gone])}
+        documents = {"label": np.array([span.label for span in gone])}
         chunks = {"label": _labels(gone)}
+        self._with_batch(_DELETE_TEXTS, documents)
         self._with_batch("DELETE FROM documents WHERE label IN (FROM batch)", documents)
-        self._with_batch("DELETE FROM texts WHERE document IN (FROM batch)", documents)
         for table in ("chunks", "postings", "recent"):
             self._with_batch(f"DELETE FROM {table} WHERE label IN (FROM batch)", chunks)  # noqa: S608 - our own names
 
     def _sorted(self) -> int:
         """Sort the recent postings into the last run if they are many. Return the label with which that begins."""
         ((recent, first),) = self._rows("SELECT count(*), min(label) FROM recent")
-        if recent < _MOST_RECENT:
+        if recent < self._most_recent:
             return self._run
         ((rows,),) = self._rows("SELECT count(*) FROM postings WHERE label >= ?", [self._run])
-        run = int(first) if rows >= _FULL_RUN else self._run
+        run = int(first) if rows >= _FULL_RUN * self._most_recent else self._run
         self._db.execute("INSERT INTO recent FROM postings WHERE label >= ?", [run])
         self._db.execute("DELETE FROM postings WHERE label >= ?", [run])
         self._db.execute("INSERT INTO postings FROM recent ORDER BY term")
@@ -216,21 +219,34 @@ class Store:
             self._db.unregister("batch")
 
 
+def _deleted(batch: Batch) -> list[Change]:
+    return [_change(collection, [], [], is_deleted=True) for collection in batch.dropped]
+
+
+def _changed(batch: Batch) -> list[Change]:
+    stored: dict[int, list[NewDocument]] = {}
+    for document in batch.stored.values():
+        stored.setdefault(document.collection, []).append(document)
+    return [
+        _change(collection, stored.get(collection.number, []), batch.gone.get(collection.number, []))
+        for collection in batch.collections.values()
+        if collection.number in stored or collection.number in batch.gone
+    ]
+
+
 def _change(
-    collection: Collection, stored: Sequence[NewDocument], gone: Sequence[Labels], *, is_deleted: bool = False
+    collection: Collection, stored: Sequence[NewDocument], gone: Sequence[Span], *, is_deleted: bool = False
 ) -> Change:
     vectors = np.frombuffer(b"".join(document.contents.vectors for document in stored), dtype="<f2")
     return Change(
         collection.collection,
         collection.dimensions,
-        _labels(Labels(document.label, len(document.contents.chunks)) for document in stored),
+        _labels(document.span for document in stored),
         vectors.reshape(-1, collection.dimensions).astype(np.float32),
         _labels(gone),
         is_deleted,
     )
 
 
-def _labels(ranges: Iterable[Labels]) -> npt.NDArray[np.int64]:
-    return np.concatenate(
-        [np.empty(0, np.int64), *(np.arange(each.first, each.first + each.chunks) for each in ranges)]
-    )
+def _labels(spans: Iterable[Span]) -> npt.NDArray[np.int64]:
+    return np.concatenate([np.empty(0, np.int64), *(np.arange(span.label, span.label + span.chunks) for span in spans)])

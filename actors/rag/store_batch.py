@@ -6,7 +6,7 @@ import structlog
 from msgspec import Struct
 
 from actors.rag.contents import Contents
-from actors.rag.store_schema import NewCollection, NewDocument
+from actors.rag.store_schema import PIECE, NewCollection, NewDocument, Span
 from eventlog.events import Recorded
 from eventlog.rag_events import CollectionCreated, CollectionDeleted, DocumentDeleted, DocumentStored, RagEvent
 
@@ -23,25 +23,18 @@ class Collection(Struct, frozen=True):
     dimensions: int
 
 
-class Labels(Struct, frozen=True):
-    """The chunks of one stored document: so many labels from `first` on."""
-
-    first: int
-    chunks: int
-
-
 class Batch:
     """Takes events in the order of the log. `number` is the next that may be given."""
 
     def __init__(
-        self, collections: Mapping[str, Collection], documents: Mapping[tuple[int, str], Labels], number: int
+        self, collections: Mapping[str, Collection], documents: Mapping[tuple[int, str], Span], number: int
     ) -> None:
         self.collections = dict(collections)
         self.next_number = number
         self.created: dict[int, NewCollection] = {}
         self.dropped: list[Collection] = []
         self.stored: dict[tuple[int, str], NewDocument] = {}
-        self.gone: dict[int, list[Labels]] = {}
+        self.gone: dict[int, list[Span]] = {}
         self._documents = dict(documents)
 
     def take(self, event: RagEvent, contents: Contents | None) -> int | None:
@@ -65,7 +58,8 @@ class Batch:
         return known.number
 
     def _create(self, event: CollectionCreated) -> int:
-        number = self._numbers(1)
+        number = self.next_number
+        self.next_number += 1
         self.collections[event.collection] = Collection(number, event.collection, event.dimensions)
         self.created[number] = NewCollection(number, event)
         return number
@@ -91,13 +85,9 @@ class Batch:
         if contents.dimensions != known.dimensions or len(contents.vectors) != size:
             log.error("rag.contents_damaged", collection=event.collection, blob=event.contents_blob)
             return
-        label = self._numbers(max(len(contents.chunks), 1))
-        self.stored[known.number, event.document_id] = NewDocument(label, known.number, event, contents)
-
-    def _numbers(self, count: int) -> int:
-        first = self.next_number
-        self.next_number += count
-        return first
+        span = Span(self.next_number, len(contents.chunks))
+        self.next_number = span.first_piece + -(-len(contents.text) // PIECE)
+        self.stored[known.number, event.document_id] = NewDocument(span, known.number, event, contents)
 
 
 def about(entries: Sequence[Entry]) -> set[tuple[str, str]]:

@@ -15,8 +15,9 @@ VERSION = 1
 # Characters of a document's text that lie in one row of `texts`.
 PIECE = 4096
 
-# Numbers are given to collections and to chunks, and never given twice; a document has that of its first chunk.
-# Terms are by collection too (bm25.py). `recent` are the postings that have not been sorted into `postings` yet.
+# Collections, chunks and pieces of texts have numbers, none of which is given twice. A document has that of its first
+# chunk; the pieces of its text follow those of the chunks. Terms are by collection too (bm25.py). `recent` are the
+# postings that have not been sorted into `postings` yet.
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS state (version INTEGER, generation VARCHAR, seq BIGINT, next_number BIGINT, run BIGINT);
 CREATE TABLE IF NOT EXISTS collections (
@@ -24,18 +25,31 @@ CREATE TABLE IF NOT EXISTS collections (
     created_at TIMESTAMP, updated_at TIMESTAMP
 );
 CREATE TABLE IF NOT EXISTS documents (
-    label BIGINT, chunks INTEGER, collection BIGINT, document_id VARCHAR, filename VARCHAR, stored_at TIMESTAMP,
-    content_hash VARCHAR, source_blob VARCHAR, contents_blob VARCHAR, metadata VARCHAR, pages INTEGER, terms BIGINT
+    label BIGINT, chunks INTEGER, pieces INTEGER, collection BIGINT, document_id VARCHAR, filename VARCHAR,
+    stored_at TIMESTAMP, content_hash VARCHAR, source_blob VARCHAR, contents_blob VARCHAR, metadata VARCHAR,
+    pages INTEGER, terms BIGINT
 );
 CREATE TABLE IF NOT EXISTS chunks (
     label BIGINT, document BIGINT, chunk_start INTEGER, chunk_end INTEGER, parent_start INTEGER, parent_end INTEGER,
     first_page INTEGER, last_page INTEGER, headings VARCHAR, vector BLOB
 );
-CREATE TABLE IF NOT EXISTS texts (document BIGINT, piece INTEGER, text VARCHAR);
+CREATE TABLE IF NOT EXISTS texts (number BIGINT, text VARCHAR);
 CREATE TABLE IF NOT EXISTS postings (term BIGINT, label BIGINT, occurrences INTEGER, length INTEGER);
 CREATE TABLE IF NOT EXISTS recent (term BIGINT, label BIGINT, occurrences INTEGER, length INTEGER);
 INSERT INTO state SELECT {VERSION}, uuid()::VARCHAR, 0, 1, 0 WHERE NOT EXISTS (FROM state);
 """
+
+
+class Span(Struct, frozen=True):
+    """The numbers of a document: so many `chunks` from `label` on, then the pieces of its text."""
+
+    label: int
+    chunks: int
+
+    @property
+    def first_piece(self) -> int:
+        """The number of the first piece."""
+        return self.label + max(self.chunks, 1)
 
 
 class NewCollection(Struct, frozen=True):
@@ -46,9 +60,9 @@ class NewCollection(Struct, frozen=True):
 
 
 class NewDocument(Struct, frozen=True):
-    """A document that is to be stored with chunks from `label` on. `collection` is a number."""
+    """A document that is to be stored. `collection` is a number."""
 
-    label: int
+    span: Span
     collection: int
     event: DocumentStored
     contents: Contents
@@ -76,8 +90,9 @@ def document_columns(stored: Sequence[NewDocument], terms: Sequence[int]) -> Col
     events = [one.event for one in stored]
     names = ("document_id", "filename", "content_hash", "source_blob", "contents_blob")
     return {
-        "label": objects(one.label for one in stored),
-        "chunks": objects(len(one.contents.chunks) for one in stored),
+        "label": objects(one.span.label for one in stored),
+        "chunks": objects(one.span.chunks for one in stored),
+        "pieces": objects(-(-len(one.contents.text) // PIECE) for one in stored),
         "collection": objects(one.collection for one in stored),
         **{name: _fields(events, name) for name in names},
         "stored_at": objects(naive(event.at) for event in events),
@@ -91,8 +106,8 @@ def chunk_columns(stored: Sequence[NewDocument]) -> Columns:
     """Return the rows of `chunks`."""
     chunks = [chunk for one in stored for chunk in one.contents.chunks]
     return {
-        "label": objects(one.label + number for one in stored for number in range(len(one.contents.chunks))),
-        "document": objects(one.label for one in stored for _ in one.contents.chunks),
+        "label": objects(one.span.label + number for one in stored for number in range(one.span.chunks)),
+        "document": objects(one.span.label for one in stored for _ in one.contents.chunks),
         "chunk_start": _fields(chunks, "start"),
         "chunk_end": _fields(chunks, "end"),
         "parent_start": _fields(chunks, "parent_start"),
@@ -107,11 +122,11 @@ def chunk_columns(stored: Sequence[NewDocument]) -> Columns:
 def text_columns(stored: Sequence[NewDocument]) -> Columns:
     """Return the rows of `texts`."""
     pieces = [
-        (one.label, start // PIECE, one.contents.text[start : start + PIECE])
+        (one.span.first_piece + start // PIECE, one.contents.text[start : start + PIECE])
         for one in stored
         for start in range(0, len(one.contents.text), PIECE)
     ]
-    return {name: objects(piece[i] for piece in pieces) for i, name in enumerate(("document", "piece", "text"))}
+    return {"number": objects(number for number, _ in pieces), "text": objects(text for _, text in pieces)}
 
 
 def _vectors(contents: Contents) -> Iterator[bytes]:

@@ -1,0 +1,280 @@
+"""Takes documents in: reads each, records that it is stored, and tells of it when a search finds it.
+
+Leaves reading to reading.py, and what is recorded to the writer. Some documents are read at once, however many are
+given and by however many.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from actors.rag.config import RagConfig
+from actors.rag.contents import encode
+from actors.rag.embedders import PASSING, Embedder
+from actors.rag.library import Library
+from actors.rag.reading import How, Reader
+from actors.rag.scope import collection_id
+from actors.rag.shelf import Shelf
+from actors.rag.writer import Writer
+from bus.blobs import Blobs, blob_name
+from bus.errors import RefusedError
+from bus.ids import new_id
+from bus.messages.rag_documents import (
+    DocumentCard,
+    DocumentOutcome,
+    DocumentSource,
+    IngestDocuments,
+    IngestProgress,
+    IngestResult,
+)
+from bus.serve import Caller
+from eventlog.rag_events import CollectionCreated, DocumentStored, RagEvent
+
+# Documents that are read at a time; each is in memory as a whole.
+_AT_ONCE = 4
+# While nothing happens, the asker hears so often that it goes on, in seconds.
+_PERIOD = 15.0
+_METADATA_BYTES = 64 * 1024
+
+# With these nothing more can be stored now: the whole ends, and as a job it is tried again.
+_ENDING = PASSING | {"storage_full"}
+
+
+class _Done(Struct, frozen=True, kw_only=True):
+    outcome: DocumentOutcome
+    embedding_seconds: float = 0.0
+
+
+class Ingest:
+    """Fills one library. What is given lies in `given`, what is kept goes onto the shelf."""
+
+    def __init__(
+        self, library: Library, writer: Writer, shelf: Shelf, given: Blobs, reader: Reader, config: RagConfig
+    ) -> None:
+        self._library = library
+        self._writer = writer
+        self._shelf = shelf
+        self._given = given
+        self._reader = reader
+        self._embedders = reader.embedders
+        self._is_private = config.private_collections
+        self._places = asyncio.Semaphore(_AT_ONCE)
+
+    async def receive(self, request: IngestDocuments, caller: Caller) -> AsyncGenerator[IngestProgress]:
+        """Store the documents, and tell of each, in the order in which they are done.
+
+        One that cannot be stored is told as failed, and the others are stored. Raises `RefusedError` for what is wrong
+        with all, and `LostError`; what was stored by then stays, and is unchanged when the same is asked again.
+        """
+        collection = collection_id(request.collection, caller.key, is_private=self._is_private)
+        how = await self._how(request, collection, caller.key)
+        total = len(request.documents)
+        waiting = iter(enumerate(request.documents))
+        running: dict[asyncio.Task[_Done], int] = {}
+        done: dict[int, _Done] = {}
+        try:
+            while len(done) < total:
+                while len(running) < _AT_ONCE and (one := next(waiting, None)) is not None:
+                    running[asyncio.create_task(self._document(one[1], how))] = one[0]
+                ended, _ = await asyncio.wait(running, timeout=_PERIOD, return_when=asyncio.FIRST_COMPLETED)
+                if not ended:
+                    yield IngestProgress(done=len(done), total=total)
+                for task in ended:
+                    number = running.pop(task)
+                    done[number] = task.result()
+                    yield IngestProgress(done=len(done), total=total, document=done[number].outcome)
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        result = _result(request.collection, [done[number] for number in range(total)], how)
+        yield IngestProgress(done=total, total=total, result=result)
+
+    async def _how(self, request: IngestDocuments, collection: str, key: str | None) -> How:
+        """Return how the documents are read, by the model of the collection, which is made if there is none."""
+        if request.overlap >= request.chunk_size:
+            message = f"The overlap of {request.overlap} tokens is not smaller than a chunk of {request.chunk_size}."
+            raise RefusedError("invalid_request", message, param="overlap")
+        embedder = await self._embedder(request, collection, key)
+        chunk_size = min(request.chunk_size, embedder.most_tokens)
+        return How(
+            collection=collection,
+            embedder=embedder,
+            chunk_size=chunk_size,
+            overlap=min(request.overlap, chunk_size // 2),
+            key=key,
+        )
+
+    async def _embedder(self, request: IngestDocuments, collection: str, key: str | None) -> Embedder:
+        known = await self._library.collection(collection)
+        if known is None:
+            embedder = await self._embedders.find(request.embedding_model)
+            await self._create(request.collection, collection, embedder, key)
+            known = await self._library.collection(collection)
+            if known is None:
+                message = f"The collection '{request.collection}' was deleted meanwhile."
+                raise RefusedError("conflict", message, param="collection")
+        embedder = await self._embedders.find(known.model)
+        if embedder.dimensions != known.dimensions:
+            message = (
+                f"The vectors of '{known.model}' have {embedder.dimensions} numbers now; "
+                f"those of the collection '{request.collection}' have {known.dimensions}."
+            )
+            raise RefusedError("conflict", message, param="collection")
+        if request.embedding_model is not None:
+            wanted = await self._embedders.find(request.embedding_model)
+            if wanted.model != known.model:
+                message = f"The collection '{request.collection}' has vectors of '{known.model}'."
+                raise RefusedError("conflict", message, param="embedding_model")
+        return embedder
+
+    async def _create(self, name: str, collection: str, embedder: Embedder, key: str | None) -> None:
+        async def decide() -> RagEvent | None:
+            if await self._library.collection(collection) is not None:
+                return None
+            return CollectionCreated(
+                id=new_id(),
+                at=datetime.now(UTC),
+                collection=collection,
+                name=name,
+                model=embedder.model,
+                dimensions=embedder.dimensions,
+                key=key,
+            )
+
+        await self._writer.record(collection, "-", decide)
+
+    async def _document(self, source: DocumentSource, how: How) -> _Done:
+        try:
+            async with self._places:
+                return await self._stored(source, how)
+        except RefusedError as error:
+            if error.code in _ENDING:
+                raise
+            failed = DocumentOutcome(
+                filename=source.filename,
+                status="failed",
+                document_id=source.document_id,
+                code=error.code,
+                error=error.failure.message,
+            )
+            return _Done(outcome=failed)
+
+    async def _stored(self, source: DocumentSource, how: How) -> _Done:
+        """Store one document. 1. Unchanged: nothing is done. 2. Its blob is kept, 3. and read. 4. It is recorded."""
+        name = _checked(source)
+        document_id = source.document_id or f"doc-{name[:32]}"
+        content_hash = _content_hash(source, name, how)
+        known = await self._library.document(how.collection, document_id)
+        if known is not None and known.content_hash == content_hash:  # 1
+            return _Done(outcome=_unchanged(source, known))
+        with ExitStack() as pins:
+            pins.enter_context(self._shelf.pinned(name))
+            path = await self._kept(source, name)  # 2
+            try:
+                read = await self._reader.read(source, document_id, path, how)  # 3
+                content = await asyncio.to_thread(encode, read.contents)
+                contents_blob = blob_name(content)
+                pins.enter_context(self._shelf.pinned(contents_blob))
+                await self._shelf.blobs.put(content)
+            except RefusedError:
+                pins.close()
+                await self._shelf.remove([name])
+                raise
+            event = DocumentStored(
+                id=new_id(),
+                at=datetime.now(UTC),
+                collection=how.collection,
+                document_id=document_id,
+                filename=source.filename,
+                source_blob=name,
+                contents_blob=contents_blob,
+                content_hash=content_hash,
+                chunks=len(read.contents.chunks),
+            )
+            before = await self._record(event)  # 4
+        if before is not None:
+            await self._shelf.remove({before.source_blob, before.contents_blob})
+        outcome = DocumentOutcome(
+            filename=source.filename,
+            status="stored" if before is None else "replaced",
+            document_id=document_id,
+            chunks=event.chunks,
+            pages=read.contents.pages,
+            truncated_chunks=read.truncated_chunks,
+        )
+        return _Done(outcome=outcome, embedding_seconds=read.embedding_seconds)
+
+    async def _kept(self, source: DocumentSource, name: str) -> Path:
+        if source.text is not None:
+            await self._shelf.blobs.put(source.text.encode())
+        path = await self._shelf.take(name, self._given)
+        if path is None:
+            raise RefusedError("invalid_request", "The file is gone or damaged; send it again.", param="blob")
+        return path
+
+    async def _record(self, event: DocumentStored) -> DocumentCard | None:
+        """Record that the document is stored, and return the one in whose place it is."""
+        before: DocumentCard | None = None
+
+        async def decide() -> RagEvent | None:
+            nonlocal before
+            before = await self._library.document(event.collection, event.document_id)
+            return None if before is not None and before.content_hash == event.content_hash else event
+
+        await self._writer.record(event.collection, event.document_id, decide)
+        after = await self._library.document(event.collection, event.document_id)
+        if after is None or after.content_hash != event.content_hash:
+            raise RefusedError("conflict", "The document, or its collection, was changed or deleted meanwhile.")
+        return before
+
+
+def _checked(source: DocumentSource) -> str:
+    """Return the name of the blob of what was given. Raises `RefusedError` for what is no document."""
+    if len(msgspec.json.encode(source.metadata)) > _METADATA_BYTES:
+        raise RefusedError("too_large", "The metadata is larger than 64 KiB.", param="metadata")
+    if source.text is not None and source.blob is None:
+        return blob_name(source.text.encode())
+    if source.blob is not None and source.text is None:
+        return source.blob
+    raise RefusedError("invalid_request", "A document has either a 'blob' or a 'text'.", param="text")
+
+
+def _content_hash(source: DocumentSource, name: str, how: How) -> str:
+    """Return what is another one whenever the same document would be stored in another way."""
+    # The same content under another name is the same document, unless somebody gave it an id.
+    filename = source.filename if source.document_id is not None else ""
+    model, cut = how.embedder.model, (how.chunk_size, how.overlap)
+    said = (name, filename, source.content_type, source.metadata, model, cut)
+    return hashlib.sha256(msgspec.json.encode(said, order="deterministic")).hexdigest()
+
+
+def _unchanged(source: DocumentSource, known: DocumentCard) -> DocumentOutcome:
+    return DocumentOutcome(
+        filename=source.filename,
+        status="unchanged",
+        document_id=known.document_id,
+        chunks=known.chunks,
+        pages=known.pages,
+    )
+
+
+def _result(collection: str, done: list[_Done], how: How) -> IngestResult:
+    outcomes = tuple(one.outcome for one in done)
+    stored = [one for one in outcomes if one.status in {"stored", "replaced"}]
+    return IngestResult(
+        collection=collection,
+        documents=outcomes,
+        documents_ingested=len(stored),
+        chunks_created=sum(one.chunks for one in stored),
+        embedding_time_ms=round(1000 * sum(one.embedding_seconds for one in done)),
+        chunk_size=how.chunk_size,
+        overlap=how.overlap,
+        truncated_chunks=sum(one.truncated_chunks for one in stored),
+    )

@@ -1,0 +1,289 @@
+"""The rag actor over a real nats-server, in this process or in one of its own, with a model of a few lines."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import zlib
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from msgspec import structs
+
+from actors import jobs
+from actors.config import ActorsConfig
+from actors.configuration import Configuration
+from actors.rag import actor
+from actors.rag.config import RagConfig
+from bus.blobs import Blobs
+from bus.client import Bus
+from bus.config import BusConfig, NatsConfig
+from bus.errors import LostError, RefusedError
+from bus.messages.embeddings import EmbedChunk, EmbedRequest
+from bus.messages.models import GetModel, ListModels, ModelCard, ModelList
+from bus.messages.rag_documents import (
+    CollectionList,
+    DeleteDocuments,
+    DocumentCard,
+    DocumentList,
+    DocumentsDeleted,
+    DocumentSource,
+    IngestDocuments,
+    IngestProgress,
+    IngestResult,
+    ListCollections,
+    ListDocuments,
+    Verified,
+    VerifyCollection,
+)
+from bus.serve import Caller, Endpoint, serving
+from bus.streams import ensure_streams
+from bus.subjects import (
+    DELETE_DOCUMENTS,
+    EMBED,
+    GET_MODEL,
+    INGEST_DOCUMENTS,
+    LIST_COLLECTIONS,
+    LIST_DOCUMENTS,
+    LIST_MODELS,
+    VERIFY_COLLECTION,
+)
+from tests.support.jobs import living
+from tests.support.nats import Server, connected, service, until_it
+from tests.support.processes import REPOSITORY
+from tests.support.tiny_bert import MAX_TOKENS, write_tiny_bert
+
+MODEL = "local/words"
+DIMENSIONS = 64
+KEY = "key-0123456789ab"
+
+
+class Words:
+    """An embedding model: the vector of a text is which words it has. The gate holds it up, the errors come first."""
+
+    def __init__(self, folder: Path, *errors: Exception) -> None:
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.asked: list[EmbedRequest] = []
+        self.card = ModelCard(
+            id=MODEL,
+            kind="embeddings",
+            tier=0,
+            state="ready",
+            created=0,
+            context_length=MAX_TOKENS,
+            dimensions=DIMENSIONS,
+            path=str(folder),
+        )
+        self._errors = list(errors)
+
+    async def embed(self, request: EmbedRequest, _: Caller) -> AsyncGenerator[EmbedChunk]:
+        self.asked.append(request)
+        if self._errors:
+            raise self._errors.pop(0)
+        await self.gate.wait()
+        texts = (request.input,) if isinstance(request.input, str) else request.input
+        yield EmbedChunk(start=0, vectors=tuple(vector(str(text)).tobytes() for text in texts), prompt_tokens=1)
+
+    async def get(self, request: GetModel, _: Caller) -> AsyncGenerator[ModelCard]:
+        if request.model != MODEL:
+            raise RefusedError("model_not_found", f"The model '{request.model}' does not exist.", param="model")
+        yield self.card
+
+    async def list(self, _request: ListModels, _: Caller) -> AsyncGenerator[ModelList]:
+        yield ModelList(models=(self.card,))
+
+    @property
+    def endpoints(self) -> tuple[Endpoint[Any, Any], ...]:
+        return (
+            Endpoint(EMBED(MODEL), self.embed),
+            Endpoint(GET_MODEL(), self.get),
+            Endpoint(LIST_MODELS(), self.list),
+        )
+
+
+def vector(text: str) -> Any:
+    """Return the vector of a text."""
+    row = np.full(DIMENSIONS, 0.01, np.float32)
+    for word in re.findall(r"\w+", text.lower()):
+        row[zlib.crc32(word.encode()) % DIMENSIONS] += 1
+    return row / np.linalg.norm(row)
+
+
+class RagWorld:
+    """What the rag actor is asked, by somebody else's connection."""
+
+    def __init__(self, bus: Bus, words: Words, config: BusConfig) -> None:
+        self.bus = bus
+        self.words = words
+        self.config = config
+        self.given = Blobs(config.blobs)
+
+    def texts(self, **documents: str) -> IngestDocuments:
+        """Return the order to store these texts by their ids."""
+        sources = tuple(DocumentSource(document_id=each, text=text) for each, text in documents.items())
+        return IngestDocuments(documents=sources)
+
+    async def progress(self, request: IngestDocuments, key: str | None = None) -> list[IngestProgress]:
+        async with self.bus.stream(INGEST_DOCUMENTS(), request, key=key) as answer:
+            return [item async for item in answer if isinstance(item, IngestProgress)]
+
+    async def ingest(self, request: IngestDocuments, key: str | None = None) -> IngestResult:
+        result = (await self.progress(request, key))[-1].result
+        assert result is not None
+        return result
+
+    async def delete(self, collection: str = "default", **fields: Any) -> DocumentsDeleted:
+        request = DeleteDocuments(collection=collection, **fields)
+        return await self.bus.ask(DELETE_DOCUMENTS(), request, patience=60)
+
+    async def collections(self) -> CollectionList:
+        return await self.bus.ask(LIST_COLLECTIONS(), ListCollections(), patience=60)
+
+    async def documents(self, collection: str = "default", **fields: Any) -> dict[str, DocumentCard]:
+        found: DocumentList = await self.bus.ask(
+            LIST_DOCUMENTS(), ListDocuments(collection=collection, limit=1000, **fields), patience=60
+        )
+        assert not found.has_more
+        return {card.document_id: card for card in found.documents}
+
+    async def verified(self, collection: str = "default") -> Verified:
+        async with self.bus.stream(VERIFY_COLLECTION(), VerifyCollection(collection=collection)) as answer:
+            [found] = [item async for item in answer if isinstance(item, Verified)]
+            return found
+
+    def blobs(self) -> set[str]:
+        """Return which blobs lie on the shelf."""
+        return {path.name for path in self.config.rag_blobs.glob("??/*")}
+
+    async def answers(self) -> bool:
+        try:
+            await self.bus.ask(LIST_COLLECTIONS(), ListCollections())
+        except LostError:
+            return False
+        return True
+
+
+@asynccontextmanager
+async def rag_world(server: Server, folder: Path, *errors: Exception, **config: Any) -> AsyncGenerator[RagWorld]:
+    """Serve the model, and nobody else yet."""
+    async with connected(server.url, state_dir=folder) as bus:
+        await ensure_streams(bus.nc, keep_days=7)
+        words = Words(_folder(folder), *errors)
+        async with serving(bus, service("words", instance="words-1"), *words.endpoints):
+            yield RagWorld(bus, words, structs.replace(bus.config, **config))
+
+
+@asynccontextmanager
+async def rag_actor(world: RagWorld, **settings: Any) -> AsyncGenerator[RagWorld]:
+    """Serve the rag actor in this process."""
+    config = Configuration(
+        bus=world.config,
+        nats=NatsConfig(),
+        actors=ActorsConfig(drain_seconds=0.5),
+        rag=RagConfig(**settings),
+        models=(),
+    )
+    opened = asyncio.Event()
+
+    async def on_open() -> None:
+        opened.set()
+
+    async with connected(server_url(world), "rag", state_dir=world.config.state_dir) as bus:
+        async with living(actor.child(bus, config, "rag-1", on_open).run()) as [task]:
+            await until_it(lambda: _answers_or_fails(world, task), 30)
+            yield world
+
+
+async def _answers_or_fails(world: RagWorld, task: "asyncio.Future[None]") -> bool:
+    if task.done():
+        task.result()
+    return await world.answers()
+
+
+def server_url(world: RagWorld) -> str:
+    return world.config.url
+
+
+@asynccontextmanager
+async def jobs_actor(world: RagWorld) -> AsyncGenerator[None]:
+    """Serve the jobs actor, which knows no models."""
+
+    async def find(model: str) -> ModelCard:
+        raise RefusedError("model_not_found", f"The model '{model}' does not exist.", param="model")
+
+    async with living(jobs.child(world.bus, world.given, find, ActorsConfig(), "jobs-1").run()):
+        yield
+
+
+class RagProcess:
+    """`python -m actors rag`, which may be killed and started again."""
+
+    def __init__(self, world: RagWorld, **environment: str) -> None:
+        self._world = world
+        self._log = world.config.state / "rag.log"
+        own = {"FUSION_NATS_URL": world.config.url, "FUSION_STATE_DIR": str(world.config.state)}
+        self._environment = os.environ | own | environment
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start it; it answers later."""
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "actors", "rag", "--instance", f"rag-{os.urandom(4).hex()}"),
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                cwd=REPOSITORY,
+            )
+
+    async def ready(self) -> None:
+        """Return when it answers."""
+        await until_it(self._answers, 60)
+
+    async def kill(self) -> None:
+        """End it as a crash would."""
+        await self._end(signal.SIGKILL)
+
+    async def stop(self) -> int:
+        """Ask it to end, and return with which status it has."""
+        return await self._end(signal.SIGTERM)
+
+    @property
+    def log(self) -> str:
+        """What it has said."""
+        return self._log.read_text()
+
+    async def _end(self, how: signal.Signals) -> int:
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._process.send_signal(how)
+        async with asyncio.timeout(60):
+            return await self._process.wait()
+
+    async def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.returncode is None, self.log[-4000:]
+        return await self._world.answers()
+
+
+@asynccontextmanager
+async def rag_process(world: RagWorld, **environment: str) -> AsyncGenerator[RagProcess]:
+    """Run the process until the block ends."""
+    process = RagProcess(world, **environment)
+    await process.start()
+    try:
+        await process.ready()
+        yield process
+    finally:
+        await process.kill()
+
+
+def _folder(folder: Path) -> Path:
+    path = folder / "model"
+    path.mkdir(exist_ok=True)
+    return path if (path / "tokenizer.json").is_file() else write_tiny_bert(path)
