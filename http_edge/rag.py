@@ -1,8 +1,8 @@
-"""What the routes of RAG share: asking the rag actor, what their paths and queries name, and what is told of a passage."""
+"""What the routes of RAG share: asking the rag actor, and what is told of a passage."""
 
 import json
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -12,7 +12,8 @@ from bus.errors import LostError, RefusedError
 from bus.frames import Status
 from bus.inbox import Answer
 from bus.messages.rag import Filter, Hit, Passage
-from bus.subjects import Address
+from bus.messages.rag_documents import GetCollection
+from bus.subjects import GET_COLLECTION, Address
 from http_edge.context import BUS, REQUEST_ID
 from http_edge.keys import fingerprint
 
@@ -74,9 +75,7 @@ async def asking_rag(
     """
     bus = request.app[BUS]
     try:
-        async with bus.stream(
-            address, message, request_id=request[REQUEST_ID], key=fingerprint(request)
-        ) as answer:
+        async with bus.stream(address, message, request_id=request[REQUEST_ID], key=fingerprint(request)) as answer:
             yield answer
     except LostError as error:
         if error.code != "unavailable" or any(beat.role == "rag" for beat in bus.presence.instances):
@@ -95,9 +94,10 @@ async def ask_rag(request: web.Request, address: Address[RequestT, ReplyT], mess
     return last
 
 
-def named(request: web.Request, name: str) -> str:
-    """Return what is called `name` in the path. Whether there can be such is for the actor to say."""
-    return request.match_info[name]
+async def require_rag(request: web.Request) -> None:
+    """Raise `LostError` where there is no rag actor, before a body is read that is for it."""
+    with suppress(RefusedError):
+        await ask_rag(request, GET_COLLECTION(), GetCollection(collection="default"))
 
 
 def read_filter(text: str | None) -> Filter:

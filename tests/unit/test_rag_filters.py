@@ -11,7 +11,8 @@ from hypothesis import strategies as some
 from actors.rag.filters import where
 from actors.rag.store import Store
 from actors.rag.store_query import document_ids
-from tests.support import rag
+from bus.errors import RefusedError
+from tests.support import make, rag
 
 names = some.sampled_from(["a", "b", "ü~/", "0", "1"])
 numbers = some.integers(-3, 3) | some.sampled_from([0.5, -1.0, 2.0, 1e300, 2**60])
