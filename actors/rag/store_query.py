@@ -1,5 +1,6 @@
 """What the store is asked. Each question has a cursor of `Store`."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -80,12 +81,6 @@ def labels_of(cursor: duckdb.DuckDBPyConnection, collection_id: str, where: Wher
     return np.asarray(found["label"], dtype=np.int64)
 
 
-def last_number(cursor: duckdb.DuckDBPyConnection) -> int:
-    """Return the highest number, and so the highest label, that was ever given; 0 if none was."""
-    ((number,),) = cursor.execute("SELECT next_number - 1 FROM state").fetchall()
-    return int(number)
-
-
 def vectors_of(
     cursor: duckdb.DuckDBPyConnection, collection_id: str, after_label: int, limit: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -98,6 +93,21 @@ def vectors_of(
     labels = np.array([row[0] for row in rows], dtype=np.int64)
     vectors = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f2").astype(np.float32)
     return labels, vectors.reshape(len(rows), rows[0][2] if rows else 0)
+
+
+def named_blobs(cursor: duckdb.DuckDBPyConnection, names: Iterable[str]) -> set[str]:
+    """Return those of these blobs that some document has."""
+    query = """
+        FROM (SELECT unnest(?::VARCHAR[]) AS name)
+        SEMI JOIN (SELECT source_blob AS name FROM documents UNION ALL SELECT contents_blob FROM documents) USING (name)
+    """
+    return {row[0] for row in cursor.execute(query, [list(names)]).fetchall()}
+
+
+def last_label(cursor: duckdb.DuckDBPyConnection) -> int:
+    """Return the highest number that was ever given."""
+    ((number,),) = cursor.execute("SELECT next_number FROM state").fetchall()
+    return int(number) - 1
 
 
 def _allowed(what: str, collection_id: str, where: Where | None) -> tuple[str, list[object]]:
