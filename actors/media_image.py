@@ -16,7 +16,8 @@ from PIL import (  # noqa: F401
     WebPImagePlugin,
 )
 
-from actors.media_task import Picture, UnreadableError, check_pixels
+from actors.limited_child import UnreadableError
+from actors.media_task import Picture, check_pixels
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 

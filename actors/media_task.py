@@ -1,10 +1,14 @@
-"""What is said between media.py and its child: a line of JSON each way, and after a good reply the pixels."""
+"""What media.py tells its processes to do, and gets from them: RGB of each picture, one behind the other."""
 
 from typing import Literal
 
 from msgspec import Struct
 
+from actors.limited_child import UnreadableError
+
 Medium = Literal["image", "video"]
+# The (height, width) of each picture.
+Sizes = tuple[tuple[int, int], ...]
 
 
 class Task(Struct, frozen=True, kw_only=True):
@@ -22,28 +26,12 @@ class Task(Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-class Reply(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The (height, width) of each picture, whose RGB follows in this order, or what is wrong with the file."""
-
-    sizes: tuple[tuple[int, int], ...] = ()
-    error: str = ""
-
-    @property
-    def pixel_bytes(self) -> int:
-        """How many bytes follow."""
-        return 3 * sum(height * width for height, width in self.sizes)
-
-
 class Picture(Struct, frozen=True):
     """RGB of `height` rows, one byte per colour."""
 
     height: int
     width: int
     pixels: bytes
-
-
-class UnreadableError(Exception):
-    """The file cannot be decoded, or may not be; the message says why in a sentence."""
 
 
 def check_pixels(width: int, height: int, most: int) -> None:

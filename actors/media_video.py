@@ -4,7 +4,8 @@ import math
 import os
 from pathlib import Path
 
-from actors.media_task import Picture, UnreadableError, check_pixels
+from actors.limited_child import UnreadableError
+from actors.media_task import Picture, check_pixels
 
 # Read by OpenCV when it is imported: nobody reads what it and FFmpeg say, and each thread takes addresses.
 os.environ |= {"OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_FFMPEG_THREADS": "1"}

@@ -75,15 +75,15 @@ async def test_child_that_is_killed_costs_no_other_request(tmp_path: Path) -> No
         (first,) = children()
         first.suspend()
         asking = asyncio.create_task(decode(media, blob))
-        await until(lambda: media._turns._value == 1)
+        await until(lambda: media._processes._turns._value == 1)
         first.kill()
-        with pytest.raises(RefusedError, match="cannot be decoded"):
+        with pytest.raises(RefusedError, match="crashed"):
             await asking
 
         assert await decode(media, blob) == (6, 8, 3)
         (second,) = children()
         second.kill()
-        await until(lambda: not media._idle[0].is_good)
+        await until(lambda: not media._processes._idle[0].is_good)
         assert await decode(media, blob) == (6, 8, 3)
 
 
@@ -94,7 +94,7 @@ async def test_request_that_is_given_up_ends_the_work_on_it(tmp_path: Path) -> N
         (child,) = children()
         child.suspend()
         asking = asyncio.create_task(decode(media, blob))
-        await until(lambda: media._turns._value == 1 and not media._idle)
+        await until(lambda: media._processes._turns._value == 1 and not media._processes._idle)
 
         asking.cancel()
 

@@ -11,6 +11,7 @@ import yaml
 from actors.config import VARIABLES as ACTORS_VARIABLES
 from actors.config import ActorsConfig
 from actors.configuration import EMBEDDED, configuration
+from actors.rag.config import RAG_VARIABLES, RagConfig
 from bus.config import BUS_VARIABLES, NATS_VARIABLES, BusConfig, NatsConfig
 from bus.messages.catalogue import ModelEntry
 from bus.process import PARENT_PIPE
@@ -26,6 +27,7 @@ TABLES: dict[str, tuple[type[msgspec.Struct], dict[str, str]]] = {
     "bus": (BusConfig, BUS_VARIABLES),
     "nats": (NatsConfig, NATS_VARIABLES),
     "actors": (ActorsConfig, ACTORS_VARIABLES),
+    "rag": (RagConfig, RAG_VARIABLES),
     "edge": (EdgeConfig, EDGE_VARIABLES),
     "models": (ModelEntry, {}),
 }
@@ -96,7 +98,8 @@ def test_the_sample_configuration_loads_and_has_every_setting_at_its_default() -
     edge = settings(EdgeConfig, read_file(SAMPLE).get("edge"), {}, EDGE_VARIABLES, where="sample")
     tables = yaml.safe_load(SAMPLE.read_text(encoding="utf-8"))
 
-    assert (loaded.bus, loaded.nats, loaded.actors, edge) == (BusConfig(), NatsConfig(), ActorsConfig(), EdgeConfig())
+    assert (loaded.bus, loaded.nats, loaded.actors) == (BusConfig(), NatsConfig(), ActorsConfig())
+    assert (loaded.rag, edge) == (RagConfig(), EdgeConfig())
     assert [entry.id for entry in loaded.models] == ["all-MiniLM-L6-v2", "fusion-toy"]
     for name, (kind, _) in TABLES.items():
         said = tables[name] if name != "models" else {key: 0 for row in tables[name] for key in row}

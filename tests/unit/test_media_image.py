@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from actors.limited_child import UnreadableError
 from actors.media_image import decode_image
-from actors.media_task import Picture, UnreadableError
+from actors.media_task import Picture
 from tests.support.pictures import Pixels, encoded, gif, pixels, png
 
 MOST = 64_000_000
