@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import structlog
 
+from actors.rag.blocks import Vector, Vectors
 from actors.rag.hnsw import HnswIndex, State, UnreachableError
-from actors.rag.index import ExactIndex, Scored, Vector, VectorIndex, Vectors, unit
+from actors.rag.index import ExactIndex, Scored, VectorIndex, unit
 from actors.rag.labels import Labels
 from actors.rag.snapshots import SnapshotError
 from bus.messages.rag_documents import IndexState
@@ -26,6 +27,8 @@ FEW = 5_000
 _MOST_DEAD = 0.3
 # A search waits for at most so many vectors that go into a graph: 5 ms where 100,000 are in it.
 _SLICE = 8
+# Twice as fast as all at once, as it stays in the cache.
+_PIECE = 1_000
 # Vectors of a graph that was saved which have to find themselves, or others that are the same.
 _CHECKED = 16
 _ALIKE = 0.999
@@ -69,12 +72,13 @@ class CollectionIndex:
         self._saved_size = 0
 
     def add(self, labels: Labels, vectors: Vectors) -> None:
-        """Let these be found. Those no higher than the last are known already, or gone again."""
-        is_new = labels > self._all.last
-        rows, has_direction = unit(vectors[is_new])
-        if not has_direction.all():
-            log.warning("index.unusable", vectors=int((~has_direction).sum()))
-        self._all.add(labels[is_new][has_direction], rows[has_direction])
+        """Let these, with rising labels, be found. Those no higher than the last are known already, or gone again."""
+        new = np.searchsorted(labels, self._all.last, side="right")
+        for start in range(int(new), labels.size, _PIECE):
+            rows, has_direction = unit(vectors[start : start + _PIECE])
+            if not has_direction.all():
+                log.warning("index.unusable", vectors=int(np.count_nonzero(~has_direction)))
+            self._all.add(labels[start : start + _PIECE][has_direction], rows[has_direction])
 
     def remove(self, labels: Labels) -> None:
         """Let nobody find these any more. Those that are not there are ignored."""

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.rag.index import Scored, Vector, Vectors
+from actors.rag.blocks import Vector, Vectors
+from actors.rag.index import Scored
 from actors.rag.labels import Labels, Rising
 
 State = dict[str, NDArray[Any]]

@@ -8,12 +8,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.rag.labels import Labels, Rising, Rows, grown
+from actors.rag.blocks import Blocks, Vector, Vectors
+from actors.rag.labels import Labels, Rising, Rows
 
-Vectors = NDArray[np.float32]
-Vector = NDArray[np.float32]
-
-# Rows are compared one by one where they are less than this part of all; reading all at once is faster else.
+# Rows are looked up one by one where they are less than this part of all; else reading all is faster.
 _FEW = 1 / 8
 
 
@@ -54,7 +52,7 @@ class ExactIndex:
     def __init__(self, dimensions: int) -> None:
         self.dimensions = dimensions
         self.labels = Rising()
-        self._vectors = np.zeros((0, dimensions), np.float32)
+        self._vectors = Blocks(dimensions)
 
     @property
     def last(self) -> int:
@@ -72,10 +70,10 @@ class ExactIndex:
 
     def add(self, labels: Labels, vectors: Vectors) -> None:
         """Let them be found. Raises `ValueError` unless labels rise above `last`."""
-        start = self.labels.rows
+        if vectors.shape != (labels.size, self.dimensions):
+            raise ValueError(f"vectors of {self.dimensions} dimensions go here, and these are {vectors.shape}")
         self.labels.append(labels)
-        self._vectors = grown(self._vectors, start, self.labels.rows)
-        self._vectors[start : self.labels.rows] = vectors
+        self._vectors.append(vectors)
 
     def remove(self, labels: Labels) -> None:
         """Let nobody find these any more. Those that are not there are ignored."""
@@ -87,12 +85,14 @@ class ExactIndex:
         Only labels higher than `after` are looked at.
         """
         start = self.labels.behind(after)
+        if start == self.labels.rows:
+            return []
         rows = self.labels.living(start) if allowed is None else self.labels.find(allowed)
         rows = rows[rows >= start]
         if rows.size < _FEW * (self.labels.rows - start):
-            scores = self._vectors[rows] @ vector
+            scores = self._vectors.take(rows) @ vector
         else:
-            scores = (self._vectors[start : self.labels.rows] @ vector)[rows - start]
+            scores = self._vectors.products(vector, start)[rows - start]
         if rows.size > limit:
             best = np.argpartition(-scores, limit - 1)[:limit]
             rows, scores = rows[best], scores[best]
@@ -121,16 +121,19 @@ class ExactIndex:
     def compact(self) -> None:
         """Give back the room of those that were removed."""
         rows, last = self.labels.living(), self.last
-        self.labels, self._vectors = Rising(self.labels.at(rows)), self._vectors[rows]
+        vectors = Blocks(self.dimensions)
+        vectors.append(self._vectors.take(rows))
+        self.labels, self._vectors = Rising(self.labels.at(rows)), vectors
         self.labels.last = last
 
     def _rows(self, rows: Rows) -> tuple[Labels, Vectors]:
-        return self.labels.at(rows), self._vectors[rows]
+        return self.labels.at(rows), self._vectors.take(rows)
 
 
 def unit(vectors: NDArray[Any]) -> tuple[Vectors, NDArray[np.bool_]]:
     """Return rows with norm 1, and which of them have a direction: the others have a NaN or are zero."""
     rows = np.asarray(vectors, np.float32)
-    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-    usable = np.isfinite(norms) & (norms > 0)
-    return (rows / np.where(usable, norms, 1)[:, None]).astype(np.float32, copy=False), usable
+    squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    has_direction = np.isfinite(squares) & (squares > 0)
+    factors = 1 / np.sqrt(np.where(has_direction, squares, 1))
+    return rows * factors.astype(np.float32)[:, None], has_direction

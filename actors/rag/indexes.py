@@ -17,11 +17,12 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from actors.rag.collection_index import Card, CollectionIndex, Found
+from actors.rag.blocks import Vector, Vectors
+from actors.rag.collection_index import Card, CollectionIndex, Copy, Found
 from actors.rag.hnsw import HnswIndex, is_installed
-from actors.rag.index import Vector, Vectors, unit
+from actors.rag.index import unit
 from actors.rag.labels import Labels
-from actors.rag.snapshots import Manifest, Snapshot, SnapshotError, Snapshots
+from actors.rag.snapshots import FORMAT, Manifest, Snapshot, SnapshotError, Snapshots
 from bus.errors import RefusedError
 
 log = structlog.get_logger()
@@ -103,8 +104,7 @@ class Indexes:
         dimensions = await self._store.dimensions()
         await self._on_files(self._snapshots.keep, dimensions)
         for collection, length in dimensions.items():
-            await self._load(collection, length)
-            await self._restore(collection)
+            await self._restore(collection, await self._load(collection, length))
         self._has_work.set()
 
     async def run(self) -> None:
@@ -116,10 +116,10 @@ class Indexes:
     async def apply(self, changes: Sequence[Change]) -> None:
         """Have searches find what is new, and nothing that is gone. What is known already changes nothing."""
         async with self._changing:
-            await self._on_thread(self._apply, changes)
-        for change in changes:
-            if change.is_deleted:
-                await self._on_files(self._snapshots.forget, change.collection)
+            for change in changes:
+                await self._on_thread(self._apply, change)
+                if change.is_deleted:
+                    await self._on_files(self._snapshots.forget, change.collection)
         self._has_work.set()
 
     async def search(self, collection: str, vector: NDArray[Any], limit: int, allowed: Labels | None = None) -> Found:
@@ -153,8 +153,10 @@ class Indexes:
 
     async def save(self, least: float = 0) -> None:
         """Save each graph of which more than this part is new. What cannot be saved is told in the log."""
-        for collection in await self._on_thread(lambda: list(self._indexes)):
-            await self._save(collection, least)
+        for collection, index in await self._on_thread(lambda: list(self._indexes.items())):
+            copy = await self._on_thread(index.copy, least)
+            if copy is not None:
+                await self._save(collection, index, copy)
 
     async def close(self) -> None:
         """Save what has changed, and end the thread."""
@@ -173,31 +175,33 @@ class Indexes:
             await asyncio.sleep(self._snapshot_seconds)
             await self.save(_WORTH_SAVING)
 
-    async def _load(self, collection: str, dimensions: int) -> None:
+    async def _load(self, collection: str, dimensions: int) -> CollectionIndex:
         index = self._empty(dimensions)
         labels, vectors = await self._store.vectors(collection, -1, _PAGE)
         while labels.size:
             await self._on_thread(index.add, labels, vectors)
             labels, vectors = await self._store.vectors(collection, int(labels[-1]), _PAGE)
         await self._on_thread(self._indexes.__setitem__, collection, index)
+        return index
 
-    async def _restore(self, collection: str) -> None:
+    async def _restore(self, collection: str, index: CollectionIndex) -> None:
         if not self._has_graphs:
             return
         for snapshot in await self._on_files(self._snapshots.of, collection):
             try:
-                await self._take(snapshot, collection)
+                await self._take(snapshot, collection, index)
             except SnapshotError as error:
                 log.warning("index.snapshot_refused", collection=collection, reason=str(error))
                 await self._on_files(snapshot.delete)
             else:
                 return
 
-    async def _take(self, snapshot: Snapshot, collection: str) -> None:
+    async def _take(self, snapshot: Snapshot, collection: str, index: CollectionIndex) -> None:
         manifest = await self._on_files(snapshot.manifest)
-        index = self._indexes[collection]
         if (manifest.collection, manifest.dimensions) != (collection, index.dimensions):
             raise SnapshotError("it is of another collection")
+        if manifest.format != FORMAT:
+            raise SnapshotError("it was written by another version")
         # A store that was put back to an earlier state gives labels again that are in here already.
         if manifest.generation != self._store.generation or manifest.last > await self._store.last_label():
             raise SnapshotError("it is of another store")
@@ -205,11 +209,7 @@ class Indexes:
         graph = await self._on_thread(HnswIndex.restored, state, self._ef)
         await self._on_thread(index.restore, graph, manifest.at)
 
-    async def _save(self, collection: str, least: float) -> None:
-        index = self._indexes.get(collection)
-        copy = None if index is None else await self._on_thread(index.copy, least)
-        if index is None or copy is None:
-            return
+    async def _save(self, collection: str, index: CollectionIndex, copy: Copy) -> None:
         manifest = Manifest(
             collection=collection,
             generation=self._store.generation,
@@ -225,15 +225,14 @@ class Indexes:
         else:
             await self._on_thread(index.saved, copy, manifest.at)
 
-    def _apply(self, changes: Sequence[Change]) -> None:
-        for change in changes:
-            if change.is_deleted:
-                self._indexes.pop(change.collection, None)
-            if change.labels.size:
-                index = self._indexes.setdefault(change.collection, self._empty(change.dimensions))
-                index.add(change.labels, change.vectors)
-            if change.gone.size and change.collection in self._indexes:
-                self._indexes[change.collection].remove(change.gone)
+    def _apply(self, change: Change) -> None:
+        if change.is_deleted:
+            self._indexes.pop(change.collection, None)
+        if change.labels.size:
+            index = self._indexes.setdefault(change.collection, self._empty(change.dimensions))
+            index.add(change.labels, change.vectors)
+        if change.gone.size and change.collection in self._indexes:
+            self._indexes[change.collection].remove(change.gone)
 
     def _search(self, collection: str, vector: NDArray[Any], limit: int, allowed: Labels | None) -> Found:
         index = self._indexes.get(collection)

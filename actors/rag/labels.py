@@ -31,8 +31,8 @@ class Rising:
         if labels[0] <= self.last or np.any(labels[1:] <= labels[:-1]):
             raise ValueError(f"labels have to rise above {self.last}, and these begin with {labels[0]}")
         end = self.rows + labels.size
-        self._labels = grown(self._labels, self.rows, end)
-        self._is_alive = grown(self._is_alive, self.rows, end)
+        self._labels = _grown(self._labels, self.rows, end)
+        self._is_alive = _grown(self._is_alive, self.rows, end)
         self._labels[self.rows : end] = labels
         self._is_alive[self.rows : end] = True
         self.rows = end
@@ -73,10 +73,10 @@ class Rising:
         return self.rows - self.alive
 
 
-def grown(array: NDArray[Any], used: int, needed: int) -> NDArray[Any]:
+def _grown(array: NDArray[Any], used: int, needed: int) -> NDArray[Any]:
     """Return `array`, or one with the same first `used` rows and room for twice as many as are `needed`."""
     if needed <= len(array):
         return array
-    larger = np.empty((2 * needed, *array.shape[1:]), array.dtype)
+    larger = np.empty(2 * needed, array.dtype)
     larger[:used] = array[:used]
     return larger

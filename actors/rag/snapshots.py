@@ -1,13 +1,13 @@
 """What an index was, in files, to be had again after a restart: checked by a hash, replaced in one step, the last two.
 
-A snapshot is two files: `<number>.npz` with the arrays of the state, and then `<number>.json`, its manifest.
+A snapshot is two files: `<number>.arrays`, the state in NumPy's format, and then `<number>.json`, its manifest.
 None is needed: an index can be built again from the store. Everything here blocks.
 """
 
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from io import BufferedReader
 from pathlib import Path
@@ -21,7 +21,7 @@ from actors.rag.hnsw import State
 
 _KEPT = 2
 # hnswlib tells no version; another layout of its state needs another number.
-_FORMAT = 1
+FORMAT = 1
 
 
 class SnapshotError(Exception):
@@ -31,7 +31,8 @@ class SnapshotError(Exception):
 class Manifest(Struct, frozen=True, kw_only=True):
     """What a snapshot is of: so many vectors, of which `last` is the highest label.
 
-    Labels mean the same within one `generation` of the store. `hash` is the BLAKE2b of the file.
+    Labels mean the same within one `generation` of the store. `hash` is the SHA-256 of the file, in which `arrays`
+    follow each other.
     """
 
     collection: str
@@ -40,8 +41,13 @@ class Manifest(Struct, frozen=True, kw_only=True):
     count: int
     last: int
     at: datetime
+    arrays: tuple[str, ...] = ()
     hash: str = ""
-    format: int = _FORMAT
+    format: int = FORMAT
+
+    def sealed(self, arrays: Iterable[str], file_hash: str) -> "Manifest":
+        """Return it for a file that has been written."""
+        return msgspec.structs.replace(self, arrays=tuple(arrays), hash=file_hash)
 
 
 class Snapshot:
@@ -59,12 +65,12 @@ class Snapshot:
 
     def state(self) -> State:
         """Return what was saved. Raises `SnapshotError`, also if a bit of it has changed."""
+        manifest = self.manifest()
         try:
             with _arrays(self._path).open("rb") as file:
-                if _hash(file) != self.manifest().hash:
+                if _hash(file) != manifest.hash:
                     raise SnapshotError("it is damaged")
-                with np.load(file) as arrays:
-                    return dict(arrays)
+                return {name: np.load(file) for name in manifest.arrays}
         except OSError as error:
             raise SnapshotError(f"it cannot be read: {error}") from error
 
@@ -87,11 +93,11 @@ class Snapshots:
     def write(self, manifest: Manifest, state: State) -> None:
         """Save one, and delete all of this collection but the last two. Raises OSError; then nothing has changed."""
         folder = self._of(manifest.collection)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / f"{_next_number(folder):08}.json"
-        _write(_arrays(path), lambda file: np.savez(file, allow_pickle=False, **state))
+        _write(_arrays(path), lambda file: _save(file, state))
         with _arrays(path).open("rb") as file:
-            manifest = msgspec.structs.replace(manifest, hash=_hash(file))
+            manifest = manifest.sealed(state, _hash(file))
         _write(path, lambda file: file.write(msgspec.json.encode(manifest)))
         for old in self.of(manifest.collection)[_KEPT:]:
             old.delete()
@@ -99,7 +105,7 @@ class Snapshots:
     def keep(self, collections: Collection[str]) -> None:
         """Delete what is of other collections, and what was not finished."""
         folders = {self._of(collection) for collection in collections}
-        for folder in self._folder.iterdir() if self._folder.exists() else ():
+        for folder in self._folder.glob("*/"):
             if folder in folders:
                 _tidy(folder)
             else:
@@ -118,11 +124,11 @@ _decode = msgspec.json.Decoder(Manifest).decode
 
 
 def _arrays(manifest: Path) -> Path:
-    return manifest.with_suffix(".npz")
+    return manifest.with_suffix(".arrays")
 
 
 def _manifests(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.json"))
+    return sorted(path for path in folder.glob("*.json") if path.stem.isdecimal())
 
 
 def _next_number(folder: Path) -> int:
@@ -132,25 +138,32 @@ def _next_number(folder: Path) -> int:
 
 def _tidy(folder: Path) -> None:
     manifests = _manifests(folder)
-    whole = {*manifests, *map(_arrays, manifests)}
-    for path in folder.iterdir():
-        if path not in whole:
-            path.unlink()
+    for path in {*folder.glob("*.arrays"), *folder.glob("*.draft")} - set(map(_arrays, manifests)):
+        path.unlink()
 
 
 def _hash(file: BufferedReader) -> str:
-    digest = hashlib.file_digest(file, "blake2b").hexdigest()
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
     file.seek(0)
     return digest
+
+
+def _save(file: BinaryIO, state: State) -> None:
+    for array in state.values():
+        np.save(file, array, allow_pickle=False)
 
 
 def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Have the file there whole or not at all, also if the power fails."""
     draft = path.with_suffix(f"{path.suffix}.draft")
-    with draft.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with draft.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
     draft.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
