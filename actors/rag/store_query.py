@@ -81,12 +81,6 @@ def labels_of(cursor: duckdb.DuckDBPyConnection, collection_id: str, where: Wher
     return np.asarray(found["label"], dtype=np.int64)
 
 
-def last_number(cursor: duckdb.DuckDBPyConnection) -> int:
-    """Return the highest number, and so the highest label, that was ever given; 0 if none was."""
-    ((number,),) = cursor.execute("SELECT next_number - 1 FROM state").fetchall()
-    return int(number)
-
-
 def vectors_of(
     cursor: duckdb.DuckDBPyConnection, collection_id: str, after_label: int, limit: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

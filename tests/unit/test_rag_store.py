@@ -236,7 +236,7 @@ def test_a_label_is_never_given_twice(store: Store) -> None:
     labels = [label for change in changes for label in change.labels.tolist()]
     assert labels == sorted(set(labels))
     assert len(labels) == 6
-    assert ask(store, store_query.last_number) >= labels[-1]
+    assert ask(store, store_query.last_label) >= labels[-1]
 
 
 def test_a_store_goes_on_where_it_was_closed(store: Store, tmp_path: Path) -> None:
