@@ -252,8 +252,8 @@ _contents = msgspec.msgpack.Decoder(Contents)
 ROUTES = [
     web.get("/api/rag/collections/{collection}/documents", list_page),
     web.delete("/api/rag/collections/{collection}/documents", delete_filtered),
-    web.get("/api/rag/documents/{collection}/{document_id:.+}", retrieve),
-    web.put("/api/rag/documents/{collection}/{document_id:.+}", put),
-    web.delete("/api/rag/documents/{collection}/{document_id:.+}", delete),
-    web.get("/api/rag/chunks/{collection}/{chunk_id:.+}", chunk),
+    web.get("/api/rag/documents/{collection}/{document_id:(?s:.+)}", retrieve),
+    web.put("/api/rag/documents/{collection}/{document_id:(?s:.+)}", put),
+    web.delete("/api/rag/documents/{collection}/{document_id:(?s:.+)}", delete),
+    web.get("/api/rag/chunks/{collection}/{chunk_id:(?s:.+)}", chunk),
 ]
