@@ -215,6 +215,7 @@ def test_what_a_file_is_is_told_by_its_bytes_its_type_and_its_name(
         (archive({"x": b"y"}), "x.docx", WORD, "ZIP archive, but no DOCX"),
         (docx()[:-500], "x.docx", None, "broken"),
         (docx_with(b"<a>"), "x.docx", None, "broken"),
+        (docx_with(b"<a/>"), "x.docx", None, "broken"),
         (docx_with(b" " * 2_000_000), "x.docx", None, "Unpacked it has 2"),
         (archive({"word/document.xml": b"<a/>"}), "x.docx", None, "broken"),
         (pdf(["x" * 500])[:-200], "x.pdf", None, "broken"),
