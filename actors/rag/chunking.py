@@ -27,7 +27,7 @@ def chunks(parsed: Parsed, tokenizer: Tokenizer, most: int, overlap: int) -> tup
     cutter = Cutter(parsed.text, token_starts(parsed.text, tokenizer), parsed.headings)
     sections = Sections(parsed.headings, cutter)
     places = list(cutter.places(0, len(parsed.text), most - most // _SPARE, min(overlap, most // 2)))
-    found = []
+    found: list[Chunk] = []
     for place, tokens in _fitting(places, cutter, tokenizer, most):
         # Of what was cut smaller, the first part may be in the one before as a whole.
         if found and place[1] <= found[-1].end:

@@ -19,9 +19,9 @@ from actors.rag.parsing_text import cleaned, one_line
 from bus.messages.rag import Metadata
 
 _MOST_PARTS = 10_000
-_BROKEN = (OpcError, LxmlError, zipfile.BadZipFile, zlib.error, OSError, NotImplementedError)
+_DAMAGED = (OpcError, LxmlError, zipfile.BadZipFile, zlib.error, OSError, NotImplementedError)
 # What python-docx and zipfile raise where a part is not as they expect.
-_BROKEN += (AttributeError, KeyError, TypeError, ValueError)
+_BROKEN = (*_DAMAGED, AttributeError, KeyError, TypeError, ValueError)
 
 _PARAGRAPH, _TABLE, _ROW, _CELL, _TEXT = map(qn, ("w:p", "w:tbl", "w:tr", "w:tc", "w:t"))
 _MARKS = {_PARAGRAPH: "\n", qn("w:tab"): "\t", qn("w:br"): "\n", qn("w:cr"): "\n", qn("w:noBreakHyphen"): "-"}
