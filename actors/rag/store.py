@@ -41,7 +41,6 @@ _ROWS_IN_GROUP = 16_384
 _MOST_RECENT = 200_000
 _FULL_RUN = 10
 
-
 _DELETE_TEXTS = """
     DELETE FROM texts WHERE number IN (
         SELECT unnest(range(label + greatest(chunks, 1), label + greatest(chunks, 1) + pieces))
