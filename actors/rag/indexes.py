@@ -30,7 +30,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-# A search waits no longer than this for what is put into the graphs.
+# A search waits no longer than this, and for one slice, while graphs are built.
 _TURN = 0.01
 _PAGE = 10_000
 # An index is saved again when more than this part of it is new: what is not saved is quickly added again.
@@ -138,17 +138,20 @@ class Indexes:
         return await self._on_thread(self._labels, collection)
 
     async def rebuild(self, collection: str) -> None:
-        """Read the rows of the collection again and build its graph anew; searches are answered meanwhile."""
+        """Read the rows of the collection again and build its graph anew; searches are answered meanwhile.
+
+        Returns when the graph is complete, at once for a collection that is not there.
+        """
         await self._on_files(self._snapshots.forget, collection)
         async with self._changing:
-            dimensions = await self._store.dimensions()
-            if collection in dimensions:
-                await self._load(collection, dimensions[collection])
-        await self.settle()
+            dimensions = (await self._store.dimensions()).get(collection)
+            index = None if dimensions is None else await self._load(collection, dimensions)
+        while index is not None and await self._on_thread(_advance, index):
+            pass
 
     async def settle(self) -> None:
         """Put into the graphs all that they lack."""
-        while await self._on_thread(self._advance):
+        while await self._on_thread(lambda: any(map(_advance, self._indexes.values()))):
             pass
 
     async def save(self, least: float = 0) -> None:
@@ -248,10 +251,6 @@ class Indexes:
         index = self._indexes.get(collection)
         return np.zeros(0, np.int64) if index is None else index.labels
 
-    def _advance(self) -> bool:
-        until = time.monotonic() + _TURN
-        return any(index.advance(until) for index in self._indexes.values())
-
     def _empty(self, dimensions: int) -> CollectionIndex:
         return CollectionIndex(dimensions, partial(HnswIndex, dimensions, self._ef) if self._has_graphs else None)
 
@@ -260,6 +259,11 @@ class Indexes:
 
     def _on_files(self, work: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._files, work, *args)
+
+
+def _advance(index: CollectionIndex) -> bool:
+    """Put more into the graph, for one turn; return whether it lacks more."""
+    return index.advance(time.monotonic() + _TURN)
 
 
 def _checked(vector: NDArray[Any], dimensions: int) -> Vector:
