@@ -104,7 +104,10 @@ class Indexes:
         dimensions = await self._store.dimensions()
         await self._on_files(self._snapshots.keep, dimensions)
         for collection, length in dimensions.items():
-            await self._restore(collection, await self._load(collection, length))
+            async with asyncio.TaskGroup() as group:
+                # Files are read meanwhile, which takes about as long.
+                loading = group.create_task(self._load(collection, length))
+                await self._restore(collection, length, loading)
         self._has_work.set()
 
     async def run(self) -> None:
@@ -187,21 +190,23 @@ class Indexes:
         await self._on_thread(self._indexes.__setitem__, collection, index)
         return index
 
-    async def _restore(self, collection: str, index: CollectionIndex) -> None:
+    async def _restore(self, collection: str, dimensions: int, loading: asyncio.Task[CollectionIndex]) -> None:
         if not self._has_graphs:
             return
         for snapshot in await self._on_files(self._snapshots.of, collection):
             try:
-                await self._take(snapshot, collection, index)
+                graph, at = await self._graph(snapshot, collection, dimensions)
+                await self._on_thread((await loading).restore, graph, at)
             except SnapshotError as error:
                 log.warning("index.snapshot_refused", collection=collection, reason=str(error))
                 await self._on_files(snapshot.delete)
             else:
                 return
 
-    async def _take(self, snapshot: Snapshot, collection: str, index: CollectionIndex) -> None:
+    async def _graph(self, snapshot: Snapshot, collection: str, dimensions: int) -> tuple[HnswIndex, datetime]:
+        """Return the graph of a snapshot, and when it was made. Raises `SnapshotError`."""
         manifest = await self._on_files(snapshot.manifest)
-        if (manifest.collection, manifest.dimensions) != (collection, index.dimensions):
+        if (manifest.collection, manifest.dimensions) != (collection, dimensions):
             raise SnapshotError("it is of another collection")
         if manifest.format != FORMAT:
             raise SnapshotError("it was written by another version")
@@ -209,8 +214,7 @@ class Indexes:
         if manifest.generation != self._store.generation or manifest.last > await self._store.last_label():
             raise SnapshotError("it is of another store")
         state = await self._on_files(snapshot.state)
-        graph = await self._on_thread(HnswIndex.restored, state, self._ef)
-        await self._on_thread(index.restore, graph, manifest.at)
+        return await self._on_thread(HnswIndex.restored, state, self._ef), manifest.at
 
     async def _save(self, collection: str, index: CollectionIndex, copy: Copy) -> None:
         manifest = Manifest(
