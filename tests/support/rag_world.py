@@ -85,6 +85,10 @@ class Words:
         self.cards = [self.card]
         self._errors = list(errors)
 
+    def fail(self, *errors: Exception) -> None:
+        """Have the next requests fail."""
+        self._errors += errors
+
     async def embed(self, request: EmbedRequest, _: Caller) -> AsyncGenerator[EmbedChunk]:
         self.asked.append(request)
         if self._errors:
