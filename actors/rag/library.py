@@ -99,6 +99,10 @@ class Library:
         labels = await self.labels(collection, allowed) if allowed else None
         return await self._indexes.search(collection, vector, limit, labels)
 
+    async def cosines(self, collection: str, vector: NDArray[Any], labels: Labels) -> list[Scored]:
+        """Return those of `labels` that have a vector, each with its cosine. Raises `RefusedError`."""
+        return (await self._indexes.search(collection, vector, labels.size, labels)).scored
+
     async def bm25(self, collection: str, query: str, limit: int, allowed: Filter) -> list[Scored]:
         """Return the chunks that fit the words of `query` best, at most `limit`. Raises `RefusedError`."""
         condition = where(allowed)

@@ -136,7 +136,8 @@ class Citation(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Answer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The whole answer. `found` is false if no document had anything to say; then `text` says so.
 
-    `error` tells, in words, why there is no answer although there are results. Times are in seconds.
+    `error` tells, in words, why there is no answer, or not all of it, although there are results. `warnings` say what
+    the model was not given, and what it named that is no source. Times are in seconds.
     """
 
     text: str
@@ -149,15 +150,20 @@ class Answer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str | None = None
     retrieval_seconds: float = 0.0
     generation_seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
 
 
 class QueryChunk(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A piece of what comes back: the results first, then pieces of text and citations, the whole answer last."""
+    """A piece of what comes back: the results first, then pieces of text and citations, the whole answer last.
+
+    `reasoning` is what the model thinks before, if it does; it is no part of the answer.
+    """
 
     results: SearchResults | None = None
     text: str = ""
     citation: Citation | None = None
     answer: Answer | None = None
+    reasoning: str = ""
 
 
 class Judged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
