@@ -12,8 +12,8 @@ import os
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, Coroutine, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,10 +29,11 @@ def blob_name(content: bytes) -> str:
 
 
 class Draft:
-    """A blob that is being written, piece by piece. It has no name before it is whole."""
+    """A blob that is being written, piece by piece. Unless it is given a name, it has none before it is whole."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, name: str | None = None) -> None:
         self._file = file
+        self._given = name
         self._hash = hashlib.sha256()
         self.size = 0
 
@@ -44,15 +45,24 @@ class Draft:
 
     @property
     def name(self) -> str:
-        """The name of a blob with what was written so far."""
-        return self._hash.hexdigest()
+        """The one given, or that of a blob with what was written so far."""
+        return self._given or self._hash.hexdigest()
+
+
+Write = Callable[[], AbstractAsyncContextManager[Draft]]
 
 
 class Blobs:
     """A folder of blobs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_passing: bool = False) -> None:
+        """With `is_passing` they are somebody's own for a while.
+
+        Then each has a name by chance, so that equal ones are not shared, is not made to outlast a power loss, and its
+        content is not looked at when it is found.
+        """
         self._folder = folder
+        self._is_passing = is_passing
 
     async def put(self, content: bytes) -> str:
         """Store `content` and return its name. Storing the same content twice stores it once.
@@ -76,14 +86,27 @@ class Blobs:
 
         Raises `RefusedError` ("storage_full").
         """
-        path = await asyncio.to_thread(self._draft_path)
-        with _telling_full(), _leaving_nothing(path):
+        async with self.writing_together() as write, write() as draft:
+            yield draft
+
+    @asynccontextmanager
+    async def writing_together(self) -> AsyncGenerator[Write]:
+        """Give what gives drafts, one after another, which are stored when this block ends, as with `writing`."""
+        drafts: dict[Path, Draft] = {}
+
+        @asynccontextmanager
+        async def write() -> AsyncGenerator[Draft]:
+            path = await asyncio.to_thread(self._draft_path)
             # Not on a thread: a cancel meanwhile would leave the file open.
             with _create(path) as file:
-                draft = Draft(file)
-                yield draft
-                await asyncio.to_thread(_sync, file)
-            await _to_its_end(asyncio.to_thread(self._name, path, draft.name))
+                drafts[path] = Draft(file, secrets.token_hex(32) if self._is_passing else None)
+                yield drafts[path]
+                await asyncio.to_thread(file.flush if self._is_passing else lambda: _sync(file))
+
+        with _telling_full(), _leaving_nothing(drafts):
+            yield write
+            for path, draft in drafts.items():
+                await _to_its_end(asyncio.to_thread(self._name, path, draft.name))
 
     async def find(self, name: str) -> Path | None:
         """Return the file of the blob, to be read only, or None when it is gone or was damaged."""
@@ -105,7 +128,7 @@ class Blobs:
     def _put(self, content: bytes) -> str:
         name = blob_name(content)
         draft = self._draft_path()
-        with _leaving_nothing(draft):
+        with _leaving_nothing((draft,)):
             with _create(draft) as file:
                 file.write(content)
                 _sync(file)
@@ -128,6 +151,8 @@ class Blobs:
 
     def _find(self, name: str) -> Path | None:
         path = self._path(name)
+        if self._is_passing:
+            return path if path.is_file() else None
         try:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -148,7 +173,8 @@ class Blobs:
             _sync_folder(self._folder)
         # Replacing an existing one renews its age, which is when it will be forgotten.
         draft.replace(path)
-        _sync_folder(path.parent)
+        if not self._is_passing:
+            _sync_folder(path.parent)
 
     def _forget(self, before: float) -> int:
         old = [path for path in self._folder.glob("*/*") if _stored_at(path) < before]
@@ -190,11 +216,12 @@ def _telling_full() -> Generator[None]:
 
 
 @contextmanager
-def _leaving_nothing(draft: Path) -> Generator[None]:
+def _leaving_nothing(drafts: Iterable[Path]) -> Generator[None]:
     try:
         yield
     except BaseException:
-        draft.unlink(missing_ok=True)
+        for draft in drafts:
+            draft.unlink(missing_ok=True)
         raise
 
 

@@ -9,7 +9,7 @@ from bus.blobs import Blobs
 from bus.client import Bus
 from http_edge.anthropic_answer import ANTHROPIC
 from http_edge.config import EdgeConfig
-from http_edge.context import BLOBS, BUS, CONFIG, UPLOADS
+from http_edge.context import BLOBS, BUS, CONFIG, RAG_BLOBS, UPLOADS
 from http_edge.errors import FORMATS, OPENAI, RESPONSES
 from http_edge.middleware import answered, name_request
 from http_edge.ollama import OLLAMA
@@ -33,13 +33,18 @@ from http_edge.routes import (
     ollama_embed,
     ollama_generate,
     ollama_models,
+    rag_collections,
+    rag_documents,
+    rag_eval,
+    rag_ingest,
+    rag_query,
+    rag_search,
     rerank,
     responses,
     subscriptions,
     tokens,
     webhooks,
 )
-from http_edge.uploads import Uploads
 
 # Each with the format in which its API tells errors.
 _CAPABILITIES = (
@@ -66,20 +71,27 @@ _CAPABILITIES = (
     (ollama_generate, OLLAMA),
     (ollama_embed, OLLAMA),
     (ollama_models, OLLAMA),
+    (rag_ingest, OPENAI),
+    (rag_search, OPENAI),
+    (rag_query, RESPONSES),
+    (rag_collections, OPENAI),
+    (rag_documents, OPENAI),
+    (rag_eval, OPENAI),
     (health, OPENAI),
 )
 
 # Where an unknown path is not OpenAI's; a route is the folder of what is below it.
-_FOLDERS = {"/api": OLLAMA, "/api/mcp": OPENAI, "/api/history": OPENAI}
+_FOLDERS = {"/api": OLLAMA, "/api/mcp": OPENAI, "/api/history": OPENAI, "/api/rag": OPENAI}
 
 
 def make_app(bus: Bus, config: EdgeConfig, blobs: Blobs, uploads: Blobs) -> web.Application:
-    """Return the application. It asks everything over `bus`; `uploads` are blobs for the time of a request."""
+    """Return the application. It asks everything over `bus`; `uploads` are `is_passing`."""
     app = web.Application(middlewares=[answered], client_max_size=config.max_body_bytes)
     app[BUS] = bus
     app[CONFIG] = config
     app[BLOBS] = blobs
-    app[UPLOADS] = Uploads(uploads)
+    app[UPLOADS] = uploads
+    app[RAG_BLOBS] = Blobs(bus.config.rag_blobs)
     app.on_response_prepare.append(name_request)
     app[FORMATS] = _FOLDERS | {
         route.path: told_as for capability, told_as in _CAPABILITIES for route in capability.ROUTES

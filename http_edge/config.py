@@ -11,13 +11,15 @@ class EdgeConfig(Struct, frozen=True, kw_only=True):
     """Settings of the HTTP edge. Times in seconds; port 0 takes a free one.
 
     `read_seconds` is how long a body may take to come, `write_seconds` how long a client may read nothing of a
-    stream before it counts as gone.
+    stream or a large answer before it counts as gone.
     """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 32 * 2**20
     max_file_bytes: Annotated[int, Meta(ge=1024)] = 200 * 2**20
+    max_document_bytes: Annotated[int, Meta(ge=1024)] = 100 * 2**20
+    max_ingest_bytes: Annotated[int, Meta(ge=1024)] = 2**30
     max_image_bytes: Annotated[int, Meta(ge=1024)] = 20 * 2**20
     max_video_bytes: Annotated[int, Meta(ge=1024)] = 200 * 2**20
     sse_comment_seconds: Seconds = 5.0

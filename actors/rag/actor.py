@@ -12,8 +12,10 @@ from typing import Any
 
 from actors.attempt import WorkerConfig
 from actors.configuration import Configuration
+from actors.rag.answer import Answers
 from actors.rag.documents import Documents
 from actors.rag.embedders import Embedders
+from actors.rag.evaluation import Evaluations
 from actors.rag.ingest import Ingest
 from actors.rag.library import Library
 from actors.rag.log import Projector
@@ -32,12 +34,14 @@ from bus.serve import Endpoint, ServiceInfo, serving
 from bus.subjects import (
     DELETE_COLLECTION,
     DELETE_DOCUMENTS,
+    EVALUATE_SEARCH,
     GET_CHUNK,
     GET_COLLECTION,
     GET_DOCUMENT,
     INGEST_DOCUMENTS,
     LIST_COLLECTIONS,
     LIST_DOCUMENTS,
+    QUERY_DOCUMENTS,
     REBUILD_COLLECTION,
     SEARCH_DOCUMENTS,
     VERIFY_COLLECTION,
@@ -55,7 +59,7 @@ _PATIENCE = 10.0
 class Rag:
     """The parts of the actor over one library."""
 
-    def __init__(self, bus: Bus, config: Configuration, library: Library) -> None:
+    def __init__(self, bus: Bus, config: Configuration, instance: str, library: Library) -> None:
         rag = config.rag
         limits = ParserLimits(most_bytes=rag.max_file_bytes, seconds=rag.parse_seconds, address_bytes=rag.parse_bytes)
         self.shelf = Shelf(config.bus.rag_blobs, library.named)
@@ -65,8 +69,10 @@ class Rag:
         writer = Writer(EventLog(bus), self.projector)
         reader = Reader(self.parser, self.embedders)
         self._ingest = Ingest(library, writer, self.shelf, Blobs(config.bus.blobs), reader, rag)
-        self._documents = Documents(bus, library, writer, self.shelf, rag)
+        self._documents = Documents(bus, instance, library, writer, self.shelf, is_private=rag.private_collections)
         self._retrieval = Retrieval(bus, library, self.embedders, rag)
+        self._answers = Answers(bus, self._retrieval, rag, instance)
+        self._evaluations = Evaluations(self._retrieval, instance)
 
     @property
     def endpoints(self) -> tuple[Endpoint[Any, Any], ...]:
@@ -75,6 +81,8 @@ class Rag:
         return (
             Endpoint(INGEST_DOCUMENTS(), self._ingest.receive),
             Endpoint(SEARCH_DOCUMENTS(), self._retrieval.receive),
+            Endpoint(QUERY_DOCUMENTS(), self._answers.receive),
+            Endpoint(EVALUATE_SEARCH(), self._evaluations.receive),
             Endpoint(LIST_COLLECTIONS(), documents.list_collections),
             Endpoint(GET_COLLECTION(), documents.get_collection),
             Endpoint(DELETE_COLLECTION(), documents.delete_collection),
@@ -133,7 +141,7 @@ def child(bus: Bus, config: Configuration, instance: str, on_open: OnOpen) -> Ch
             async with asyncio.TaskGroup() as group:
                 building = group.create_task(library.run())
                 try:
-                    await _answer(Rag(bus, config, library), bus, config, instance, on_open)
+                    await _answer(Rag(bus, config, instance, library), bus, config, instance, on_open)
                 finally:
                     building.cancel()
         finally:

@@ -14,6 +14,10 @@ _MARK = re.compile(r"\[\s{0,3}([0-9]{1,4}(?:\s{0,3}[,;]\s{0,3}[0-9]{1,4}){0,15})
 _BEGUN = re.compile(r"\[[0-9\s,;]{0,176}\Z")
 
 
+# An answer that repeats itself for ever would not fit into a message with all of them.
+_MOST = 1000
+
+
 class Citations:
     """Reads one answer piece by piece. `sources` are the hits that the model was given, by their numbers."""
 
@@ -44,6 +48,8 @@ class Citations:
             if hit is None:
                 self.unknown.append(number)
                 continue
+            if len(self.found) == _MOST:
+                return
             citation = Citation(
                 number=number,
                 chunk_id=hit.chunk_id,
