@@ -66,7 +66,7 @@ async def evaluate(request: web.Request) -> web.StreamResponse:
     message = EvaluateSearch(
         queries=tuple(map(_judged, body.queries)), **{name: value for name, value in said.items() if value is not None}
     )
-    with naming_as_clients("queries"):
+    with naming_as_clients(body, "queries"):
         found = await ask_rag(request, EVALUATE_SEARCH(), message)
     return json_response(
         Quality(

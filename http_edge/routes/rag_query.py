@@ -59,10 +59,11 @@ class Answered(Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: ErrorBody | None = None
 
 
-class Delta(Struct, frozen=True):
-    """A piece of the answer."""
+class Delta(Struct, frozen=True, omit_defaults=True):
+    """A piece of the answer, or of what the model thinks before."""
 
-    text: str
+    text: str = ""
+    reasoning: str = ""
 
 
 async def query(request: web.Request) -> web.StreamResponse:
@@ -76,7 +77,7 @@ async def query(request: web.Request) -> web.StreamResponse:
         temperature=body.temperature,
         seed=body.seed,
     )
-    with naming_as_clients("messages"):
+    with naming_as_clients(body, "messages"):
         if body.stream:
             return await _stream(request, message, with_sources=body.include_sources)
         return await _whole(request, message, with_sources=body.include_sources)
@@ -92,14 +93,16 @@ async def _whole(request: web.Request, message: QueryDocuments, *, with_sources:
 
 
 async def _stream(request: web.Request, message: QueryDocuments, *, with_sources: bool) -> web.StreamResponse:
-    told = _Told(with_sources=with_sources)
+    told, has_waited = _Told(with_sources=with_sources), False
     async with asking_rag(request, QUERY_DOCUMENTS(), message) as answer, event_stream(request) as stream:
         async for item in answer:
             if not isinstance(item, Status):
                 await stream.write(told.frames(item))
-            elif told.results is not None:
-                # Before, what is wrong with the search can still be told by the status line.
+                continue
+            # The first comes at once, and what is wrong with the search can still be told by the status line.
+            if has_waited or told.results is not None:
                 await stream.wait_at(item)
+            has_waited = True
         await stream.write(_frame("final", told.whole()))
         return stream.response
 
@@ -118,8 +121,8 @@ class _Told:
         if chunk.results is not None:
             self.results = chunk.results
             frames += _frame("search_results", self._found(chunk.results))
-        if chunk.text:
-            frames += _frame("delta", Delta(chunk.text))
+        if chunk.text or chunk.reasoning:
+            frames += _frame("delta", Delta(chunk.text, chunk.reasoning))
         if chunk.citation is not None:
             frames += _frame("citation", chunk.citation)
         self._answer = chunk.answer or self._answer
@@ -140,7 +143,7 @@ class _Told:
             retrieval_latency_ms=round(answer.retrieval_seconds * 1000),
             generation_latency_ms=round(answer.generation_seconds * 1000),
             degraded=told.degraded or answer.error is not None,
-            warnings=told.warnings,
+            warnings=told.warnings + answer.warnings,
             finish_reason=answer.finish_reason,
             usage=None if answer.usage is None else wire_usage(ChatChunk(usage=answer.usage)),
             error=_error(answer),

@@ -33,7 +33,7 @@ from http_edge.writing import large_json_response
 NEUTRAL: dict[str, tuple[object, ...]] = {}
 
 # What the rag actor calls otherwise than clients do.
-_NAMES = {"collections": "collection", "rerank_model": "rerank", "model": "model_id"}
+_NAMES = {"rerank_model": "rerank", "model": "model_id"}
 
 # Those of a body that are named alike on the bus.
 _ALIKE = ("top_k", "mode", "fusion", "candidates", "similarity_threshold", "filter", "parent", "embedding")
@@ -78,7 +78,7 @@ class Found(Struct, frozen=True, kw_only=True):
 async def search(request: web.Request) -> web.StreamResponse:
     """Find passages."""
     body = await read_body(request, _body)
-    with naming_as_clients():
+    with naming_as_clients(body):
         results = await ask_rag(request, SEARCH_DOCUMENTS(), search_of(body))
     return await large_json_response(request, found(results))
 
@@ -104,12 +104,13 @@ def found(results: SearchResults) -> Found:
 
 
 @contextmanager
-def naming_as_clients(longest: str = "query") -> Iterator[None]:
-    """Have refusals name the field at fault as clients know it; `longest` is what makes a message too large."""
+def naming_as_clients(body: Any, longest: str = "query") -> Iterator[None]:
+    """Have refusals name the field at fault as `body` does; `longest` is what makes a message too large."""
+    names = _NAMES if getattr(body, "collections", None) else _NAMES | {"collections": "collection"}
 
     def name(param: str) -> str:
         param = param.removeprefix("search.")
-        return _NAMES.get(param, param)
+        return names.get(param, param)
 
     with naming(name, too_large=longest):
         yield
