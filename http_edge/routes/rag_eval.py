@@ -23,8 +23,6 @@ from http_edge.rag import ask_rag
 from http_edge.routes.rag_search import naming_as_clients
 from http_edge.wire import ModelName, json_response, read_body
 
-NEUTRAL: dict[str, tuple[object, ...]] = {}
-
 
 class JudgedQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A query, and the documents that are relevant to it: their ids, or how relevant each is."""

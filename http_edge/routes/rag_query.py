@@ -20,8 +20,6 @@ from http_edge.sse import event_stream
 from http_edge.wire import ModelName, read_body
 from http_edge.writing import large_json_response
 
-NEUTRAL: dict[str, tuple[object, ...]] = {}
-
 
 class Turn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What was said before."""

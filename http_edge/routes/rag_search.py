@@ -30,8 +30,6 @@ from http_edge.rag import Source, ask_rag, source_of
 from http_edge.wire import ModelName, read_body
 from http_edge.writing import large_json_response
 
-NEUTRAL: dict[str, tuple[object, ...]] = {}
-
 # What the rag actor calls otherwise than clients do.
 _NAMES = {"rerank_model": "rerank", "model": "model_id"}
 
