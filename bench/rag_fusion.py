@@ -81,11 +81,11 @@ async def _source(blobs: Blobs, document: Given) -> DocumentSource:
 
 
 @asynccontextmanager
-async def fusion(folder: Path) -> AsyncGenerator[Fusion]:
-    """Run it in `folder` until the block ends."""
+async def fusion(folder: Path, **rag: float) -> AsyncGenerator[Fusion]:
+    """Run it in `folder` until the block ends, with these settings of `rag`."""
     port = free_port()
     entry = {"id": _MODEL, "path": "embedded:minilm", "kind": "embeddings", "tier": 0}
-    config = {"actors": {"slots": 0}, "models": [entry]}
+    config = {"actors": {"slots": 0}, "rag": rag, "models": [entry]}
     (folder / "fusion.yaml").write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML too.
     state = folder / "state"
     argv = [sys.executable, "-m", "cli", "up", "--config", str(folder / "fusion.yaml"), "--state-dir", str(state)]
