@@ -59,7 +59,7 @@ _PATIENCE = 10.0
 class Rag:
     """The parts of the actor over one library."""
 
-    def __init__(self, bus: Bus, config: Configuration, library: Library, instance: str) -> None:
+    def __init__(self, bus: Bus, config: Configuration, instance: str, library: Library) -> None:
         rag = config.rag
         limits = ParserLimits(most_bytes=rag.max_file_bytes, seconds=rag.parse_seconds, address_bytes=rag.parse_bytes)
         self.shelf = Shelf(config.bus.rag_blobs, library.named)
@@ -69,7 +69,7 @@ class Rag:
         writer = Writer(EventLog(bus), self.projector)
         reader = Reader(self.parser, self.embedders)
         self._ingest = Ingest(library, writer, self.shelf, Blobs(config.bus.blobs), reader, rag)
-        self._documents = Documents(bus, library, writer, self.shelf, rag)
+        self._documents = Documents(bus, instance, library, writer, self.shelf, is_private=rag.private_collections)
         self._retrieval = Retrieval(bus, library, self.embedders, rag)
         self._answers = Answers(bus, self._retrieval, rag, instance)
         self._evaluations = Evaluations(self._retrieval, instance)
@@ -141,7 +141,7 @@ def child(bus: Bus, config: Configuration, instance: str, on_open: OnOpen) -> Ch
             async with asyncio.TaskGroup() as group:
                 building = group.create_task(library.run())
                 try:
-                    await _answer(Rag(bus, config, library, instance), bus, config, instance, on_open)
+                    await _answer(Rag(bus, config, instance, library), bus, config, instance, on_open)
                 finally:
                     building.cancel()
         finally:

@@ -15,9 +15,9 @@ from actors.rag.chat_models import ChatModels
 from actors.rag.citations import Citations
 from actors.rag.config import RagConfig
 from actors.rag.fitting import Fitted, Question, fitted
+from actors.rag.going_on import going_on
 from actors.rag.prompt import NOT_FOUND
 from actors.rag.retrieval import Retrieval
-from actors.rag.waiting import telling
 from bus.client import Bus
 from bus.errors import BusError, LostError, RefusedError
 from bus.frames import Status
@@ -108,7 +108,7 @@ class Answers:
         if request.model is not None:
             request = replace(request, model=await self._models.find(request.model))
         search = replace(request.search, query=searched(request.search.query, request.messages))
-        async with aclosing(telling(self._retrieval.search(search, caller), self._instance)) as items:
+        async with aclosing(going_on(self._retrieval.search(search, caller), self._instance)) as items:
             async for item in items:
                 if isinstance(item, Status):
                     yield item
@@ -137,7 +137,7 @@ class Answers:
         question = Question(
             text=request.search.query, hits=results.hits, before=request.messages, max_tokens=request.max_tokens
         )
-        async with aclosing(telling(fitted(self._models, draft.model, question), self._instance)) as items:
+        async with aclosing(going_on(fitted(self._models, draft.model, question), self._instance)) as items:
             async for item in items:
                 if isinstance(item, Status):
                     yield item

@@ -36,7 +36,8 @@ class Blocks:
         for first in range(start - start % _BLOCK, self._rows, _BLOCK):
             begin, end = max(start, first), min(first + _BLOCK, self._rows)
             block = self._blocks[first // _BLOCK][begin - first : end - first]
-            np.dot(block, vector, out=products[begin - start : end - start])
+            # A matrix product would wait for all cores at each block, which takes ten times as long when they are busy.
+            np.vecdot(block, vector, out=products[begin - start : end - start])
         return products
 
     def take(self, rows: Rows) -> Vectors:

@@ -41,14 +41,13 @@ class Cutter:
 
         `overlap`, at most half of `most`, are also in the one before.
         """
-        start = self._behind_space(begin)
-        while start < end:
-            limit = max(start + 1, self._character(self._token(start) + most))
-            cut = end if limit >= end else self._cut(start, limit, most, overlap)
+        start = new = self._behind_space(begin)
+        while new < end:
+            limit = max(new + 1, self._character(self._token(start) + most))
+            cut = end if limit >= end else self._cut(start, new, limit, most)
             yield self.trimmed(start, cut)
-            if cut == end:
-                return
-            start = max(start + 1, self._behind_space(self._shared(cut, overlap)))
+            new = self._behind_space(cut)
+            start = max(start + 1, self._behind_space(self._shared(new, overlap)))
 
     def around(self, place: Place, section: Place, most: int) -> Place:
         """Return about `most` tokens of `section` with `place` in their middle, in whole sentences if there are any."""
@@ -69,12 +68,13 @@ class Cutter:
         start = min(self._behind_space(start), end)
         return start, start + len(self.text[start:end].rstrip())
 
-    def _cut(self, start: int, limit: int, most: int, overlap: int) -> int:
-        first = self._token(start)
-        # Each chunk has at least a quarter of its tokens for itself.
-        if heading := self._heading(self._character(first + most // 4), limit):
+    def _cut(self, start: int, new: int, limit: int, most: int) -> int:
+        """Return where a chunk ends that begins at `start`, and at `new` with what no other has."""
+        # A quarter of its tokens at least are its own.
+        own = self._token(new) + most // 4
+        if heading := self._heading(self._character(own), limit):
             return heading.offset
-        low = max(start + 1, self._character(first + max(most // 2, overlap + most // 4)))
+        low = max(new, self._character(max(own, self._token(start) + most // 2)))
         return self._last_end(_ENDS, low, limit) or limit
 
     def _heading(self, low: int, high: int) -> Heading | None:
@@ -84,9 +84,9 @@ class Cutter:
 
     def _shared(self, cut: int, overlap: int) -> int:
         """Return where a chunk begins that shares `overlap` tokens with the one before, which ends at `cut`."""
-        low = self._character(max(0, self._token(cut) - overlap))
-        headings = self._offsets[bisect_right(self._offsets, low) : bisect_right(self._offsets, cut)]
-        if headings:
+        # A token may begin with the space before `cut`, and the next one behind it.
+        low = min(cut, self._character(self._token(cut) - overlap))
+        if headings := self._offsets[bisect_right(self._offsets, low) : bisect_right(self._offsets, cut)]:
             return headings[-1]
         return self._first_end(low, cut) or low
 

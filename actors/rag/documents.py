@@ -5,10 +5,11 @@ Leaves taking documents in to ingest.py, and finding what they say to retrieval.
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 
 from actors.pages import page
-from actors.rag.config import RagConfig
+from actors.rag.going_on import going_on
 from actors.rag.hits import hit
 from actors.rag.library import Library
 from actors.rag.scope import collection_id, is_visible
@@ -18,6 +19,7 @@ from actors.rag.verify import verify
 from actors.rag.writer import Writer
 from bus.client import Bus
 from bus.errors import RefusedError
+from bus.frames import Status
 from bus.ids import new_id
 from bus.messages.rag import Hit
 from bus.messages.rag_documents import (
@@ -55,12 +57,15 @@ _PERIOD = 1.0
 class Documents:
     """Answers for the collections of one library."""
 
-    def __init__(self, bus: Bus, library: Library, writer: Writer, shelf: Shelf, config: RagConfig) -> None:
+    def __init__(
+        self, bus: Bus, instance: str, library: Library, writer: Writer, shelf: Shelf, *, is_private: bool
+    ) -> None:
         self._bus = bus
+        self._instance = instance
         self._library = library
         self._writer = writer
         self._shelf = shelf
-        self._is_private = config.private_collections
+        self._is_private = is_private
 
     async def list_collections(self, _: ListCollections, caller: Caller) -> AsyncGenerator[CollectionList]:
         """Answer with all collections that the caller may see."""
@@ -91,18 +96,25 @@ class Documents:
         )
 
     async def rebuild_collection(self, request: RebuildCollection, caller: Caller) -> AsyncGenerator[CollectionCard]:
-        """Build the index anew; tell how it stands meanwhile, and at the end. It goes on when the caller has left."""
+        """Build the index anew; tell how it stands meanwhile, and at the end."""
         collection = (await self._collection(request.collection, caller)).collection
         building = asyncio.ensure_future(self._library.rebuild(collection))
-        while not building.done():
-            await asyncio.wait((building,), timeout=_PERIOD)
-            yield await self._card(await self._collection(request.collection, caller))
-        building.result()
+        try:
+            while not building.done():
+                yield await self._card(await self._collection(request.collection, caller))
+                await asyncio.wait((building,), timeout=_PERIOD)
+            building.result()
+        finally:
+            building.cancel()
+        yield await self._card(await self._collection(request.collection, caller))
 
-    async def verify_collection(self, request: VerifyCollection, caller: Caller) -> AsyncGenerator[Verified]:
+    async def verify_collection(self, request: VerifyCollection, caller: Caller) -> AsyncGenerator[Verified | Status]:
         """Compare the collection with the log."""
         row = await self._collection(request.collection, caller)
-        yield await verify(self._bus, self._library, self._shelf.blobs, row)
+        work = verify(self._bus, self._library, self._shelf.blobs, row)
+        async with aclosing(going_on(work, self._instance)) as items:
+            async for item in items:
+                yield item
 
     async def list_documents(self, request: ListDocuments, caller: Caller) -> AsyncGenerator[DocumentList]:
         """Answer with a page of the documents."""

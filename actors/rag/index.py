@@ -90,7 +90,7 @@ class ExactIndex:
         rows = self.labels.living(start) if allowed is None else self.labels.find(allowed)
         rows = rows[rows >= start]
         if rows.size < _FEW * (self.labels.rows - start):
-            scores = self._vectors.take(rows) @ vector
+            scores = np.vecdot(self._vectors.take(rows), vector)
         else:
             scores = self._vectors.products(vector, start)[rows - start]
         if rows.size > limit:

@@ -73,8 +73,10 @@ class Ingest:
         with all, and `LostError`; what was stored by then stays, and is unchanged when the same is asked again.
         """
         collection = collection_id(request.collection, caller.key, is_private=self._is_private)
-        how = await self._how(request, collection, caller.key)
         total = len(request.documents)
+        # At once, for nobody waits long to be heard, and who has heard nothing cannot end it.
+        yield IngestProgress(done=0, total=total)
+        how = await self._how(request, collection, caller.key)
         waiting = iter(enumerate(request.documents))
         running: dict[asyncio.Task[_Done], int] = {}
         done: dict[int, _Done] = {}

@@ -1,6 +1,7 @@
 """What the store is asked. Each question has a cursor of `Store`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -41,6 +42,16 @@ class CollectionRow(Struct, frozen=True):
     chunks: int
 
 
+@contextmanager
+def as_one(cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Have all that is read in the block be as it is at one moment."""
+    cursor.begin()
+    try:
+        yield
+    finally:
+        cursor.rollback()
+
+
 def collections(cursor: duckdb.DuckDBPyConnection) -> list[CollectionRow]:
     """Return the collections, by id."""
     return [_collection(row) for row in cursor.execute(f"{_COLLECTIONS} GROUP BY ALL ORDER BY ALL").fetchall()]
@@ -79,12 +90,6 @@ def labels_of(cursor: duckdb.DuckDBPyConnection, collection_id: str, where: Wher
     query, values = _allowed("unnest(range(label, label + chunks)) AS label", collection_id, where)
     found = cursor.execute(f"{query} ORDER BY label", values).fetchnumpy()
     return np.asarray(found["label"], dtype=np.int64)
-
-
-def last_number(cursor: duckdb.DuckDBPyConnection) -> int:
-    """Return the highest number, and so the highest label, that was ever given; 0 if none was."""
-    ((number,),) = cursor.execute("SELECT next_number - 1 FROM state").fetchall()
-    return int(number)
 
 
 def vectors_of(
