@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from actors.rag.candidates import Asked, Candidates, Search
 from actors.rag.config import RagConfig
-from actors.rag.course import Course
+from actors.rag.course import Course, together
 from actors.rag.embedders import Embedders
 from actors.rag.filters import where
 from actors.rag.hits import fitted, hit
@@ -92,7 +92,7 @@ class Retrieval:
             message = "A 'similarity_threshold' is for cosines, and mode 'bm25' has none."
             raise RefusedError("invalid_request", message, param="similarity_threshold")
         names = dict.fromkeys(request.collections)
-        rows = [await self._collection(name, caller) for name in names]
+        rows = await together(*(self._collection(name, caller) for name in names))
         return Asked(request=request, collections=tuple(rows), key=caller.key)
 
     async def _collection(self, name: str, caller: Caller) -> CollectionRow:
