@@ -280,6 +280,8 @@ _OWNERS = frozenset(("jobs", "files", "batches", "history", "models", "webhooks"
 _CANCELLED = Failure(code="cancelled", message="The request was cancelled.")
 # Whoever hears it does listen, or again: a client that connects anew is away for a moment.
 _NOBODY = "nobody listens"
-_ENDS = {_NOBODY: Failure(code="unavailable", message="The connection was lost for a moment; ask again.", retry_after=1)}
+_ENDS = {
+    _NOBODY: Failure(code="unavailable", message="The connection was lost for a moment; ask again.", retry_after=1)
+}
 _CRASHED = Failure(code="crashed", message="The actor crashed on this request.", retry_after=1)
 _RESTARTING = Failure(code="restarting", message="The actor is restarting after a crash; ask again.", retry_after=1)
