@@ -7,6 +7,7 @@ import hashlib
 import math
 import re
 import unicodedata
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ from msgspec import Struct
 
 from actors.rag.filters import Where
 from actors.rag.index import Scored
+from actors.rag.store_query import as_one
 from actors.rag.store_schema import NewDocument
 from eventlog.history_rows import Columns
 
@@ -34,7 +36,6 @@ _STOP_WORDS = frozenset(
     )
 )
 
-
 _POSTINGS = "(FROM postings UNION ALL FROM recent)"
 _STATISTICS = """
     SELECT number, sum(chunks), sum(terms) FROM collections JOIN documents ON documents.collection = number
@@ -48,8 +49,6 @@ _SCORES = f"""
     FROM {_POSTINGS} JOIN (SELECT unnest(?::BIGINT[]) AS term, unnest(?::DOUBLE[]) AS weight) USING (term) {{allowed}}
     GROUP BY label ORDER BY score DESC, label LIMIT ?
 """  # noqa: S608 - our own numbers and names
-
-
 _ALLOWED = """
     SEMI JOIN (SELECT unnest(range(label, label + chunks)) AS label FROM documents WHERE collection = ? AND {where})
     USING (label)
@@ -79,7 +78,7 @@ class Postings(Struct, frozen=True):
 def postings(stored: Sequence[NewDocument]) -> Postings:
     """Return the postings of `stored`."""
     known: dict[tuple[int, str], int] = {}
-    rows: list[tuple[int, int, int, int]] = []
+    rows = array("q")
     lengths = []
     for document in stored:
         total = 0
@@ -90,7 +89,7 @@ def postings(stored: Sequence[NewDocument]) -> Postings:
                 key = document.collection, term
                 if key not in known:
                     known[key] = term_number(*key)
-                rows.append((known[key], label, occurrences, len(found)))
+                rows.extend((known[key], label, occurrences, len(found)))
         lengths.append(total)
     table = np.array(rows, dtype=np.int64).reshape(-1, 4)
     table = table[np.argsort(table[:, 0], kind="stable")]
@@ -102,19 +101,20 @@ def search(
     cursor: duckdb.DuckDBPyConnection, collection: str, query: str, limit: int, where: Where | None
 ) -> list[Scored]:
     """Return the `limit` chunks that fit `query` best, the best first; only those of documents that `where` allows."""
-    stats = cursor.execute(_STATISTICS, [collection]).fetchall()
-    if not stats:
-        return []
-    ((number, chunks, terms),) = stats
-    counts = {term_number(number, term): count for term, count in Counter(tokens(query)).items()}
-    found = cursor.execute(_FREQUENCIES, [list(counts)]).fetchall()
-    weights = [counts[term] * (1 + _K1) * _idf(frequency, chunks) for term, frequency in found]
-    values = [terms / chunks, [term for term, _ in found], weights]
-    allowed = ""
-    if where is not None:
-        allowed = _ALLOWED.format(where=where.sql)
-        values += [number, *where.values]
-    return [Scored(*row) for row in cursor.execute(_SCORES.format(allowed=allowed), [*values, limit]).fetchall()]
+    counts = Counter(tokens(query))
+    allowed = "" if where is None else _ALLOWED.format(where=where.sql)
+    with as_one(cursor):
+        stats = cursor.execute(_STATISTICS, [collection]).fetchall()
+        if not stats:
+            return []
+        ((number, chunks, terms),) = stats
+        numbers = {term_number(number, term): count for term, count in counts.items()}
+        found = cursor.execute(_FREQUENCIES, [list(numbers)]).fetchall()
+        weights = [numbers[term] * (1 + _K1) * _idf(frequency, chunks) for term, frequency in found]
+        values = [terms / chunks, [term for term, _ in found], weights]
+        if where is not None:
+            values += [number, *where.values]
+        return [Scored(*row) for row in cursor.execute(_SCORES.format(allowed=allowed), [*values, limit]).fetchall()]
 
 
 def _idf(frequency: int, chunks: int) -> float:

@@ -1,6 +1,7 @@
 """What the store is asked. Each question has a cursor of `Store`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -39,6 +40,16 @@ class CollectionRow(Struct, frozen=True):
     updated_at: datetime
     documents: int
     chunks: int
+
+
+@contextmanager
+def as_one(cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Have all that is read in the block be as it is at one moment."""
+    cursor.begin()
+    try:
+        yield
+    finally:
+        cursor.rollback()
 
 
 def collections(cursor: duckdb.DuckDBPyConnection) -> list[CollectionRow]:

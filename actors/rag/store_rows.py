@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.rag.contents import chunk_id
+from actors.rag.store_query import as_one
 from actors.rag.store_schema import PIECE, Span
 from bus.messages.rag import Metadata, Passage
 
@@ -66,11 +67,12 @@ class _Chunk(Struct, frozen=True):
 
 def rows_of(cursor: duckdb.DuckDBPyConnection, labels: Iterable[int], *, parent: bool = False) -> dict[int, Row]:
     """Return the chunks with these labels, those that are there, with the section around each if `parent`."""
-    found = [_Chunk(*row) for row in cursor.execute(_CHUNKS, [list(map(int, labels))]).fetchall()]
-    wanted = {piece for chunk in found for piece in chunk.pieces(chunk.start, chunk.end)}
-    if parent:
-        wanted.update(piece for chunk in found for piece in chunk.pieces(chunk.parent_start, chunk.parent_end))
-    pieces = dict(cursor.execute(_TEXTS, [list(wanted)]).fetchall())
+    with as_one(cursor):
+        found = [_Chunk(*row) for row in cursor.execute(_CHUNKS, [list(map(int, labels))]).fetchall()]
+        wanted = {piece for chunk in found for piece in chunk.pieces(chunk.start, chunk.end)}
+        if parent:
+            wanted.update(piece for chunk in found for piece in chunk.pieces(chunk.parent_start, chunk.parent_end))
+        pieces = dict(cursor.execute(_TEXTS, [list(wanted)]).fetchall())
     return {chunk.label: _row(chunk, pieces, parent=parent) for chunk in found}
 
 

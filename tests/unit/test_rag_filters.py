@@ -1,9 +1,11 @@
 """Filters on documents, against what Python makes of them."""
 
 import operator
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
@@ -13,6 +15,7 @@ from actors.rag.store import Store
 from actors.rag.store_query import document_ids
 from bus.errors import RefusedError
 from tests.support import make, rag
+from tests.support.docs import page, section, unnamed
 
 names = some.sampled_from(["a", "b", "ü~/", "0", "1"])
 numbers = some.integers(-3, 3) | some.sampled_from([0.5, -1.0, 2.0, 1e300, 2**60])
@@ -151,6 +154,7 @@ def test_a_filter_lets_through_what_python_would(
         ({"document_id": {"$nin": ["0"], "$gte": "0"}}, ["1", "2"]),
         ({"stored_at": {"$gt": "2026-01-02T03:04:05Z", "$lt": "2026-01-02T04:04:07+01:00"}}, ["0", "1"]),
         ({"stored_at": "2026-01-02"}, []),
+        ({"stored_at": {"$in": ["2026-01-02T03:04:06.678901", "2026-01-02"]}}, ["1"]),
         ({"filename": {"$exists": False}}, []),
     ],
 )
@@ -162,6 +166,22 @@ def test_a_filter_is_on_fields_that_every_document_has(
     store.apply(rag.entries(rag.dropped(), rag.created(), *story, first=store.checkpoint + 1))
 
     assert ids(store, condition) == expected
+
+
+def test_the_documented_filter_and_operators_are_those_that_there_are(store: Store) -> None:
+    text = section(page("rag.md"), "## Filters")
+    (example,) = re.findall(r"```json\n(.*)\n```", text)
+    story = [
+        (rag.stored("a"), rag.contents("x", metadata={"year": 2020, "tags": ["physics"], "author": {"name": "Ada"}})),
+        (rag.stored("b"), rag.contents("x", metadata={"year": 2019, "tags": ["physics"], "author": {"name": "Ada"}})),
+    ]
+    store.apply(rag.entries(rag.dropped(), rag.created(), *story, first=store.checkpoint + 1))
+
+    with pytest.raises(RefusedError, match=r"the operators are (.*)\.") as refused:
+        where({"a": {"$what": 1}})
+
+    assert ids(store, msgspec.json.decode(example)) == ["a"]
+    assert unnamed(re.findall(r"\$\w+", refused.value.failure.message)[1:], text) == []
 
 
 def test_an_empty_filter_is_none() -> None:

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -280,6 +281,22 @@ def test_a_reader_sees_the_rows_as_they_were_when_it_began(store: Store) -> None
 
     assert (before, after) == (meanwhile, [])
     assert len(before) == 1
+
+
+def test_a_chunk_that_is_replaced_meanwhile_is_told_whole_or_not_at_all(store: Store) -> None:
+    store.apply(rag.entries(rag.created()))
+
+    def replace() -> None:
+        for seq in range(2, 60):
+            store.apply(rag.entries((rag.stored(), rag.contents("a cat", "a dog")), first=seq))
+
+    with ThreadPoolExecutor(1) as thread:
+        replacing, rows = thread.submit(replace), []
+        while not replacing.done():
+            rows += ask(store, store_rows.rows_of, ask(store, store_query.labels_of, "default", None)).values()
+
+    replacing.result()
+    assert {(row.chunk_id, row.text) for row in rows} == {("doc_chunk_0", "a cat"), ("doc_chunk_1", "a dog")}
 
 
 def test_the_tables_of_another_version_are_refused(tmp_path: Path) -> None:
