@@ -60,7 +60,7 @@ class Cutter:
         if begin > section[0]:
             begin = self._first_end(begin, place[0]) or begin
         if end < section[1]:
-            end = self._last_end(_ENDS, place[1], end) or end
+            end = self._last_end(place[1], end) or end
         return self.trimmed(min(begin, place[0]), max(end, place[1]))
 
     def trimmed(self, start: int, end: int) -> Place:
@@ -75,7 +75,7 @@ class Cutter:
         if heading := self._heading(self._character(own), limit):
             return heading.offset
         low = max(new, self._character(max(own, self._token(start) + most // 2)))
-        return self._last_end(_ENDS, low, limit) or limit
+        return self._last_end(low, limit) or limit
 
     def _heading(self, low: int, high: int) -> Heading | None:
         """Return the outermost heading between these, and of several the last."""
@@ -97,8 +97,8 @@ class Cutter:
                 return match.end()
         return None
 
-    def _last_end(self, patterns: Sequence[re.Pattern[str]], low: int, high: int) -> int | None:
-        for pattern in patterns:
+    def _last_end(self, low: int, high: int) -> int | None:
+        for pattern in _ENDS:
             end = max((match.end() for match in pattern.finditer(self.text, low, high)), default=None)
             if end is not None:
                 return end
