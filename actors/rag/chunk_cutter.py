@@ -1,6 +1,6 @@
 """Where a text is cut into chunks.
 
-A chunk ends before a heading, else with a paragraph, a line, a sentence or a word: whichever of these comes first in
+A chunk ends before a heading, else with a paragraph, a sentence, a line or a word: whichever of these comes first in
 this list and leaves it enough of the tokens that it may have.
 """
 
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from actors.rag.contents import Heading
 
-_SENTENCE_END = r"[.!?…][\"'”’)\]]*\s+|[。！？]"
-# Behind these a text is cut, the best first; behind the others begins what two chunks share.
-_ENDS = tuple(map(re.compile, (r"\n[ \t]*\n+", r"\n", _SENTENCE_END, r"\s+")))
-_SHARED_ENDS = (re.compile(rf"\n|{_SENTENCE_END}"), _ENDS[-1])
+# Behind these a text is cut, the best first. A number with a dot begins an item of a list more often than it ends a
+# sentence; lines come later because those of a PDF break sentences.
+_SENTENCE = re.compile(r"(?<!\d)[.!?…][\"'”’)\]]*\s+|[。！？]")
+_ENDS = (re.compile(r"\n[ \t]*\n+"), _SENTENCE, re.compile(r"\n"), re.compile(r"\s+"))
 _SPACE = re.compile(r"\s*")
 
 Place = tuple[int, int]
@@ -91,7 +91,7 @@ class Cutter:
         return self._first_end(low, cut) or low
 
     def _first_end(self, low: int, high: int) -> int | None:
-        for pattern in _SHARED_ENDS:
+        for pattern in _ENDS[1:]:
             match = pattern.search(self.text, low, high)
             if match and match.end() < high:
                 return match.end()
