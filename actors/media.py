@@ -21,7 +21,7 @@ from bus.blobs import Blobs
 from bus.errors import RefusedError
 from bus.messages.embeddings import ImagePart, VideoPart
 
-# Requests whose pictures are in memory at a time, each with a child of its own.
+# Requests whose pictures are in memory at a time, each with a process of its own.
 _AT_ONCE = 2
 # Of the decoded pictures of one request.
 _REQUEST_BYTES = 512 * 2**20

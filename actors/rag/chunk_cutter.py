@@ -1,6 +1,6 @@
 """Where a text is cut into chunks.
 
-A chunk ends before a heading, else with a paragraph, a line, a sentence or a word: whichever of these comes first in
+A chunk ends before a heading, else with a paragraph, a sentence, a line or a word: whichever of these comes first in
 this list and leaves it enough of the tokens that it may have.
 """
 
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from actors.rag.contents import Heading
 
-_SENTENCE_END = r"[.!?…][\"'”’)\]]*\s+|[。！？]"
-# Behind these a text is cut, the best first; behind the others begins what two chunks share.
-_ENDS = tuple(map(re.compile, (r"\n[ \t]*\n+", r"\n", _SENTENCE_END, r"\s+")))
-_SHARED_ENDS = (re.compile(rf"\n|{_SENTENCE_END}"), _ENDS[-1])
+# Behind these a text is cut, the best first. A number with a dot begins an item of a list more often than it ends a
+# sentence; lines come later because those of a PDF break sentences.
+_SENTENCE = re.compile(r"(?<!\d)[.!?…][\"'”’)\]]*\s+|[。！？]")
+_ENDS = (re.compile(r"\n[ \t]*\n+"), _SENTENCE, re.compile(r"\n"), re.compile(r"\s+"))
 _SPACE = re.compile(r"\s*")
 
 Place = tuple[int, int]
@@ -41,14 +41,13 @@ class Cutter:
 
         `overlap`, at most half of `most`, are also in the one before.
         """
-        start = self._behind_space(begin)
-        while start < end:
-            limit = max(start + 1, self._character(self._token(start) + most))
-            cut = end if limit >= end else self._cut(start, limit, most, overlap)
+        start = new = self._behind_space(begin)
+        while new < end:
+            limit = max(new + 1, self._character(self._token(start) + most))
+            cut = end if limit >= end else self._cut(start, new, limit, most)
             yield self.trimmed(start, cut)
-            if cut == end:
-                return
-            start = max(start + 1, self._behind_space(self._shared(cut, overlap)))
+            new = self._behind_space(cut)
+            start = max(start + 1, self._behind_space(self._shared(new, overlap)))
 
     def around(self, place: Place, section: Place, most: int) -> Place:
         """Return about `most` tokens of `section` with `place` in their middle, in whole sentences if there are any."""
@@ -61,7 +60,7 @@ class Cutter:
         if begin > section[0]:
             begin = self._first_end(begin, place[0]) or begin
         if end < section[1]:
-            end = self._last_end(_ENDS, place[1], end) or end
+            end = self._last_end(place[1], end) or end
         return self.trimmed(min(begin, place[0]), max(end, place[1]))
 
     def trimmed(self, start: int, end: int) -> Place:
@@ -69,13 +68,14 @@ class Cutter:
         start = min(self._behind_space(start), end)
         return start, start + len(self.text[start:end].rstrip())
 
-    def _cut(self, start: int, limit: int, most: int, overlap: int) -> int:
-        first = self._token(start)
-        # Each chunk has at least a quarter of its tokens for itself.
-        if heading := self._heading(self._character(first + most // 4), limit):
+    def _cut(self, start: int, new: int, limit: int, most: int) -> int:
+        """Return where a chunk ends that begins at `start`, and at `new` with what no other has."""
+        # A quarter of its tokens at least are its own.
+        own = self._token(new) + most // 4
+        if heading := self._heading(self._character(own), limit):
             return heading.offset
-        low = max(start + 1, self._character(first + max(most // 2, overlap + most // 4)))
-        return self._last_end(_ENDS, low, limit) or limit
+        low = max(new, self._character(max(own, self._token(start) + most // 2)))
+        return self._last_end(low, limit) or limit
 
     def _heading(self, low: int, high: int) -> Heading | None:
         """Return the outermost heading between these, and of several the last."""
@@ -84,21 +84,21 @@ class Cutter:
 
     def _shared(self, cut: int, overlap: int) -> int:
         """Return where a chunk begins that shares `overlap` tokens with the one before, which ends at `cut`."""
-        low = self._character(max(0, self._token(cut) - overlap))
-        headings = self._offsets[bisect_right(self._offsets, low) : bisect_right(self._offsets, cut)]
-        if headings:
+        # A token may begin with the space before `cut`, and the next one behind it.
+        low = min(cut, self._character(self._token(cut) - overlap))
+        if headings := self._offsets[bisect_right(self._offsets, low) : bisect_right(self._offsets, cut)]:
             return headings[-1]
         return self._first_end(low, cut) or low
 
     def _first_end(self, low: int, high: int) -> int | None:
-        for pattern in _SHARED_ENDS:
+        for pattern in _ENDS[1:]:
             match = pattern.search(self.text, low, high)
             if match and match.end() < high:
                 return match.end()
         return None
 
-    def _last_end(self, patterns: Sequence[re.Pattern[str]], low: int, high: int) -> int | None:
-        for pattern in patterns:
+    def _last_end(self, low: int, high: int) -> int | None:
+        for pattern in _ENDS:
             end = max((match.end() for match in pattern.finditer(self.text, low, high)), default=None)
             if end is not None:
                 return end

@@ -27,8 +27,11 @@ def chunks(parsed: Parsed, tokenizer: Tokenizer, most: int, overlap: int) -> tup
     cutter = Cutter(parsed.text, token_starts(parsed.text, tokenizer), parsed.headings)
     sections = Sections(parsed.headings, cutter)
     places = list(cutter.places(0, len(parsed.text), most - most // _SPARE, min(overlap, most // 2)))
-    found = []
+    found: list[Chunk] = []
     for place, tokens in _fitting(places, cutter, tokenizer, most):
+        # Of what was cut smaller, the first part may be in the one before as a whole.
+        if found and place[1] <= found[-1].end:
+            continue
         parent = sections.parent(place, _PARENT_CHUNKS * most)
         chunk = Chunk(
             start=place[0],
@@ -54,7 +57,7 @@ def _fitting(places: Sequence[Place], cutter: Cutter, tokenizer: Tokenizer, most
         halves = list(cutter.places(start, end, max(1, cutter.tokens(start, end) // 2), 0))
         if len(halves) == 1:
             middle = (start + end) // 2
-            halves = [(start, middle), (middle, end)]
+            halves = [cutter.trimmed(start, middle), cutter.trimmed(middle, end)]
         yield from _fitting(halves, cutter, tokenizer, most)
 
 

