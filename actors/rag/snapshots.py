@@ -59,7 +59,10 @@ class Snapshot:
     def manifest(self) -> Manifest:
         """Return what it says of itself. Raises `SnapshotError`."""
         try:
-            return _decode(self._path.read_bytes())
+            seal, _, body = self._path.read_bytes().partition(b"\n")
+            if seal != _seal(body):
+                raise SnapshotError("its manifest is damaged")
+            return _decode(body)
         except (OSError, msgspec.DecodeError) as error:
             raise SnapshotError(f"its manifest cannot be read: {error}") from error
 
@@ -98,7 +101,8 @@ class Snapshots:
         _write(_arrays(path), lambda file: _save(file, state))
         with _arrays(path).open("rb") as file:
             manifest = manifest.sealed(state, _hash(file))
-        _write(path, lambda file: file.write(msgspec.json.encode(manifest)))
+        body = msgspec.json.encode(manifest)
+        _write(path, lambda file: file.write(_seal(body) + b"\n" + body))
         for old in self.of(manifest.collection)[_KEPT:]:
             old.delete()
 
@@ -146,6 +150,10 @@ def _hash(file: BufferedReader) -> str:
     digest = hashlib.file_digest(file, "sha256").hexdigest()
     file.seek(0)
     return digest
+
+
+def _seal(body: bytes) -> bytes:
+    return hashlib.sha256(body).hexdigest().encode()
 
 
 def _save(file: BinaryIO, state: State) -> None:

@@ -23,8 +23,11 @@ from bus.blobs import Blobs
 from bus.client import Bus
 from bus.config import BusConfig, NatsConfig
 from bus.errors import LostError, RefusedError
+from bus.heartbeat import say
+from bus.ids import new_id
 from bus.messages.embeddings import EmbedChunk, EmbedRequest
 from bus.messages.models import GetModel, ListModels, ModelCard, ModelList
+from bus.messages.presence import Heartbeat
 from bus.messages.rag_documents import (
     CollectionList,
     DeleteDocuments,
@@ -223,18 +226,22 @@ async def jobs_actor(world: RagWorld) -> AsyncGenerator[None]:
 class RagProcess:
     """`python -m actors rag`, which may be killed and started again."""
 
-    def __init__(self, world: RagWorld, **environment: str) -> None:
+    def __init__(self, world: RagWorld, settings: str) -> None:
         self._world = world
         self._log = world.config.state / "rag.log"
         own = {"FUSION_NATS_URL": world.config.url, "FUSION_STATE_DIR": str(world.config.state)}
-        self._environment = os.environ | own | environment
+        self._environment = os.environ | own
+        self._config = world.config.state / "rag.yaml"
+        self._config.write_text(f"rag: {{{settings}}}\n")
         self._process: asyncio.subprocess.Process | None = None
+        self._instance = ""
 
     async def start(self) -> None:
         """Start it; it answers later."""
+        self._instance = f"rag-{new_id()[-8:].lower()}"
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "actors", "rag", "--instance", f"rag-{os.urandom(4).hex()}"),
+                *(sys.executable, "-m", "actors", "rag", "--config", str(self._config), "--instance", self._instance),
                 stdout=log,
                 stderr=log,
                 env=self._environment,
@@ -246,12 +253,19 @@ class RagProcess:
         await until_it(self._answers, 60)
 
     async def kill(self) -> None:
-        """End it as a crash would."""
+        """End it as a crash would, and say so, as the supervisor does."""
         await self._end(signal.SIGKILL)
+        await say(self._world.bus, Heartbeat(instance=self._instance, role="rag", state="down", pid=0, at=0.0))
 
     async def stop(self) -> int:
         """Ask it to end, and return with which status it has."""
         return await self._end(signal.SIGTERM)
+
+    async def ended(self) -> int:
+        """Return with which status it ends by itself."""
+        assert self._process is not None
+        async with asyncio.timeout(60):
+            return await self._process.wait()
 
     @property
     def log(self) -> str:
@@ -262,8 +276,7 @@ class RagProcess:
         assert self._process is not None
         if self._process.returncode is None:
             self._process.send_signal(how)
-        async with asyncio.timeout(60):
-            return await self._process.wait()
+        return await self.ended()
 
     async def _answers(self) -> bool:
         assert self._process is not None
@@ -272,9 +285,9 @@ class RagProcess:
 
 
 @asynccontextmanager
-async def rag_process(world: RagWorld, **environment: str) -> AsyncGenerator[RagProcess]:
-    """Run the process until the block ends."""
-    process = RagProcess(world, **environment)
+async def rag_process(world: RagWorld, settings: str = "") -> AsyncGenerator[RagProcess]:
+    """Run the process until the block ends. `settings` are those of RAG, in YAML."""
+    process = RagProcess(world, settings)
     await process.start()
     try:
         await process.ready()
