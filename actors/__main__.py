@@ -149,7 +149,7 @@ def _core(
         responses.child(bus, args.instance),
         webhooks.child(bus, config.actors, config.bus.state, args.instance),
         subscriptions.child(bus, args.instance),
-        sweeper.child(Blobs(config.bus.uploads)),
+        sweeper.child(Blobs(config.bus.uploads, is_passing=True)),
         models.child(bus, read, config.bus.state, config.actors, args.instance, on_open),
     )
 
@@ -196,7 +196,7 @@ def _capability(config: Configuration, entry: ModelEntry) -> "Capability":
         draft=draft_folder(entry),
         adapter=adapter_folder(entry),
         state=config.bus.state,
-        media=(config.bus.uploads, config.bus.blobs),
+        media=(Blobs(config.bus.uploads, is_passing=True), Blobs(config.bus.blobs)),
     )
     return capability(entry, files, config.actors)
 

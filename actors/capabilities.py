@@ -16,6 +16,7 @@ from actors.media import Media, MediaLimits
 from actors.model_facts import discover, reserved_kv_bytes
 from actors.model_revision import revision_of
 from actors.rerank import RerankActor
+from bus.blobs import Blobs
 from bus.messages.catalogue import HEAVY, ModelEntry
 from bus.messages.models import ModelKind
 from bus.serve import Receive
@@ -47,14 +48,14 @@ class Capability(Struct, frozen=True):
 class ModelFiles(Struct, frozen=True, kw_only=True):
     """The folders of one model: its own files, those of its draft model and adapter, and where it may keep things.
 
-    `media` are those in which images and videos are looked for.
+    In `media` images and videos are looked for.
     """
 
     model: Path
     draft: Path | None
     adapter: Path | None = None
     state: Path
-    media: tuple[Path, ...] = ()
+    media: tuple[Blobs, ...] = ()
 
 
 def capability(entry: ModelEntry, files: ModelFiles, config: ActorsConfig) -> Capability:

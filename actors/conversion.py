@@ -28,7 +28,7 @@ from bus.process import PARENT_PIPE
 
 log = structlog.get_logger()
 
-_CONVERTIBLE: tuple[ModelKind, ...] = ("chat", "embeddings")
+_CONVERTIBLE: tuple[ModelKind, ...] = ("chat", "embeddings", "rerank")
 _ORIGIN = "fusion.json"
 _GB = 10**9
 
@@ -68,7 +68,7 @@ def quantised(entry: ModelEntry, folder: Path, cache: Path | None = None) -> Pat
     if target is None:
         return folder
     if entry.kind not in _CONVERTIBLE:
-        raise ConversionError(f"it is for {entry.kind}, and only models for {' and '.join(_CONVERTIBLE)} can be")
+        raise ConversionError(f"it is for {entry.kind}, and only models for {', '.join(_CONVERTIBLE)} can be")
     if not target.is_dir():
         _convert(entry, folder, target)
     return target

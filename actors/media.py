@@ -42,9 +42,9 @@ class MediaLimits(Struct, frozen=True, kw_only=True):
 class Media:
     """Finds files by the names of their blobs, and decodes them."""
 
-    def __init__(self, folders: Sequence[Path], limits: MediaLimits) -> None:
-        """Look for files in `folders`, in this order."""
-        self._places = tuple(map(Blobs, folders))
+    def __init__(self, places: Sequence[Blobs], limits: MediaLimits) -> None:
+        """Look for files in `places`, in this order."""
+        self._places = places
         self._limits = limits
         self._processes = LimitedProcesses("actors.media_child", at_once=_AT_ONCE)
 

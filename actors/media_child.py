@@ -6,14 +6,14 @@ from actors.media_task import Picture, Sizes, Task
 # Python and OpenCV take a third of a GiB of them before anything is decoded.
 _ADDRESS_BYTES = 2 << 30
 
-_MISSING = "This server cannot read {}s: {} is missing. It comes with pip install 'mlx-fusion[embeddings]'."
+_LACKING = "This server cannot read {}s: {}. What it takes comes with pip install 'mlx-fusion[embeddings]'."
 
 
 def _do(task: Task) -> tuple[Sizes, list[bytes]]:
     try:
         pictures = _decoded(task)
-    except ModuleNotFoundError as error:
-        raise UnreadableError(_MISSING.format(task.medium, error.name)) from error
+    except ImportError as error:
+        raise UnreadableError(_LACKING.format(task.medium, error)) from error
     return tuple((picture.height, picture.width) for picture in pictures), [picture.pixels for picture in pictures]
 
 

@@ -2,9 +2,12 @@
 
 import math
 import os
-from pathlib import Path
+from bisect import bisect
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 
 from actors.limited_child import UnreadableError
+from actors.media_container import check_container
 from actors.media_task import Picture, check_pixels
 
 # Read by OpenCV when it is imported: nobody reads what it and FFmpeg say, and each thread takes addresses.
@@ -17,8 +20,7 @@ _MOST_SECONDS = 3600.0
 # Of all frames together; what has more is reduced.
 _ENOUGH_PIXELS = 16_000_000
 
-# By its first bytes. FFmpeg reads much more, playlists among it, which lead to other files.
-_FORMATS = "MP4, QuickTime, WebM, Matroska, AVI"
+_BROKEN = "It is broken, or has no video in a codec that is known here."
 
 cv2.setNumThreads(1)
 
@@ -28,42 +30,92 @@ def decode_video(path: str, frames: int, most_pixels: int) -> list[Picture]:
 
     Raises `UnreadableError`.
     """
-    with Path(path).open("rb") as file:
-        head = file.read(12)
-    if not (head[4:8] == b"ftyp" or head[:4] == b"\x1a\x45\xdf\xa3" or (head[:4], head[8:]) == (b"RIFF", b"AVI ")):
-        raise UnreadableError(f"It is none of the formats that are read: {_FORMATS}.")
+    check_container(path)
+    try:
+        with _opened(path, most_pixels) as capture:
+            numbers = _middles(_told(capture), frames)
+            pictures = [_picture(frame, len(numbers)) for frame in _sought(capture, numbers)]
+        if not numbers or len(pictures) < len(numbers):
+            # The head does not say how many frames there are, or it is wrong: the sound may be longer, the time between
+            # frames may vary, and an editor may have left some out.
+            numbers = _shown(_times(path, most_pixels), frames)
+            pictures = [_picture(frame, len(numbers)) for frame in _passed(path, most_pixels, numbers)]
+    except cv2.error as error:
+        raise UnreadableError(_BROKEN) from error
+    return pictures
+
+
+@contextmanager
+def _opened(path: str, most_pixels: int) -> Generator[cv2.VideoCapture]:
     capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
     try:
         if not capture.isOpened():
-            raise UnreadableError("It is broken, or not whole.")
-        total = _checked(capture, most_pixels)
-        wanted = sorted({int((number + 0.5) * total / frames) for number in range(frames)})
-        return [_picture(_frame(capture, number), len(wanted)) for number in wanted]
-    except cv2.error as error:
-        raise UnreadableError("It is broken, or not whole.") from error
+            raise UnreadableError(_BROKEN)
+        width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+        check_pixels(int(width), int(height), most_pixels)
+        yield capture
     finally:
         capture.release()
 
 
-def _checked(capture: cv2.VideoCapture, most_pixels: int) -> int:
-    """Return how many frames there are."""
-    width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
-    check_pixels(int(width), int(height), most_pixels)
+def _told(capture: cv2.VideoCapture) -> int:
+    """Return how many frames there are by the head of the video, 0 if it does not say so."""
     total, per_second = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
     if total < 1 or not per_second > 0:
-        raise UnreadableError("It does not say how long it is.")
-    if total / per_second > _MOST_SECONDS:
-        raise UnreadableError(f"It is {total / per_second:.0f} s long; the limit is {_MOST_SECONDS:g} s.")
+        return 0
+    _check_seconds(total / per_second)
     return int(total)
 
 
-def _frame(capture: cv2.VideoCapture, number: int) -> MatLike:
-    if capture.get(cv2.CAP_PROP_POS_FRAMES) != number:
-        capture.set(cv2.CAP_PROP_POS_FRAMES, number)
-    is_there, frame = capture.read()
-    if not is_there:
-        raise UnreadableError("It is broken, or not whole.")
-    return frame
+def _check_seconds(seconds: float) -> None:
+    if seconds > _MOST_SECONDS:
+        raise UnreadableError(f"It is {seconds:.0f} s long; the limit is {_MOST_SECONDS:g} s.")
+
+
+def _middles(total: int, parts: int) -> list[int]:
+    return sorted({int((number + 0.5) * total / parts) for number in range(parts)}) if total else []
+
+
+def _sought(capture: cv2.VideoCapture, numbers: Sequence[int]) -> Iterator[MatLike]:
+    """Yield these frames, up to the first that is not there."""
+    for number in numbers:
+        if capture.get(cv2.CAP_PROP_POS_FRAMES) != number:
+            capture.set(cv2.CAP_PROP_POS_FRAMES, number)
+        is_there, frame = capture.read()
+        if not is_there:
+            return
+        yield frame
+
+
+def _times(path: str, most_pixels: int) -> list[float]:
+    """Return when each frame is shown, in seconds, by decoding them all."""
+    times: list[float] = []
+    with _opened(path, most_pixels) as capture:
+        while capture.grab():
+            times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+            _check_seconds(times[-1])
+    if not times:
+        raise UnreadableError(_BROKEN)
+    return times
+
+
+def _shown(times: Sequence[float], parts: int) -> list[int]:
+    """Return the numbers of the frames that are shown in the middles of equal parts. The last stays for a mean time."""
+    length = (times[-1] - times[0]) * len(times) / max(len(times) - 1, 1)
+    middles = (times[0] + (number + 0.5) * length / parts for number in range(parts))
+    return sorted({max(bisect(times, middle) - 1, 0) for middle in middles})
+
+
+def _passed(path: str, most_pixels: int, numbers: Sequence[int]) -> Iterator[MatLike]:
+    """Yield these frames, by decoding all before them."""
+    with _opened(path, most_pixels) as capture:
+        for number in range(numbers[-1] + 1):
+            is_there = capture.grab()
+            if number in numbers:
+                is_there, frame = capture.retrieve()
+                if not is_there:
+                    raise UnreadableError(_BROKEN)
+                yield frame
 
 
 def _picture(frame: MatLike, count: int) -> Picture:

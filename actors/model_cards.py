@@ -42,6 +42,7 @@ def card_of(entry: ModelEntry, beats: tuple[Heartbeat, ...], created: int) -> Mo
         blas=detail.get("blas"),
         load_seconds=float(detail["load_seconds"]) if "load_seconds" in detail else None,
         matryoshka_dimensions=entry.matryoshka_dimensions,
+        is_matryoshka=bool(entry.matryoshka_dimensions),
     )
 
 
@@ -59,6 +60,8 @@ def with_files(card: ModelCard, found: Discovered, need_bytes: int) -> ModelCard
         dtype=card.dtype or found.dtype,
         modalities=found.modalities,
         capabilities=found.capabilities,
+        matryoshka_dimensions=card.matryoshka_dimensions or found.matryoshka_dimensions or (),
+        is_matryoshka=card.is_matryoshka or found.matryoshka_dimensions is not None,
     )
 
 

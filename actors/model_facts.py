@@ -10,9 +10,9 @@ from typing import assert_never
 from msgspec import Struct
 
 from actors.catalogue import ModelFilesError, local_path
-from actors.engines.embeddings_folder import read_folder
-from actors.engines.pictures_folder import read_picture_folder, reads_pictures
-from actors.engines.rerank_folder import read_rerank_folder
+from actors.engines.embeddings_folder import EmbeddingFolder, read_folder
+from actors.engines.pictures_folder import PictureFolder, read_picture_folder, reads_pictures
+from actors.engines.rerank_folder import RerankFolder, read_rerank_folder
 from actors.model_config import ModelConfig
 from actors.model_files import read_json
 from actors.model_kind import is_image, kind_of, modalities_of
@@ -51,7 +51,8 @@ class Discovered(Struct, frozen=True, kw_only=True):
     what they take in the files, and `dtype` that of most that are not packed. `quantisation` is "4bit", "8bit",
     "mxfp4" or alike. `capabilities` are Ollama's words where it has one: "completion", "tools", "thinking", "vision",
     "embedding"; "chat" is said of a model with a chat template, and other models have their kind. `loaded_bytes` is
-    what the weights take in this machine's memory, and `kv` what each text takes beside them.
+    what the weights take in this machine's memory, and `kv` what each text takes beside them. `matryoshka_dimensions`
+    are what vectors may be cut to: empty for anything, None for nothing.
     """
 
     kind: ModelKind
@@ -66,6 +67,7 @@ class Discovered(Struct, frozen=True, kw_only=True):
     capabilities: tuple[str, ...]
     loaded_bytes: int
     kv: KvShape | None
+    matryoshka_dimensions: tuple[int, ...] | None = None
 
 
 def discover(folder: Path, kind: ModelKind | None = None) -> Discovered:
@@ -83,11 +85,12 @@ def discover(folder: Path, kind: ModelKind | None = None) -> Discovered:
         raise ModelFilesError(
             f"{folder / 'config.json'} does not say what the model is for, or it is for nothing that Fusion serves."
         )
+    read = _read(folder, kind)
     weights = read_weights(folder, config, without=_HEADS if kind == "embeddings" else ())
     return Discovered(
         kind=kind,
         family=_family(folder, kind, config),
-        context_length=_context_length(folder, kind, config),
+        context_length=_context_length(kind, config, read),
         dimensions=_dimensions(folder, config) if kind == "embeddings" else None,
         parameters=weights.parameters,
         quantisation=weights.quantisation,
@@ -97,6 +100,7 @@ def discover(folder: Path, kind: ModelKind | None = None) -> Discovered:
         capabilities=_capabilities(folder, kind),
         loaded_bytes=_loaded_bytes(kind, weights),
         kv=kv_shape(config) if kind in ("chat", "vision") else None,
+        matryoshka_dimensions=read.matryoshka_dimensions if isinstance(read, EmbeddingFolder | PictureFolder) else None,
     )
 
 
@@ -152,19 +156,22 @@ def _family(folder: Path, kind: ModelKind, config: ModelConfig) -> str:
     return config.text("model_type") or ModelConfig(read_json(folder / "model_index.json")).text("_class_name") or kind
 
 
-def _context_length(folder: Path, kind: ModelKind, config: ModelConfig) -> int | None:
+def _read(folder: Path, kind: ModelKind) -> EmbeddingFolder | PictureFolder | RerankFolder | None:
+    """Return what the engine of a model for vectors or scores reads of it, or None if none of this version does."""
+    try:
+        if kind == "embeddings":
+            return read_picture_folder(folder) if reads_pictures(folder) else read_folder(folder)
+        return read_rerank_folder(folder) if kind == "rerank" else None
+    except RefusedError:
+        return None
+
+
+def _context_length(
+    kind: ModelKind, config: ModelConfig, read: EmbeddingFolder | PictureFolder | RerankFolder | None
+) -> int | None:
     if kind in ("embeddings", "rerank"):
-        try:
-            return _max_tokens(folder, kind)
-        except RefusedError:  # No engine of this version reads it.
-            return None
+        return None if read is None else read.max_tokens
     return config.number("max_position_embeddings") or config.language.number("max_position_embeddings")
-
-
-def _max_tokens(folder: Path, kind: ModelKind) -> int:
-    if kind == "rerank":
-        return read_rerank_folder(folder).max_tokens
-    return (read_picture_folder if reads_pictures(folder) else read_folder)(folder).max_tokens
 
 
 def _dimensions(folder: Path, config: ModelConfig) -> int | None:

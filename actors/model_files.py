@@ -47,18 +47,25 @@ def check_files(folder: Path, *, trust_code: bool = False) -> None:
 
 def read_json(file: Path) -> dict[str, Any]:
     """Return the object in `file`; nothing if it is not there. Raises `ModelFilesError`."""
-    if not file.is_file():
+    content = read_any_json(file)
+    if content is None:
         return {}
+    if not isinstance(content, dict):
+        raise ModelFilesError(f"{file} holds no JSON object.")
+    return content
+
+
+def read_any_json(file: Path) -> Any:
+    """Return what is in `file`; None if it is not there. Raises `ModelFilesError`."""
+    if not file.is_file():
+        return None
     if file.stat().st_size > _MOST_JSON_BYTES:
         raise ModelFilesError(f"{file} is larger than {_MOST_JSON_BYTES} bytes.")
     try:
         # Not msgspec: some configurations have Infinity, which only Python's JSON knows.
-        content = json.loads(file.read_bytes())
+        return json.loads(file.read_bytes())
     except (ValueError, RecursionError, OSError) as error:
         raise ModelFilesError(f"{file} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelFilesError(f"{file} holds no JSON object.")
-    return content
 
 
 def folder_below(path: str, folders: tuple[Path, ...]) -> Path:

@@ -15,10 +15,10 @@ _PERIOD = 3600.0
 
 
 async def sweep(blobs: Blobs, seconds: float) -> None:
-    """Delete, once an hour, what was stored longer ago."""
+    """Delete what was stored longer ago, within an hour or a twelfth of that time."""
     while True:
         log.debug("blobs.forgotten", count=await blobs.forget(seconds))
-        await asyncio.sleep(_PERIOD)
+        await asyncio.sleep(min(_PERIOD, seconds / 12))
 
 
 def child(uploads: Blobs) -> Child:

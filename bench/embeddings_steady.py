@@ -24,6 +24,8 @@ _CLIENTS = 100
 _TEXTS = 1000
 _INGEST = 5000
 _QUERIES = 100
+# Often enough that memory that grows is told from memory that has reached its level.
+_LOOKS = 6
 _NEAR = 0.9999
 
 
@@ -78,16 +80,17 @@ async def report(fusion: Server, worker: Worker, *, seconds: float, order: Rando
     known = {text: rows((await worker.embed([text])).vectors, 1) for text in texts}
     async with ClientSession(connector=TCPConnector(limit=0)) as session:
         idle = await _queries(session, fusion, _shorts(order, _QUERIES))
-        begun, memory = time.perf_counter(), [_memory(fusion)]
+        begun, memory = time.perf_counter(), {"idle": _memory(fusion)}
         crowd = Crowd(fusion.target, known, order)
         async with asyncio.TaskGroup() as group:
             for _ in range(_CLIENTS):
                 group.create_task(crowd.run(session, begun + seconds))
-            await asyncio.sleep(seconds / 2)
-            memory.append(_memory(fusion))
+            for look in range(1, _LOOKS + 1):
+                await asyncio.sleep(begun + seconds * look / _LOOKS - time.perf_counter())
+                memory[f"{seconds * look / _LOOKS:.0f} s"] = _memory(fusion)
         _print_outcome(crowd.outcome, time.perf_counter() - begun)
         beside = await _beside(session, fusion, order)
-        memory.append(_memory(fusion))
+        memory["after the ingest"] = _memory(fusion)
     print("\n" + _memory_table(memory) + "\n")
     print(_queries_table(idle, beside) + "\n")
 
@@ -137,9 +140,11 @@ def _print_outcome(outcome: Outcome, seconds: float) -> None:
         print(f"- {count} times: {cause}")
 
 
-def _memory_table(memory: list[dict[str, float]]) -> str:
-    lines = ["| RSS MB | at the start | in the middle | at the end |", "| --- " * 4 + "|"]
-    lines += [f"| {name} | " + " | ".join(f"{each[name]:.0f}" for each in memory) + " |" for name in memory[0]]
+def _memory_table(memory: dict[str, dict[str, float]]) -> str:
+    lines = [f"| RSS MB | {' | '.join(memory)} |", "| --- " * (len(memory) + 1) + "|"]
+    for name in memory["idle"]:
+        told = (f"{each[name]:.0f}" for each in memory.values())
+        lines.append(f"| {name} | {' | '.join(told)} |")
     return "\n".join(lines)
 
 

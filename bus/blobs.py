@@ -29,10 +29,11 @@ def blob_name(content: bytes) -> str:
 
 
 class Draft:
-    """A blob that is being written, piece by piece. It has no name before it is whole."""
+    """A blob that is being written, piece by piece. Unless it is given a name, it has none before it is whole."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, name: str | None = None) -> None:
         self._file = file
+        self._given = name
         self._hash = hashlib.sha256()
         self.size = 0
 
@@ -44,15 +45,21 @@ class Draft:
 
     @property
     def name(self) -> str:
-        """The name of a blob with what was written so far."""
-        return self._hash.hexdigest()
+        """The one given, or that of a blob with what was written so far."""
+        return self._given or self._hash.hexdigest()
 
 
 class Blobs:
     """A folder of blobs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_passing: bool = False) -> None:
+        """With `is_passing` they are somebody's own for a while.
+
+        Then each has a name by chance, so that equal ones are not shared, is not made to outlast a power loss, and its
+        content is not looked at when it is found.
+        """
         self._folder = folder
+        self._is_passing = is_passing
 
     async def put(self, content: bytes) -> str:
         """Store `content` and return its name. Storing the same content twice stores it once.
@@ -80,9 +87,9 @@ class Blobs:
         with _telling_full(), _leaving_nothing(path):
             # Not on a thread: a cancel meanwhile would leave the file open.
             with _create(path) as file:
-                draft = Draft(file)
+                draft = Draft(file, secrets.token_hex(32) if self._is_passing else None)
                 yield draft
-                await asyncio.to_thread(_sync, file)
+                await asyncio.to_thread(file.flush if self._is_passing else lambda: _sync(file))
             await _to_its_end(asyncio.to_thread(self._name, path, draft.name))
 
     async def find(self, name: str) -> Path | None:
@@ -128,6 +135,8 @@ class Blobs:
 
     def _find(self, name: str) -> Path | None:
         path = self._path(name)
+        if self._is_passing:
+            return path if path.is_file() else None
         try:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -148,7 +157,8 @@ class Blobs:
             _sync_folder(self._folder)
         # Replacing an existing one renews its age, which is when it will be forgotten.
         draft.replace(path)
-        _sync_folder(path.parent)
+        if not self._is_passing:
+            _sync_folder(path.parent)
 
     def _forget(self, before: float) -> int:
         old = [path for path in self._folder.glob("*/*") if _stored_at(path) < before]

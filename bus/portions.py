@@ -9,7 +9,7 @@ ItemT = TypeVar("ItemT")
 
 # A message on the bus is at most 1 MB; LangChain alone sends 1000 texts of 1000 characters at once. What waits in the
 # model's process is at most so much of each client, some seconds of work on a CPU.
-_PORTION_BYTES = 128 * 1024
+PORTION_BYTES = 128 * 1024
 
 _encode = msgspec.json.Encoder().encode
 
@@ -23,7 +23,7 @@ def portions(items: Iterable[ItemT], beside: Callable[[ItemT], int]) -> Iterator
     size = 0
     for item in items:
         more = len(_encode(item)) + 1 + beside(item)
-        if portion and size + more > _PORTION_BYTES:
+        if portion and size + more > PORTION_BYTES:
             yield tuple(portion)
             portion, size = [], 0
         portion.append(item)

@@ -46,7 +46,7 @@ async def _serve(instance: str, bus_config: BusConfig, config: EdgeConfig) -> No
     blobs = Blobs(bus_config.blobs)
     async with (
         Bus.connect("edge", bus_config) as bus,
-        serving_http(bus, config, blobs, Blobs(bus_config.uploads)) as (host, port),
+        serving_http(bus, config, blobs, Blobs(bus_config.uploads, is_passing=True)) as (host, port),
         beating(bus, plain_beat(instance, "edge", {"url": f"http://{host}:{port}"})),
     ):
         log.info("edge.ready", host=host, port=port)

@@ -39,7 +39,6 @@ from http_edge.routes import (
     tokens,
     webhooks,
 )
-from http_edge.uploads import Uploads
 
 # Each with the format in which its API tells errors.
 _CAPABILITIES = (
@@ -74,12 +73,12 @@ _FOLDERS = {"/api": OLLAMA, "/api/mcp": OPENAI, "/api/history": OPENAI}
 
 
 def make_app(bus: Bus, config: EdgeConfig, blobs: Blobs, uploads: Blobs) -> web.Application:
-    """Return the application. It asks everything over `bus`; `uploads` are blobs for the time of a request."""
+    """Return the application. It asks everything over `bus`; `uploads` are `is_passing`."""
     app = web.Application(middlewares=[answered], client_max_size=config.max_body_bytes)
     app[BUS] = bus
     app[CONFIG] = config
     app[BLOBS] = blobs
-    app[UPLOADS] = Uploads(uploads)
+    app[UPLOADS] = uploads
     app.on_response_prepare.append(name_request)
     app[FORMATS] = _FOLDERS | {
         route.path: told_as for capability, told_as in _CAPABILITIES for route in capability.ROUTES

@@ -11,7 +11,7 @@ class EdgeConfig(Struct, frozen=True, kw_only=True):
     """Settings of the HTTP edge. Times in seconds; port 0 takes a free one.
 
     `read_seconds` is how long a body may take to come, `write_seconds` how long a client may read nothing of a
-    stream before it counts as gone.
+    stream or a large answer before it counts as gone.
     """
 
     host: str = "127.0.0.1"

@@ -13,10 +13,10 @@ from bus.errors import RefusedError
 from bus.messages.embeddings import EmbedContent, EmbedInput, ImagePart, Part, TextPart, VideoPart
 from http_edge.config import EdgeConfig
 from http_edge.uploads import Held
-from http_edge.wire import each_text
+from http_edge.wire import Listed, each_text
 
 # Texts, token ids, or objects, which are read as `Content` or `Piece`.
-Given = str | tuple[str | int | tuple[int, ...] | dict[str, Any], ...]
+Given = str | Annotated[tuple[str | int | tuple[int, ...] | dict[str, Any], ...], Listed]
 
 # Each is a file that is written to the disk.
 _MOST_PICTURES = 256
@@ -57,7 +57,7 @@ class Content(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Inputs(Struct, frozen=True, kw_only=True):
-    """Inputs for the bus. `names` says how the client calls what is otherwise called `input[0].content[0]`."""
+    """Inputs for the bus. `names` says how the client calls what is called `input[0].content[0]` and so on there."""
 
     inputs: tuple[EmbedInput, ...]
     names: Mapping[str, str] = {}
@@ -66,7 +66,8 @@ class Inputs(Struct, frozen=True, kw_only=True):
 async def read_inputs(given: Given, held: Held, config: EdgeConfig) -> Inputs:
     """Return the inputs, their pictures stored in `held`. Raises `RefusedError` that names the one at fault."""
     if isinstance(given, str) or not any(isinstance(item, dict) for item in given):
-        return Inputs(inputs=each_text(plain(given), "input"))
+        is_one = isinstance(given, str) or isinstance(next(iter(given), None), int)
+        return Inputs(inputs=each_text(plain(given), "input"), names={"input[0]": "input"} if is_one else {})
     read = [_object(item, number) if isinstance(item, dict) else item for number, item in enumerate(given)]
     reader = _Reader(held, config)
     inputs = [await reader.input(item, f"input[{number}]") for number, item in enumerate(read)]
@@ -109,9 +110,7 @@ def _object(item: dict[str, Any], number: int) -> Content | Piece:
     try:
         read: Content | Piece = msgspec.convert(item, kind)
     except msgspec.ValidationError as error:
-        told = refusal(error).failure
-        param = f"input[{number}]" + (f".{told.param}" if told.param else "")
-        raise RefusedError(told.code, told.message, param=param) from error
+        raise refusal(error, kind, f"input[{number}]") from error
     return read
 
 

@@ -5,12 +5,11 @@ from aiohttp import web
 from bus.blobs import Blobs
 from bus.client import Bus
 from http_edge.config import EdgeConfig
-from http_edge.uploads import Uploads
 
 BUS = web.AppKey("bus", Bus)
 CONFIG = web.AppKey("config", EdgeConfig)
 BLOBS = web.AppKey("blobs", Blobs)
-UPLOADS = web.AppKey("uploads", Uploads)
+UPLOADS = web.AppKey("uploads", Blobs)
 
 REQUEST_ID = web.RequestKey("request_id", str)
 

@@ -6,14 +6,17 @@ from collections.abc import AsyncIterator, Callable
 from aiohttp import web
 from msgspec import Raw, Struct
 
-from bus.errors import LostError
+from bus.errors import LostError, RefusedError
 from bus.frames import Status
 from bus.inbox import Answer
 from bus.messages.embeddings import EmbedChunk, EmbedContent, EmbedInput, EmbedRequest, Frames, TextPart
-from bus.portions import portions
+from bus.portions import PORTION_BYTES, portions
 from bus.subjects import EMBED
 from http_edge.portions import numbered_from
 from http_edge.routing import asking, keep_loaded
+
+# Of an answer; making it takes more than twice as much memory.
+_MOST_BYTES = 256 * 2**20
 
 # Decoded, the pictures of one message are in memory together, so each counts as much text.
 _PICTURE_BYTES = 16 * 1024
@@ -62,7 +65,11 @@ def embed_request(inputs: Inputs, how: How) -> EmbedRequest:
 
 
 async def embedded(request: web.Request, model: str, inputs: Inputs, encode: Encode, how: How) -> Embedded:
-    """Return the vectors of `inputs` in their order. Raises as `asking` does, and `LostError` if not all have come."""
+    """Return the vectors of `inputs` in their order.
+
+    Raises as `asking` does, `RefusedError` as soon as it is known that the answer would be too large, and `LostError`
+    if not all have come.
+    """
     data: list[Raw] = []
     truncated: list[int] = []
     tokens, ran = 0, model
@@ -74,12 +81,13 @@ async def embedded(request: web.Request, model: str, inputs: Inputs, encode: Enc
             keep_loaded(request, how.keep_alive)
         first = len(data)
         message = embed_request(portion, how)
-        with numbered_from(first, "input"):
+        with numbered_from(first, "input", too_large="prompt" if prompt > PORTION_BYTES else None):
             async with asking(request, EMBED, model, "embeddings", message) as answer:
                 ran = answer.model
                 async for chunk in _chunks(answer):
                     # Encoded as they come, so that thousands of vectors do not hold up the others all at once.
                     data += [Raw(encode(at, vector)) for at, vector in enumerate(chunk.vectors, first + chunk.start)]
+                    _refuse_large(len(bytes(data[0])) * len(inputs))
                     truncated += [first + at for at in chunk.truncated]
                     tokens += chunk.prompt_tokens or 0
     if len(data) != len(inputs):
@@ -90,6 +98,13 @@ async def embedded(request: web.Request, model: str, inputs: Inputs, encode: Enc
 def floats(vector: bytes) -> tuple[float, ...]:
     """Return the numbers of `vector`."""
     return struct.unpack(f"<{len(vector) // 4}f", vector)
+
+
+def _refuse_large(size: int) -> None:
+    """Raise `RefusedError` unless an answer of about `size` bytes can be given."""
+    if size > _MOST_BYTES:
+        message = f"The answer would have about {size} bytes; the limit is {_MOST_BYTES}. Send fewer inputs at once."
+        raise RefusedError("too_large", message, param="input")
 
 
 async def _chunks(answer: Answer[EmbedChunk]) -> AsyncIterator[EmbedChunk]:

@@ -80,9 +80,11 @@ def refuse_unsupported(said: Struct, neutral: Mapping[str, tuple[object, ...]], 
         value = getattr(said, name)
         # Unlike `in`, this keeps True apart from 1.
         if value is not None and not any(type(value) is type(each) and value == each for each in values):
-            raise RefusedError(
-                "unsupported_parameter", f"'{where}{name}' is not supported by this server.", param=where + name
+            allowed = (
+                f" It may be {' or '.join(msgspec.json.encode(each).decode() for each in values)}." if values else ""
             )
+            message = f"'{where}{name}' is not supported by this server.{allowed}"
+            raise RefusedError("unsupported_parameter", message, param=where + name)
 
 
 def wants_usage(stream: bool | None, options: StreamOptions | None) -> bool:

@@ -24,12 +24,15 @@ def naming(name: Callable[[str], str], too_large: str | None = None) -> Iterator
 
 
 @contextmanager
-def numbered_from(first: int, field: str) -> Iterator[None]:
-    """Give refused items the numbers that they have in the client's list `field`, where theirs begin with `first`."""
+def numbered_from(first: int, field: str, too_large: str | None = None) -> Iterator[None]:
+    """Give refused items the numbers that they have in the client's list `field`, where theirs begin with `first`.
+
+    `too_large` is what makes a message too large, if it is no item.
+    """
 
     def renumbered(param: str) -> str:
         found = re.fullmatch(rf"{field}\[(\d+)\](.*)", param, re.DOTALL)
         return f"{field}[{first + int(found[1])}]{found[2]}" if found else param
 
-    with naming(renumbered, too_large=f"{field}[0]"):
+    with naming(renumbered, too_large=too_large or f"{field}[0]"):
         yield

@@ -15,6 +15,7 @@ from bus.errors import Failure
 from bus.frames import Status
 from http_edge.context import CONFIG
 from http_edge.errors import error_body, format_of
+from http_edge.writing import write_patiently
 
 # Bytes. The transport takes four times as much before a writer has to wait.
 _ROOM = 16 * 1024
@@ -48,22 +49,13 @@ class EventStream:
         if self._fits(frames):
             await self.response.write(frames)
         else:
-            await self._write_patiently(frames)
+            await write_patiently(self._request, self.response, frames)
         self._written_at = self._clock()
 
     def _fits(self, frames: bytes) -> bool:
         """Say whether `frames` can be written without waiting, and so without a timer."""
         transport = self._request.transport
         return transport is not None and not transport.get_write_buffer_size() and len(frames) <= _ROOM
-
-    async def _write_patiently(self, frames: bytes) -> None:
-        try:
-            async with asyncio.timeout(self._config.write_seconds):
-                await self.response.write(frames)
-        except TimeoutError as error:
-            if self._request.transport is not None:
-                self._request.transport.abort()
-            raise ConnectionResetError("The client has stopped reading.") from error
 
     async def wait_at(self, status: Status) -> None:
         """Tell where the request stands: its number in the queue, since when its model loads, or how far it is read.

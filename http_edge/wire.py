@@ -23,6 +23,9 @@ ModelName = Annotated[str, Meta(min_length=1, max_length=256)]
 # For how many seconds a heavy model stays loaded after the request, as LM Studio has it.
 Ttl = Annotated[float, Meta(gt=0)]
 
+# The longest list of a request: parsing and dividing a longer one would hold up everybody else for seconds.
+Listed = Meta(max_length=100_000)
+
 # Texts or their token ids, one or many, as OpenAI's `input` and `prompt` have it.
 Texts = str | tuple[str | int | tuple[int, ...], ...]
 
@@ -76,7 +79,7 @@ def read_query(request: web.Request, kind: type[T]) -> T:
     try:
         return msgspec.convert(said, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise refusal(error) from error
+        raise refusal(error, kind) from error
 
 
 def path_id(request: web.Request, name: str, code: Code) -> str:

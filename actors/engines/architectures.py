@@ -69,9 +69,9 @@ def read(model: Any) -> list[mx.array]:
     """Read the weights of `model` and return them. On the CPU they are widened to float32."""
     if is_cpu():
         model.set_dtype(mx.float32)
-    weights: list[mx.array] = list(dict(tree_flatten(model.parameters())).values())
-    mx.eval(weights)
-    return weights
+    # Its other arrays too, such as frequencies: only what has been computed may be used on another thread.
+    mx.eval(model)
+    return list(dict(tree_flatten(model.parameters())).values())
 
 
 def dtype_of(arrays: Sequence[mx.array]) -> str:

@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from actors.engines.blas import prepare_blas
 from actors.engines.contents import inputs_of, without_pictures
 from actors.engines.embeddings_dimensions import Dimensions, asked_dimensions, cut
-from actors.engines.embeddings_folder import EmbeddingFolder, read_folder
+from actors.engines.embeddings_folder import read_folder
 from actors.engines.embeddings_model import VectorModel
 from actors.engines.embeddings_tokens import EmbedWork, InputTokens, TokenRow
 from actors.engines.engine import NO_PICTURES, ModelFacts, Pictures
+from actors.engines.loaded import Loaded, facts_of
 from actors.engines.profile import profile
-from actors.engines.rows import Rows, not_loaded
+from actors.engines.rows import Rows
 from actors.engines.rows_batch import Batches
 from actors.model_files import check_files
 from bus.messages.embeddings import EmbedChunk, EmbedRequest, ImagePart, VideoPart
@@ -52,9 +52,12 @@ class EmbeddingEngine:
     def __init__(self, path: Path, limits: EmbeddingLimits) -> None:
         self._path = path
         self._limits = limits
-        batches = Batches(limits.batch_tokens or profile().batch_tokens, limits.window)
-        self._rows: Rows[TokenRow] = Rows(f"embeddings/{path.name}", batches, limits.chunk_bytes, limits.cache_bytes)
-        self._parts: _Parts | None = None
+        machine = profile()
+        batches = Batches(limits.batch_tokens or machine.batch_tokens, limits.window)
+        self._rows: Rows[TokenRow] = Rows(
+            f"embeddings/{path.name}", batches, limits.chunk_bytes, limits.cache_bytes, machine.streams
+        )
+        self._loaded: Loaded[TokenRow, _Parts] = Loaded(self._rows)
 
     async def load(self) -> ModelFacts:
         """Load and, unless the limits say no, warm up.
@@ -65,14 +68,14 @@ class EmbeddingEngine:
         folder = read_folder(self._path)
         check_files(self._path)
         tokens = InputTokens(folder)
-        model = await self._rows.load(lambda: VectorModel(folder), warm_up=self._limits.warmup)
-        dimensions = Dimensions(
-            full=model.dimensions,
-            offered=self._limits.matryoshka_dimensions or folder.matryoshka_dimensions,
-            is_normalised=folder.is_normalised,
-        )
-        self._parts = _Parts(tokens, dimensions)
-        return _facts(folder, model)
+        offered = self._limits.matryoshka_dimensions or folder.matryoshka_dimensions
+
+        def parts(model: VectorModel) -> _Parts:
+            full, is_normalised = model.dimensions, folder.is_normalised
+            return _Parts(tokens, Dimensions(full=full, offered=offered, is_normalised=is_normalised))
+
+        model = await self._loaded.load(lambda: VectorModel(folder), parts, warm_up=self._limits.warmup)
+        return facts_of(folder, model, model.dimensions)
 
     def pictures_of(self, request: EmbedRequest) -> tuple[ImagePart | VideoPart, ...]:
         """Return none: this model reads texts. Raises `RefusedError` if there is one."""
@@ -84,7 +87,7 @@ class EmbeddingEngine:
 
         Costs about 0.4 ms per 1,000 characters. Changes nothing, so a caller with much text may use a thread.
         """
-        tokens, dimensions = self._loaded()
+        tokens, dimensions = self._loaded.parts
         return tokens.work(request, asked_dimensions(request, dimensions))
 
     async def embed(self, work: EmbedWork) -> AsyncGenerator[EmbedChunk]:
@@ -92,7 +95,7 @@ class EmbeddingEngine:
 
         Closing the generator drops what has not been computed. Raises what the model raised.
         """
-        dimensions = self._loaded().dimensions
+        dimensions = self._loaded.parts.dimensions
         lengths = [len(row.ids) for row in work.rows]
         async with aclosing(self._rows.run(work.rows, lengths, work.keys)) as runs:
             async for start, vectors in runs:
@@ -105,27 +108,9 @@ class EmbeddingEngine:
                 )
 
     async def ping(self) -> None:
-        """Return when the engine thread has answered."""
+        """Return when each engine thread has answered."""
         await self._rows.ping()
 
     async def unload(self) -> None:
-        """Free the model and end the thread. Requests under way end with `RefusedError`."""
-        self._parts = None
-        await self._rows.unload()
-
-    def _loaded(self) -> _Parts:
-        if self._parts is None:
-            raise not_loaded()
-        return self._parts
-
-
-def _facts(folder: EmbeddingFolder, model: VectorModel) -> ModelFacts:
-    return ModelFacts(
-        family=folder.family,
-        context_length=folder.max_tokens,
-        size_bytes=model.size_bytes,
-        dtype=model.dtype,
-        blas=prepare_blas(),
-        dimensions=model.dimensions,
-        profile=profile().name,
-    )
+        """Free the model and end its threads. Requests under way end with `RefusedError`."""
+        await self._loaded.unload()

@@ -35,15 +35,15 @@ _EXP_LEAST: Final = -24.0
 
 
 class FastLayers:
-    """The layers of a loaded model of the families `BERTS`. Uses its weights as they are."""
+    """The layers of a loaded model of the families `BERTS`, whichever library made it. Uses its weights as they are."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
 
-    def __call__(self, ids: mx.array, mask: mx.array) -> mx.array:
-        """Return the last hidden states: a row per token. `mask` is 0 where a text has ended."""
+    def __call__(self, ids: mx.array, mask: mx.array, types: mx.array | None = None) -> mx.array:
+        """Return the last hidden states: a row per token. `mask` is 0 where a text has ended, `types` unsaid all 0."""
         bias = mx.where(mask, 0.0, _EXP_LEAST * 1000)[:, None, None, :]
-        states: mx.array = self._model.embeddings(ids)
+        states: mx.array = self._model.embeddings(ids, types)
         for layer in self._model.encoder.layer:
             attention = layer.attention
             attended = attention.output.dense(_attended(attention.self, states, bias))
@@ -54,7 +54,8 @@ class FastLayers:
 
 
 def _attended(attention: Any, states: mx.array, bias: mx.array) -> mx.array:
-    heads, size = attention.num_attention_heads, attention.attention_head_size
+    heads = attention.num_attention_heads
+    size = attention.query.weight.shape[0] // heads
     query, key, value = (
         project(states).reshape(*states.shape[:2], heads, size).transpose(0, 2, 1, 3)
         for project in (attention.query, attention.key, attention.value)

@@ -10,7 +10,8 @@ from typing import Final, Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
-from bus.errors import RefusedError
+from actors.engines.folder import folder_refusal, no_model
+from actors.model_files import read_any_json
 
 Pooling = Literal["mean", "cls", "max", "last"]
 FileT = TypeVar("FileT")
@@ -95,17 +96,18 @@ class _Sentences(Struct, frozen=True):
 def read_folder(path: Path) -> EmbeddingFolder:
     """Return what the model folder `path` declares.
 
-    Raises `RefusedError` if it is no model folder, or has a family, module, pooling or default that cannot be honoured.
+    Raises `RefusedError` if it is no model folder, or has a family, module, pooling or default that cannot be honoured,
+    and `ModelFilesError` for files that cannot be read.
     """
     config = _read(path / "config.json", _Config)
     if config is None:
-        raise RefusedError("model_not_found", f"There is no model {path.name}.", param="model")
+        raise no_model(path)
     family = config.model_type.replace("-", "_")
     if family not in _FAMILIES:
-        raise _refusal(path, f"is of family {family}, not one of {', '.join(sorted(_FAMILIES))}")
+        raise folder_refusal(path, f"is of family {family}, not one of {', '.join(sorted(_FAMILIES))}")
     for name, value in _OF_BERT.items() if family in BERTS else ():
         if (said := getattr(config, name)) not in (None, value):
-            raise _refusal(path, f"has the {name} {said}, of which only {value} is supported")
+            raise folder_refusal(path, f"has the {name} {said}, of which only {value} is supported")
     sentences = _sentences(path)
     prompts = {name: prompt or "" for name, prompt in sentences.prompts.items()}
     modules = _read(path / "modules.json", list[_Module])
@@ -129,21 +131,20 @@ def read_folder(path: Path) -> EmbeddingFolder:
 
 
 def _read(path: Path, kind: type[FileT]) -> FileT | None:
-    if not path.is_file():
-        return None
+    content = read_any_json(path)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (ValueError, RecursionError) as error:
-        raise _refusal(path.parent, f"has an unreadable {path.name}: {error}") from error
+        return None if content is None else msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        raise folder_refusal(path.parent, f"has an unreadable {path.name}: {error}") from error
 
 
 def _sentences(path: Path) -> _Sentences:
     sentences = _read(path / "config_sentence_transformers.json", _Sentences) or _Sentences()
     name = sentences.default_prompt_name
     if name and name not in sentences.prompts:
-        raise _refusal(path, f"puts the prompt {name} before every text, and does not have it")
+        raise folder_refusal(path, f"puts the prompt {name} before every text, and does not have it")
     if sentences.truncate_dim is not None:
-        raise _refusal(path, f"cuts every vector to {sentences.truncate_dim} dimensions, which is not supported")
+        raise folder_refusal(path, f"cuts every vector to {sentences.truncate_dim} dimensions, which is not supported")
     return sentences
 
 
@@ -158,7 +159,7 @@ def _pooling(path: Path, family: str, modules: Sequence[_Module] | None) -> tupl
     for module, kind in zip(modules or (), _kinds(modules or ()), strict=True):
         # The model class of gemma3_text contains its two dense layers; no other has any.
         if kind not in _MODULES or (kind == "Dense" and family != "gemma3_text"):
-            raise _refusal(path, f"has the module {kind}, which is not supported for family {family}")
+            raise folder_refusal(path, f"has the module {kind}, which is not supported for family {family}")
         if kind == "Pooling":
             folder = module.path
     declared = _read(path / folder / "config.json", dict[str, object])
@@ -168,7 +169,7 @@ def _pooling(path: Path, family: str, modules: Sequence[_Module] | None) -> tupl
     if isinstance(mode := declared.get("pooling_mode"), str):
         modes = [mode]
     if len(modes) != 1 or modes[0] not in _POOLINGS:
-        raise _refusal(path, f"pools by {' + '.join(modes) or 'nothing'}, not one of mean, cls, max, lasttoken")
+        raise folder_refusal(path, f"pools by {' + '.join(modes) or 'nothing'}, not one of mean, cls, max, lasttoken")
     return _POOLINGS[modes[0]], declared.get("include_prompt") is not False
 
 
@@ -182,9 +183,5 @@ def _max_tokens(path: Path, family: str, config: _Config, lengths: _Lengths) -> 
     declared = lengths.max_seq_length or tokenizer.model_max_length
     limits = [int(limit) for limit in (declared, positions) if limit is not None and limit < _NO_LIMIT]
     if not limits:
-        raise _refusal(path, "says nowhere how many tokens fit")
+        raise folder_refusal(path, "says nowhere how many tokens fit")
     return min(limits)
-
-
-def _refusal(path: Path, why: str) -> RefusedError:
-    return RefusedError("invalid_request", f"The model {path.name} {why}.", param="model")

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from actors.engines.contents import inputs_of, prompt_of, without_pictures
 from actors.engines.embeddings_folder import EmbeddingFolder
+from actors.engines.tokenizer import tokenizer_of
 from bus.errors import RefusedError
 from bus.messages.embeddings import EmbedRequest
 
@@ -58,10 +59,7 @@ class InputTokens:
 
     def __init__(self, folder: EmbeddingFolder) -> None:
         self._folder = folder
-        self._tokenizer = Tokenizer.from_file(str(folder.path / "tokenizer.json"))
-        # The file may ask for a fixed length: MiniLM's pads and cuts everything to 128.
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        self._tokenizer = tokenizer_of(folder.path)
         self._before, self._after = _special_tokens(self._tokenizer)
 
     def work(self, request: EmbedRequest, dimensions: int) -> EmbedWork:

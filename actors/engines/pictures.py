@@ -11,13 +11,12 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from actors.engines.architectures import dtype_of
-from actors.engines.blas import prepare_blas
 from actors.engines.contents import inputs_of, pictures_among
 from actors.engines.embeddings import EmbeddingLimits
 from actors.engines.embeddings_dimensions import Dimensions, asked_dimensions, cut
 from actors.engines.engine import NO_PICTURES, ModelFacts, Pictures
-from actors.engines.pictures_folder import PictureFolder, read_picture_folder
+from actors.engines.loaded import Loaded, facts_of
+from actors.engines.pictures_folder import read_picture_folder
 from actors.engines.pictures_frames import pooled
 from actors.engines.pictures_input import Reader, Row, contents_of, key_of
 from actors.engines.pictures_qwen import QwenModel
@@ -25,7 +24,7 @@ from actors.engines.pictures_qwen_input import QwenReader
 from actors.engines.pictures_siglip import SiglipModel
 from actors.engines.pictures_siglip_input import SiglipReader
 from actors.engines.profile import profile
-from actors.engines.rows import Rows, not_loaded
+from actors.engines.rows import Rows
 from actors.engines.rows_batch import Batches
 from actors.model_files import check_files
 from bus.messages.embeddings import EmbedChunk, EmbedRequest, FramePooling, ImagePart, VideoPart
@@ -60,7 +59,7 @@ class PictureEngine:
         self._limits = limits
         batches = Batches(limits.batch_tokens or profile().batch_tokens, limits.window)
         self._rows: Rows[Row] = Rows(f"embeddings/{path.name}", batches, limits.chunk_bytes, limits.cache_bytes)
-        self._parts: _Parts | None = None
+        self._loaded: Loaded[Row, _Parts] = Loaded(self._rows)
 
     async def load(self) -> ModelFacts:
         """Load and, unless the limits say no, warm up.
@@ -70,21 +69,20 @@ class PictureEngine:
         """
         folder = read_picture_folder(self._path)
         check_files(self._path)
-        reader: Reader
-        model: QwenModel | SiglipModel
-        if folder.family == "siglip":
-            reader = SiglipReader(folder)
-            model = await self._rows.load(lambda: SiglipModel(folder), warm_up=self._limits.warmup)
-        else:
-            reader = QwenReader(folder)
-            model = await self._rows.load(lambda: QwenModel(folder), warm_up=self._limits.warmup)
+        is_siglip = folder.family == "siglip"
+        reader: Reader = SiglipReader(folder) if is_siglip else QwenReader(folder)
         offered = self._limits.matryoshka_dimensions or folder.matryoshka_dimensions
-        self._parts = _Parts(reader, Dimensions(full=folder.dimensions, offered=offered))
-        return _facts(folder, model)
+        parts = _Parts(reader, Dimensions(full=folder.dimensions, offered=offered))
+
+        def build() -> QwenModel | SiglipModel:
+            return SiglipModel(folder) if is_siglip else QwenModel(folder)
+
+        model = await self._loaded.load(build, lambda _: parts, warm_up=self._limits.warmup)
+        return facts_of(folder, model, folder.dimensions)
 
     def pictures_of(self, request: EmbedRequest) -> tuple[ImagePart | VideoPart, ...]:
         """Return what has to be decoded for `request`. Raises `RefusedError` for what this model does not read."""
-        reader, dimensions = self._loaded()
+        reader, dimensions = self._loaded.parts
         asked_dimensions(request, dimensions)
         inputs = inputs_of(request)
         for number, item in enumerate(inputs):
@@ -97,7 +95,7 @@ class PictureEngine:
         Raises `RefusedError` for an input or a length that the model does not have. A picture takes about 10 ms.
         Changes nothing, so a caller may use a thread.
         """
-        reader, dimensions = self._loaded()
+        reader, dimensions = self._loaded.parts
         rows: list[Row] = []
         spans, truncated = [], []
         for number, item in enumerate(inputs_of(request)):
@@ -122,7 +120,7 @@ class PictureEngine:
 
         Closing the generator drops what has not been computed. Raises what the model raised.
         """
-        dimensions = self._loaded().dimensions
+        dimensions = self._loaded.parts.dimensions
         number, waiting = 0, deque[bytes]()
         lengths = [row.length for row in work.rows]
         async with aclosing(self._rows.run(work.rows, lengths, work.keys)) as runs:
@@ -142,13 +140,7 @@ class PictureEngine:
 
     async def unload(self) -> None:
         """Free the model and end the thread. Requests under way end with `RefusedError`."""
-        self._parts = None
-        await self._rows.unload()
-
-    def _loaded(self) -> _Parts:
-        if self._parts is None:
-            raise not_loaded()
-        return self._parts
+        await self._loaded.unload()
 
 
 def _chunk(work: PictureWork, start: int, vectors: list[bytes]) -> EmbedChunk:
@@ -158,16 +150,4 @@ def _chunk(work: PictureWork, start: int, vectors: list[bytes]) -> EmbedChunk:
         vectors=tuple(vectors),
         prompt_tokens=sum(row.prompt_tokens for row in work.rows) if end == len(work.spans) else None,
         truncated=tuple(number for number in work.truncated if start <= number < end),
-    )
-
-
-def _facts(folder: PictureFolder, model: QwenModel | SiglipModel) -> ModelFacts:
-    return ModelFacts(
-        family=folder.family,
-        context_length=folder.max_tokens,
-        size_bytes=sum(array.nbytes for array in model.arrays),
-        dtype=dtype_of(model.arrays),
-        blas=prepare_blas(),
-        dimensions=folder.dimensions,
-        profile=profile().name,
     )

@@ -10,9 +10,9 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from actors.conversion import folder_name
+from actors.engines.folder import family_of, folder_refusal, needed, packing_in
 from actors.model_config import ModelConfig
 from actors.model_files import read_json
-from bus.errors import RefusedError
 
 Family = Literal["qwen2_vl", "qwen3_vl", "siglip"]
 FAMILIES: Final[tuple[Family, ...]] = ("qwen2_vl", "qwen3_vl", "siglip")
@@ -77,7 +77,7 @@ class PictureFolder(Struct, frozen=True, kw_only=True):
 
 def reads_pictures(path: Path) -> bool:
     """Say whether the folder is of one of these families. Raises `ModelFilesError` for a damaged config.json."""
-    return _family(read_json(path / "config.json")) in FAMILIES
+    return family_of(read_json(path / "config.json")) in FAMILIES
 
 
 def words_of(name: str) -> list[str]:
@@ -91,11 +91,11 @@ def read_picture_folder(path: Path) -> PictureFolder:
     Raises `RefusedError` if it does not say what it must, and `ModelFilesError` for files that cannot be read.
     """
     said = read_json(path / "config.json")
-    family = _family(said)
+    family = family_of(said)
     for known in FAMILIES:
         if known == family:
-            return _siglip(path, ModelConfig(said)) if known == "siglip" else _qwen(path, known, said)
-    raise _refusal(path, f"is of family {family or 'unknown'}, not one of {', '.join(FAMILIES)}")
+            return _siglip(path, said) if known == "siglip" else _qwen(path, known, said)
+    raise folder_refusal(path, f"is of family {family or 'unknown'}, not one of {', '.join(FAMILIES)}")
 
 
 def qwen_settings(said: dict[str, Any]) -> dict[str, Any]:
@@ -103,13 +103,9 @@ def qwen_settings(said: dict[str, Any]) -> dict[str, Any]:
     text = {**said, **said.get("text_config", {})}
     if isinstance(rope := text.get("rope_parameters"), dict):
         text |= {"rope_theta": rope["rope_theta"], "rope_scaling": {**rope, "type": "default"}}
-    family = _family(said)
+    family = family_of(said)
     vision = {**said["vision_config"], "model_type": family}
     return {**said, "text_config": {**text, "model_type": family}, "vision_config": vision}
-
-
-def _family(said: dict[str, Any]) -> str:
-    return ModelConfig(said).text("model_type").replace("-", "_")
 
 
 def _qwen(path: Path, family: Family, said: dict[str, Any]) -> PictureFolder:
@@ -122,9 +118,9 @@ def _qwen(path: Path, family: Family, said: dict[str, Any]) -> PictureFolder:
     return PictureFolder(
         path=path,
         family=family,
-        max_tokens=min(_needed(path, text, "max_position_embeddings"), _declared(path), _MOST_TOKENS),
-        vocabulary_size=_needed(path, text, "vocab_size"),
-        dimensions=_needed(path, text, "hidden_size"),
+        max_tokens=min(needed(path, text, "max_position_embeddings"), _declared(path), _MOST_TOKENS),
+        vocabulary_size=needed(path, text, "vocab_size"),
+        dimensions=needed(path, text, "hidden_size"),
         pixels=_qwen_pixels(path, family, config),
         show=config.number("vision_start_token_id") or 151652,
         seen=config.number("image_token_id", "image_token_index") or 151655,
@@ -132,7 +128,7 @@ def _qwen(path: Path, family: Family, said: dict[str, Any]) -> PictureFolder:
         prompts=prompts,
         has_plain_positions="gme" in words_of(folder_name(path)),
         matryoshka_dimensions=_matryoshka(said),
-        quantisation=_quantisation(said),
+        quantisation=packing_in(path, said),
     )
 
 
@@ -154,7 +150,7 @@ def _qwen_pixels(path: Path, family: Family, config: ModelConfig) -> PixelSettin
     most = said.number("max_pixels") or size.number("longest_edge") or 1280 * token
     least, most = _NARROWED.get((family, least, most), (least, most))
     if least > most or most < token:
-        raise _refusal(path, f"wants pictures of {least} to {most} pixels")
+        raise folder_refusal(path, f"wants pictures of {least} to {most} pixels")
     mean, std = (_CLIP_MEAN, _CLIP_STD) if family == "qwen2_vl" else (_HALF, _HALF)
     return PixelSettings(
         mean=_colours(path, "image_mean", mean),
@@ -167,15 +163,16 @@ def _qwen_pixels(path: Path, family: Family, config: ModelConfig) -> PixelSettin
     )
 
 
-def _siglip(path: Path, config: ModelConfig) -> PictureFolder:
+def _siglip(path: Path, said: dict[str, Any]) -> PictureFolder:
+    config = ModelConfig(said)
     text, vision = config.part("text_config"), config.part("vision_config")
-    said = _preprocessor(path)
+    pictures = _preprocessor(path)
     tokenizer = ModelConfig(read_json(path / "tokenizer_config.json"))
     side = vision.number("image_size") or 224
-    size = said.part("size")
+    size = pictures.part("size")
     height, width = size.number("height") or side, size.number("width") or side
     if (height, width) != (side, side):
-        raise _refusal(path, f"sees {side} × {side} pixels, but its pictures are made {height} × {width}")
+        raise folder_refusal(path, f"sees {side} × {side} pixels, but its pictures are made {height} × {width}")
     return PictureFolder(
         path=path,
         family="siglip",
@@ -185,13 +182,13 @@ def _siglip(path: Path, config: ModelConfig) -> PictureFolder:
         pixels=PixelSettings(
             mean=_colours(path, "image_mean", _HALF),
             std=_colours(path, "image_std", _HALF),
-            resample=said.number("resample") or 3,
+            resample=pictures.number("resample") or 3,
             patch=vision.number("patch_size") or 16,
             height=height,
             width=width,
         ),
         pad=tokenizer.text("pad_token") or tokenizer.part("pad_token").text("content") or "</s>",
-        quantisation=_quantisation(read_json(path / "config.json")),
+        quantisation=packing_in(path, said),
     )
 
 
@@ -207,14 +204,8 @@ def _colours(path: Path, name: str, default: Colours) -> Colours:
     try:
         red, green, blue = map(float, said.get(name, default))
     except (TypeError, ValueError) as error:
-        raise _refusal(path, f"has an {name} that is not three numbers") from error
+        raise folder_refusal(path, f"has an {name} that is not three numbers") from error
     return red, green, blue
-
-
-def _quantisation(said: dict[str, Any]) -> dict[str, Any] | None:
-    packing = ModelConfig(said).part("quantization")
-    is_whole = packing.number("bits") and packing.number("group_size")
-    return dict(said["quantization"]) if is_whole else None
 
 
 def _declared(path: Path) -> int:
@@ -222,14 +213,3 @@ def _declared(path: Path) -> int:
     sentences = ModelConfig(read_json(path / "sentence_bert_config.json"))
     said = (sentences.number("max_seq_length"), tokenizer.number("model_max_length"))
     return min((limit for limit in said if limit is not None), default=_MOST_TOKENS)
-
-
-def _needed(path: Path, config: ModelConfig, name: str) -> int:
-    number = config.number(name)
-    if number is None:
-        raise _refusal(path, f"does not say its {name}")
-    return number
-
-
-def _refusal(path: Path, why: str) -> RefusedError:
-    return RefusedError("invalid_request", f"The model {path.name} {why}.", param="model")

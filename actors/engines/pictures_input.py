@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from msgspec import Struct
-from tokenizers import Tokenizer
 
 from actors.engines.contents import pictures_among
 from actors.engines.engine import Pictures
@@ -93,19 +91,6 @@ def check_ids(number: int, ids: Sequence[int], vocabulary: int) -> None:
     for token in ids:
         if not 0 <= token < vocabulary:
             raise refusal(number, f"holds token {token}; this model's tokens are 0 to {vocabulary - 1}.")
-
-
-def tokenizer_of(path: Path) -> Tokenizer:
-    """Return the tokenizer of a folder, to which marks in a text are text. Raises `RefusedError` if there is none."""
-    file = path / "tokenizer.json"
-    if not file.is_file():
-        raise RefusedError("invalid_request", f"The model {path.name} has no tokenizer.json.", param="model")
-    tokenizer = Tokenizer.from_file(str(file))
-    # The file may ask for a fixed length.
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    tokenizer.encode_special_tokens = True
-    return tokenizer
 
 
 def too_long(number: int, tokens: int, limit: int) -> RefusedError:

@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.engines.architectures import architecture, fill, read, weights_in
+from actors.engines.architectures import architecture, dtype_of, fill, read, weights_in
 from actors.engines.pictures_folder import PictureFolder, qwen_settings
 from actors.engines.pictures_input import Row
 from actors.engines.pictures_pixels import Pixels, patches
@@ -27,7 +27,9 @@ class QwenModel:
         """Load. Raises `ValueError` for weights that do not fit."""
         self._folder = folder
         self._model = load_qwen(folder)
-        self.arrays = read(self._model)
+        weights = read(self._model)
+        self.size_bytes = sum(array.nbytes for array in weights)
+        self.dtype = dtype_of(weights)
 
     def warm_up(self) -> None:
         """Run a text, and a text with a picture, so that no request pays for preparing kernels."""
@@ -53,7 +55,7 @@ class QwenModel:
 
     def free(self) -> None:
         """Give the weights back. No other call may follow."""
-        del self._model, self.arrays
+        del self._model
         mx.clear_cache()
 
     def _states(self, ids: mx.array, lengths: NDArray[np.int64], pictures: Sequence[Pixels]) -> mx.array:

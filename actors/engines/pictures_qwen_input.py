@@ -6,10 +6,11 @@ from itertools import chain
 from typing import Final
 
 from actors.engines.contents import prompt_of
+from actors.engines.folder import folder_refusal
 from actors.engines.pictures_folder import PictureFolder
-from actors.engines.pictures_input import Content, Row, check_ids, check_pictures, refusal, tokenizer_of, too_long
+from actors.engines.pictures_input import Content, Row, check_ids, check_pictures, refusal, too_long
 from actors.engines.pictures_pixels import scaled, tokens_of
-from bus.errors import RefusedError
+from actors.engines.tokenizer import tokenizer_of
 from bus.messages.embeddings import EmbedInput, EmbedRequest
 
 _BEGIN, _END, _LAST = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
@@ -31,12 +32,12 @@ class QwenReader:
     def __init__(self, folder: PictureFolder) -> None:
         """Raise `RefusedError` if the tokenizer is not there, or has not the marks that the model looks for."""
         self._folder = folder
-        self._tokenizer = tokenizer_of(folder.path)
+        self._tokenizer = tokenizer_of(folder.path, marks_are_text=True)
         self._marks = {mark: self._mark(mark) for mark in _MARKS}
         for mark, number in ((_SHOW, folder.show), (_SEEN, folder.seen)):
             # The model would not see the pictures, and say nothing.
             if self._marks[mark] != number:
-                raise _refusal(folder, f"looks for token {number}, but {mark} is {self._marks[mark]}")
+                raise folder_refusal(folder.path, f"looks for token {number}, but {mark} is {self._marks[mark]}")
 
     def check(self, number: int, item: EmbedInput) -> None:
         """Raise `RefusedError` if an input is empty, or has several videos."""
@@ -99,9 +100,5 @@ class QwenReader:
     def _mark(self, mark: str) -> int:
         number: int | None = self._tokenizer.token_to_id(mark)
         if number is None:
-            raise _refusal(self._folder, f"has no {mark}")
+            raise folder_refusal(self._folder.path, f"has no {mark}")
         return number
-
-
-def _refusal(folder: PictureFolder, why: str) -> RefusedError:
-    return RefusedError("invalid_request", f"The model {folder.path.name} {why}.", param="model")

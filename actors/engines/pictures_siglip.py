@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.engines.architectures import architecture, fill, read, weights_in
+from actors.engines.architectures import architecture, dtype_of, fill, read, weights_in
 from actors.engines.pictures_folder import PictureFolder
 from actors.engines.pictures_input import Row
 from actors.engines.pictures_pixels import normalised
@@ -25,7 +25,9 @@ class SiglipModel:
         """Load. Raises `ValueError` for weights that do not fit."""
         self._folder = folder
         self._model = load_siglip(folder)
-        self.arrays = read(self._model)
+        weights = read(self._model)
+        self.size_bytes = sum(array.nbytes for array in weights)
+        self.dtype = dtype_of(weights)
 
     def warm_up(self) -> None:
         """Run a text and an image, so that no request pays for preparing kernels."""
@@ -49,7 +51,7 @@ class SiglipModel:
 
     def free(self) -> None:
         """Give the weights back. No other call may follow."""
-        del self._model, self.arrays
+        del self._model
         mx.clear_cache()
 
 

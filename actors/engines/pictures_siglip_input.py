@@ -1,6 +1,7 @@
 """Writes what SigLIP reads: a text or an image, never both. Each side of the model has its own."""
 
 from actors.engines.contents import prompt_of
+from actors.engines.folder import folder_refusal
 from actors.engines.pictures_folder import PictureFolder
 from actors.engines.pictures_input import (
     Content,
@@ -9,11 +10,10 @@ from actors.engines.pictures_input import (
     check_pictures,
     refusal,
     text_of,
-    tokenizer_of,
     too_long,
 )
 from actors.engines.pictures_pixels import scaled, tokens_of
-from bus.errors import RefusedError
+from actors.engines.tokenizer import tokenizer_of
 from bus.messages.embeddings import EmbedInput, EmbedRequest
 
 
@@ -23,10 +23,10 @@ class SiglipReader:
     def __init__(self, folder: PictureFolder) -> None:
         """Raise `RefusedError` if the tokenizer is not there, or lacks the token that texts end in."""
         self._folder = folder
-        self._tokenizer = tokenizer_of(folder.path)
+        self._tokenizer = tokenizer_of(folder.path, marks_are_text=True)
         pad: int | None = self._tokenizer.token_to_id(folder.pad)
         if pad is None:
-            raise RefusedError("invalid_request", f"The model {folder.path.name} has no {folder.pad}.", param="model")
+            raise folder_refusal(folder.path, f"has no {folder.pad}")
         self._pad = pad
         # What the tokenizer itself puts after a text, such as </s>.
         self._after: list[int] = self._tokenizer.encode("", add_special_tokens=True).ids

@@ -8,12 +8,14 @@ import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from actors.catalogue import ModelFilesError
 from actors.conversion import made_once
 from actors.engines.blas import prepare_blas
 from actors.engines.embeddings_folder import read_folder
 from actors.engines.pictures_folder import reads_pictures
+from actors.engines.rerank_folder import read_rerank_folder
 from actors.model_files import check_files, read_json
 from actors.safetensors_header import read_tensors
 from bus.errors import RefusedError
@@ -36,7 +38,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m actors.engines.quantisation", description=__doc__)
-    parser.add_argument("kind", choices=("chat", "embeddings"))
+    parser.add_argument("kind", choices=("chat", "embeddings", "rerank"))
     parser.add_argument("bits", type=int, choices=(4, 8))
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
@@ -48,9 +50,10 @@ def _write(args: argparse.Namespace, draft: Path) -> None:
     check_files(args.source, trust_code=args.trust_code)
     if args.kind == "chat":
         _chat(args, draft)
+    elif args.kind == "rerank":
+        _rerank(args, draft)
     elif reads_pictures(args.source):
-        # After the BLAS, and only for these.
-        import_module("actors.engines.pictures_quantisation").write_quantised(args.source, draft, args.bits)
+        _packing().write_pictures(args.source, draft, args.bits)
     else:
         _embeddings(args, draft)
     names = [name for file in draft.glob("*.safetensors") for name in read_tensors(file)]
@@ -73,6 +76,19 @@ def _embeddings(args: argparse.Namespace, draft: Path) -> None:
     dtype = config.get("torch_dtype") or config.get("dtype") or "float32"
     convert = import_module("mlx_embeddings.convert").convert
     convert(str(args.source), str(draft), quantize=True, q_bits=args.bits, dtype=dtype)
+
+
+def _rerank(args: argparse.Namespace, draft: Path) -> None:
+    folder = read_rerank_folder(args.source)
+    if folder.is_generative:
+        _chat(args, draft)
+    else:
+        _packing().write_cross_encoder(folder, draft, args.bits)
+
+
+def _packing() -> Any:
+    # After the BLAS, and only for those that need it.
+    return import_module("actors.engines.packing")
 
 
 def _bring_settings(source: Path, target: Path, patterns: tuple[str, ...]) -> None:

@@ -3,19 +3,19 @@
 Leaves the folder, the tokens and the mathematics to the rerank_… modules beside it, the order of work to rows.py.
 """
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
 from msgspec import Struct
 
-from actors.engines.blas import prepare_blas
 from actors.engines.engine import ModelFacts
+from actors.engines.loaded import Loaded, facts_of
 from actors.engines.profile import profile
-from actors.engines.rerank_folder import RerankFolder, read_rerank_folder
+from actors.engines.rerank_folder import read_rerank_folder
 from actors.engines.rerank_model import CrossEncoder, ScoreModel, YesOrNo, score_of
 from actors.engines.rerank_tokens import PairTokens, PromptTokens, RerankTokens, RerankWork, Row
-from actors.engines.rows import Rows, not_loaded
+from actors.engines.rows import Rows
 from actors.engines.rows_batch import Batches
 from actors.model_files import check_files
 from bus.messages.rerank import RerankChunk, RerankRequest
@@ -39,9 +39,10 @@ class RerankerEngine:
     def __init__(self, path: Path, limits: RerankLimits) -> None:
         self._path = path
         self._is_warmed_up = limits.warmup
-        batches = Batches(limits.batch_tokens or profile().batch_tokens, limits.window)
-        self._rows: Rows[Row] = Rows(f"rerank/{path.name}", batches, limits.chunk_bytes)
-        self._tokens: RerankTokens | None = None
+        machine = profile()
+        batches = Batches(limits.batch_tokens or machine.batch_tokens, limits.window)
+        self._rows: Rows[Row] = Rows(f"rerank/{path.name}", batches, limits.chunk_bytes, streams=machine.streams)
+        self._loaded: Loaded[Row, RerankTokens] = Loaded(self._rows)
 
     async def load(self) -> ModelFacts:
         """Load and, unless the limits say no, warm up.
@@ -51,23 +52,21 @@ class RerankerEngine:
         """
         folder = read_rerank_folder(self._path)
         check_files(self._path)
-        if folder.is_generative:
-            prompts = PromptTokens(folder)
-            self._tokens = prompts
-            model = await self._load(lambda: ScoreModel(folder, YesOrNo(folder, prompts.answers)))
-        else:
-            self._tokens = PairTokens(folder)
-            model = await self._load(lambda: ScoreModel(folder, CrossEncoder(folder)))
-        return _facts(folder, model)
+        tokens = PromptTokens(folder) if folder.is_generative else PairTokens(folder)
+
+        def build() -> ScoreModel:
+            if isinstance(tokens, PromptTokens):
+                return ScoreModel(folder, YesOrNo(folder, tokens.answers))
+            return ScoreModel(folder, CrossEncoder(folder))
+
+        return facts_of(folder, await self._loaded.load(build, lambda _: tokens, warm_up=self._is_warmed_up))
 
     def prepare(self, request: RerankRequest) -> RerankWork:
         """Return `request` as tokens. Raises `RefusedError` if something is empty or too long.
 
         Costs about 0.4 ms per 1,000 characters. Changes nothing, so a caller with much text may use a thread.
         """
-        if self._tokens is None:
-            raise not_loaded()
-        return self._tokens.work(request)
+        return self._loaded.parts.work(request)
 
     async def rerank(self, work: RerankWork) -> AsyncGenerator[RerankChunk]:
         """Yield the scores in the order of the documents, a run of them per chunk, as soon as it has no gap.
@@ -86,24 +85,9 @@ class RerankerEngine:
                 )
 
     async def ping(self) -> None:
-        """Return when the engine thread has answered."""
+        """Return when each engine thread has answered."""
         await self._rows.ping()
 
     async def unload(self) -> None:
-        """Free the model and end the thread. Requests under way end with `RefusedError`."""
-        self._tokens = None
-        await self._rows.unload()
-
-    async def _load(self, build: Callable[[], ScoreModel]) -> ScoreModel:
-        return await self._rows.load(build, warm_up=self._is_warmed_up)
-
-
-def _facts(folder: RerankFolder, model: ScoreModel) -> ModelFacts:
-    return ModelFacts(
-        family=folder.family,
-        context_length=folder.max_tokens,
-        size_bytes=model.size_bytes,
-        dtype=model.dtype,
-        blas=prepare_blas(),
-        profile=profile().name,
-    )
+        """Free the model and end its threads. Requests under way end with `RefusedError`."""
+        await self._loaded.unload()

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from actors.engines.folder import config_in, family_of, folder_refusal, needed, packing_in
 from actors.model_config import ModelConfig
 from actors.model_files import read_json
-from bus.errors import RefusedError
 
 # Cross-encoders read query and document at once and have one label. The others are asked in words, and say yes or no.
 _CROSS_ENCODERS: Final = frozenset(("bert", "modernbert", "xlm_roberta"))
@@ -50,14 +50,11 @@ def read_rerank_folder(path: Path) -> RerankFolder:
     Raises `RefusedError` if it is no model folder, or has a family, label, activation or layer that cannot be
     honoured, and `ModelFilesError` for a file that cannot be read.
     """
-    said = read_json(path / "config.json")
-    if not said:
-        raise RefusedError("model_not_found", f"There is no model {path.name}.", param="model")
-    config = ModelConfig(said)
-    family = config.text("model_type").replace("-", "_")
+    said = config_in(path)
+    config, family = ModelConfig(said), family_of(said)
     if family not in _CROSS_ENCODERS | _GENERATIVE:
         families = ", ".join(sorted(_CROSS_ENCODERS | _GENERATIVE))
-        raise _refusal(path, f"is of family {family or 'none'}, not one of {families}")
+        raise folder_refusal(path, f"is of family {family or 'none'}, not one of {families}")
     _check_head(path, family, config)
     _check_activations(path, config)
     _check_layers(path, family, config)
@@ -67,10 +64,10 @@ def read_rerank_folder(path: Path) -> RerankFolder:
         path=path,
         family=family,
         max_tokens=_max_tokens(path, family, config, tokenizer),
-        vocabulary_size=_declared(path, config, "vocab_size"),
+        vocabulary_size=needed(path, config, "vocab_size"),
         pad_id=config.number("pad_token_id") or 0,
         reads_types=family == "bert" and (not inputs or "token_type_ids" in inputs),
-        quantisation=_quantisation(path, said),
+        quantisation=packing_in(path, said),
     )
 
 
@@ -83,54 +80,36 @@ def _check_head(path: Path, family: str, config: ModelConfig) -> None:
     head = next(iter(config.texts("architectures")), "none")
     wanted = "ForSequenceClassification" if family in _CROSS_ENCODERS else "ForCausalLM"
     if not head.endswith(wanted):
-        raise _refusal(path, f"has the architecture {head}; of family {family} it is …{wanted} that can rerank")
+        raise folder_refusal(path, f"has the architecture {head}; of family {family} it is …{wanted} that can rerank")
     if family in _CROSS_ENCODERS and labels_of(config) != 1:
-        raise _refusal(path, f"tells {labels_of(config)} labels apart; a reranker has one")
+        raise folder_refusal(path, f"tells {labels_of(config)} labels apart; a reranker has one")
 
 
 def _check_activations(path: Path, config: ModelConfig) -> None:
     for name in ("hidden_act", "hidden_activation", "classifier_activation"):
         wanted = {"", "silu"} if config.text("model_type") in _GENERATIVE else {"", "gelu"}
         if config.text(name) not in wanted:
-            raise _refusal(path, f"has the {name} {config.text(name)}, which is not supported")
+            raise folder_refusal(path, f"has the {name} {config.text(name)}, which is not supported")
     said = config.part("sentence_transformers").text("activation_fn")
     last = said or config.text("sbert_ce_default_activation_function")
     if last.rpartition(".")[2] not in _ACTIVATIONS:
-        raise _refusal(path, f"turns its logits into scores by {last}, which is not supported")
+        raise folder_refusal(path, f"turns its logits into scores by {last}, which is not supported")
 
 
 def _check_layers(path: Path, family: str, config: ModelConfig) -> None:
     if config.text("position_embedding_type") not in {"", "absolute"}:
-        raise _refusal(path, f"has {config.text('position_embedding_type')} positions, which are not supported")
+        raise folder_refusal(path, f"has {config.text('position_embedding_type')} positions, which are not supported")
     every = config.number("global_attn_every_n_layers") or 3
     kinds = config.texts("layer_types") if family == "modernbert" else ()
     if any((kind == "full_attention") != (number % every == 0) for number, kind in enumerate(kinds)):
-        raise _refusal(path, "has layer_types in an order that is not supported")
+        raise folder_refusal(path, "has layer_types in an order that is not supported")
 
 
 def _max_tokens(path: Path, family: str, config: ModelConfig, tokenizer: ModelConfig) -> int:
     """Return the limit, at most the number of positions: mlx reads beyond a table without an error."""
-    positions = _declared(path, config, "max_position_embeddings")
+    positions = needed(path, config, "max_position_embeddings")
     if family == "xlm_roberta":
         # Its positions count from pad_id + 1.
         positions -= (config.number("pad_token_id") or 0) + 1
     limits = [positions, tokenizer.number("model_max_length") or positions]
     return min(*limits, _LONGEST_PROMPT) if family in _GENERATIVE else min(limits)
-
-
-def _quantisation(path: Path, said: dict[str, Any]) -> dict[str, Any] | None:
-    packed = said.get("quantization") or said.get("quantization_config")
-    if packed and not (isinstance(packed, dict) and {"bits", "group_size"} <= packed.keys()):
-        raise _refusal(path, "is quantised in a way that is not supported")
-    return packed
-
-
-def _declared(path: Path, config: ModelConfig, name: str) -> int:
-    number = config.number(name)
-    if number is None:
-        raise _refusal(path, f"does not say its {name}")
-    return number
-
-
-def _refusal(path: Path, why: str) -> RefusedError:
-    return RefusedError("invalid_request", f"The model {path.name} {why}.", param="model")

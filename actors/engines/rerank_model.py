@@ -1,4 +1,4 @@
-"""A reranker in mlx: from token ids to scores. Everything here runs on the engine thread."""
+"""A reranker in mlx: from token ids to scores. Everything here runs on the engine threads."""
 
 import struct
 from collections.abc import Sequence
@@ -9,6 +9,8 @@ import numpy as np
 from mlx.nn.layers.activations import gelu
 
 from actors.engines.architectures import architecture, dtype_of, fill, is_cpu, read, weights_in
+from actors.engines.embeddings_cpu import FastLayers
+from actors.engines.embeddings_folder import BERTS
 from actors.engines.rerank_folder import RerankFolder
 from actors.engines.rerank_tokens import Row
 from actors.model_files import read_json
@@ -78,14 +80,24 @@ class CrossEncoder:
         if folder.family == "modernbert":
             self._mend()
         self._folder = folder
+        self._layers = FastLayers(self.module) if is_cpu() and folder.family in BERTS else None
 
     def logits(self, rows: Sequence[Row]) -> mx.array:
         """Return the logit of the label for each row."""
         ids = _padded([row.tokens for row in rows], self._folder.pad_id)
         mask = _padded([(1,) * len(row.tokens) for row in rows], 0)
         types = _padded([row.types for row in rows], 0) if self._folder.reads_types else None
-        logits: mx.array = self.module(ids, attention_mask=mask, token_type_ids=types).logits
-        return logits[:, 0]
+        return self._logits(ids, mask, types)[:, 0]
+
+    def _logits(self, ids: mx.array, mask: mx.array, types: mx.array | None) -> mx.array:
+        logits: mx.array
+        if self._layers is None:
+            logits = self.module(ids, attention_mask=mask, token_type_ids=types).logits
+        else:
+            states = self._layers(ids, mask, types)
+            # XLM-RoBERTa's classifier pools by itself.
+            logits = self.module.classifier(self.module.pooler(states) if "pooler" in self.module else states)
+        return logits
 
     def _mend(self) -> None:
         # The library approximates the activation that the models were trained with.

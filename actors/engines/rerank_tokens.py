@@ -9,7 +9,9 @@ from typing import Protocol
 from msgspec import Struct
 from tokenizers import Encoding, Tokenizer
 
+from actors.engines.folder import folder_refusal
 from actors.engines.rerank_folder import RerankFolder
+from actors.engines.tokenizer import tokenizer_of
 from bus.errors import RefusedError
 from bus.messages.rerank import RerankRequest
 
@@ -109,8 +111,7 @@ class PromptTokens:
     def _answer(self, word: str) -> int:
         token = self._tokenizer.token_to_id(word)
         if token is None:
-            name = self._folder.path.name
-            raise RefusedError("invalid_request", f"The model {name} has no token {word!r}.", param="model")
+            raise folder_refusal(self._folder.path, f"has no token {word!r}")
         return token
 
 
@@ -137,16 +138,10 @@ def _room(limit: int, taken: int) -> _Room:
 
 
 def _tokenizer(folder: RerankFolder) -> Tokenizer:
-    file = folder.path / "tokenizer.json"
-    if not file.is_file():
-        raise RefusedError("invalid_request", f"The model {folder.path.name} has no {file.name}.", param="model")
-    tokenizer = Tokenizer.from_file(str(file))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
+    tokenizer = tokenizer_of(folder.path)
     if tokenizer.get_vocab_size() > folder.vocabulary_size:
         # mlx would read beyond the table of embeddings without an error.
-        message = f"The tokenizer of the model {folder.path.name} has more tokens than the model."
-        raise RefusedError("invalid_request", message, param="model")
+        raise folder_refusal(folder.path, "has more tokens in its tokenizer than in its weights")
     return tokenizer
 
 

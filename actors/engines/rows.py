@@ -1,4 +1,4 @@
-"""Rows of many requests through one model on a thread of its own: what waits, what runs, and what has come back.
+"""Rows of many requests through one model on threads of its own: what waits, what runs, and what has come back.
 
 Knows nothing of what a row is: its model reads it, and whoever queues it says its length in tokens.
 """
@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, suppress
 from itertools import count
 from typing import Any, Generic, Protocol, TypeVar
 
-from actors.engines.rows_batch import Batches, Item
+from actors.engines.rows_batch import Batches
 from actors.engines.rows_shared import Asker, SharedResults
 from actors.engines.thread import EngineThread
 from bus.errors import RefusedError
@@ -22,10 +22,10 @@ RowT_contra = TypeVar("RowT_contra", contravariant=True)
 
 
 class RowModel(Protocol[RowT_contra]):
-    """A loaded model, used on the engine thread only."""
+    """A loaded model, used on the engine threads only; `results` on several at once if there are several."""
 
     def warm_up(self) -> None:
-        """Run once what every request will run, so that none pays for preparing kernels."""
+        """Run once on each thread what every request will run, so that none pays for preparing kernels."""
         ...
 
     def results(self, rows: Sequence[RowT_contra]) -> Sequence[bytes]:
@@ -60,31 +60,35 @@ class _Job(Generic[RowT]):
 
 
 class Rows(Generic[RowT]):
-    """Serves one model. Rows that arrive while a batch runs leave together with the next ones."""
+    """Serves one model. Rows that arrive while batches run leave together with the next ones."""
 
-    def __init__(self, name: str, batches: Batches, chunk_bytes: int, keep_bytes: int = 0) -> None:
+    def __init__(self, name: str, batches: Batches, chunk_bytes: int, keep_bytes: int = 0, streams: int = 1) -> None:
         """`chunk_bytes` is what is yielded at a time, unless a single result is larger.
 
-        `keep_bytes` is what results may take that are kept for rows alike.
+        `keep_bytes` is what results may take that are kept for rows alike, `streams` how many batches run at once.
         """
-        self._thread = EngineThread(name)
+        self._threads = tuple(EngineThread(name) for _ in range(streams))
         self._batches = batches
         self._chunk_bytes = chunk_bytes
         self._shared = SharedResults(keep_bytes)
         self._model: RowModel[RowT] | None = None
-        self._is_running = False
+        self._idle: list[EngineThread] = []
+        # The requests that a row which is being computed is for.
+        self._running: dict[Hashable, set[int]] = {}
         self._jobs: dict[int, _Job[RowT]] = {}
         self._numbers = count()
 
     async def load(self, build: Callable[[], ModelT], *, warm_up: bool) -> ModelT:
-        """Start the thread, build the model on it and return it. Raises what `build` raises, the thread ended."""
+        """Start the threads, build the model on one and return it. Raises what `build` raises, the threads ended."""
         async with AsyncExitStack() as stack:
-            self._thread.start()
-            stack.push_async_callback(self._thread.close)
-            model = await self._thread.call(build)
-            if warm_up:
-                await self._thread.call(model.warm_up)
+            for thread in self._threads:
+                thread.start()
+                stack.push_async_callback(thread.close)
+            model = await self._threads[0].call(build)
+            for thread in self._threads if warm_up else ():
+                await thread.call(model.warm_up)
             self._model = model
+            self._idle += self._threads
             stack.pop_all()
         return model
 
@@ -117,17 +121,23 @@ class Rows(Generic[RowT]):
             self._jobs.pop(number, None)
 
     async def ping(self) -> None:
-        """Return when the engine thread has answered."""
-        await self._thread.call(lambda: None)
+        """Return when each engine thread has answered."""
+        await asyncio.gather(*(thread.call(lambda: None) for thread in self._threads))
 
     async def unload(self) -> None:
-        """Free the model and end the thread. Requests under way end with `RefusedError`."""
+        """Free the model, which nobody uses any more then, and end the threads.
+
+        Requests under way end with `RefusedError`.
+        """
         self._end(tuple(self._jobs), not_loaded())
         self._shared.forget()
-        if self._model is not None:
-            model, self._model = self._model, None
-            await self._thread.call(model.free)
-        await self._thread.close()
+        model, self._model = self._model, None
+        builder, *others = self._threads
+        for thread in others:
+            await thread.close()
+        if model is not None:
+            await builder.call(model.free)
+        await builder.close()
 
     def _queue(self, number: int, job: _Job[RowT], lengths: Sequence[int]) -> None:
         known, unknown = self._shared.ask(number, job.keys)
@@ -137,42 +147,53 @@ class Rows(Generic[RowT]):
         self._advance()
 
     def _advance(self) -> None:
-        """Send the next batch to the thread, unless one is there."""
+        """Send a batch to each thread that has none, while there are any."""
         if self._model is None:
             self._end(tuple(self._jobs), not_loaded())
             return
-        batch: dict[Hashable, Item] = {}
-        while not (self._is_running or batch) and (items := self._batches.next()):
-            # A neighbour's row alike may have come first.
-            named = {self._jobs[item.request].keys[item.index]: item for item in items}
-            batch = {key: item for key, item in named.items() if self._shared.is_wanted(key)}
-        if not batch:
-            return
-        self._is_running = True
-        model, loop = self._model, asyncio.get_running_loop()
-        rows = [self._jobs[item.request].rows[item.index] for item in batch.values()]
+        while self._idle and (batch := self._next_batch()):
+            self._submit(self._model, self._idle.pop(), batch)
+
+    def _next_batch(self) -> dict[Hashable, RowT]:
+        """Return the next rows that are to be computed, by their keys; empty if there are none."""
+        batch: dict[Hashable, RowT] = {}
+        while not batch and (items := self._batches.next()):
+            for item in items:
+                job = self._jobs[item.request]
+                key = job.keys[item.index]
+                # A neighbour's row alike may have come first, or be under way.
+                if key in self._running:
+                    self._running[key].add(item.request)
+                elif self._shared.is_wanted(key):
+                    self._running[key] = {item.request}
+                    batch[key] = job.rows[item.index]
+        return batch
+
+    def _submit(self, model: RowModel[RowT], thread: EngineThread, batch: Mapping[Hashable, RowT]) -> None:
+        loop = asyncio.get_running_loop()
 
         def run() -> None:
-            results = dict(zip(batch, model.results(rows), strict=True))
-            _tell(loop, lambda: self._arrive(results))
+            results = dict(zip(batch, model.results(tuple(batch.values())), strict=True))
+            _tell(loop, lambda: self._arrive(thread, results))
 
         def fail(error: Exception) -> None:
-            _tell(loop, lambda: self._fail(batch.values(), error))
+            _tell(loop, lambda: self._fail(thread, batch, error))
 
-        self._thread.submit(run, fail)
+        thread.submit(run, fail)
 
-    def _arrive(self, results: Mapping[Hashable, bytes]) -> None:
+    def _arrive(self, thread: EngineThread, results: Mapping[Hashable, bytes]) -> None:
         for key, result in results.items():
+            del self._running[key]
             for asker in self._shared.arrived(key, result):
                 job = self._jobs[asker.request]
                 job.results[asker.row] = result
                 job.news.set()
-        self._is_running = False
+        self._idle.append(thread)
         self._advance()
 
-    def _fail(self, batch: Iterable[Item], error: Exception) -> None:
-        self._end({item.request for item in batch}, error)
-        self._is_running = False
+    def _fail(self, thread: EngineThread, keys: Iterable[Hashable], error: Exception) -> None:
+        self._end({number for key in keys for number in self._running.pop(key)}, error)
+        self._idle.append(thread)
         self._advance()
 
     def _end(self, requests: Iterable[int], error: Exception) -> None:

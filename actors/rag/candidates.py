@@ -16,7 +16,7 @@ from actors.rag.embedders import Embedders
 from actors.rag.fusion import convex, rrf
 from actors.rag.index import Scored
 from actors.rag.library import Library
-from actors.rag.store_query import CollectionRow
+from actors.rag.store_query import Place
 from bus.errors import BusError, RefusedError, error_of
 from bus.messages.rag import SearchDocuments
 
@@ -27,7 +27,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     """A search in collections that are there. `key` is the fingerprint of the API key."""
 
     request: SearchDocuments
-    collections: tuple[CollectionRow, ...]
+    collections: tuple[Place, ...]
     key: str | None
 
     @property

@@ -148,7 +148,7 @@ class CollectionIndex:
     @property
     def labels(self) -> Labels:
         """Those that can be found, rising."""
-        return self._all.labels_alive
+        return self._all.labels
 
     def _search(self, vector: Vector, limit: int, allowed: Labels | None) -> list[Scored]:
         if self._graph is None or (allowed is not None and allowed.size <= FEW):

@@ -30,7 +30,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-# A search waits no longer than this for what is put into the graphs.
+# A search waits no longer than this, and for one slice, while graphs are built.
 _TURN = 0.01
 _PAGE = 10_000
 # An index is saved again when more than this part of it is new: what is not saved is quickly added again.
@@ -104,7 +104,10 @@ class Indexes:
         dimensions = await self._store.dimensions()
         await self._on_files(self._snapshots.keep, dimensions)
         for collection, length in dimensions.items():
-            await self._restore(collection, await self._load(collection, length))
+            async with asyncio.TaskGroup() as group:
+                # Files are read meanwhile, which takes about as long.
+                loading = group.create_task(self._load(collection, length))
+                await self._restore(collection, length, loading)
         self._has_work.set()
 
     async def run(self) -> None:
@@ -138,17 +141,20 @@ class Indexes:
         return await self._on_thread(self._labels, collection)
 
     async def rebuild(self, collection: str) -> None:
-        """Read the rows of the collection again and build its graph anew; searches are answered meanwhile."""
+        """Read the rows of the collection again and build its graph anew; searches are answered meanwhile.
+
+        Returns when the graph is complete, at once for a collection that is not there.
+        """
         await self._on_files(self._snapshots.forget, collection)
         async with self._changing:
-            dimensions = await self._store.dimensions()
-            if collection in dimensions:
-                await self._load(collection, dimensions[collection])
-        await self.settle()
+            dimensions = (await self._store.dimensions()).get(collection)
+            index = None if dimensions is None else await self._load(collection, dimensions)
+        while index is not None and await self._on_thread(_advance, index):
+            pass
 
     async def settle(self) -> None:
         """Put into the graphs all that they lack."""
-        while await self._on_thread(self._advance):
+        while await self._on_thread(lambda: any(map(_advance, self._indexes.values()))):
             pass
 
     async def save(self, least: float = 0) -> None:
@@ -184,21 +190,23 @@ class Indexes:
         await self._on_thread(self._indexes.__setitem__, collection, index)
         return index
 
-    async def _restore(self, collection: str, index: CollectionIndex) -> None:
+    async def _restore(self, collection: str, dimensions: int, loading: asyncio.Task[CollectionIndex]) -> None:
         if not self._has_graphs:
             return
         for snapshot in await self._on_files(self._snapshots.of, collection):
             try:
-                await self._take(snapshot, collection, index)
+                graph, at = await self._graph(snapshot, collection, dimensions)
+                await self._on_thread((await loading).restore, graph, at)
             except SnapshotError as error:
                 log.warning("index.snapshot_refused", collection=collection, reason=str(error))
                 await self._on_files(snapshot.delete)
             else:
                 return
 
-    async def _take(self, snapshot: Snapshot, collection: str, index: CollectionIndex) -> None:
+    async def _graph(self, snapshot: Snapshot, collection: str, dimensions: int) -> tuple[HnswIndex, datetime]:
+        """Return the graph of a snapshot, and when it was made. Raises `SnapshotError`."""
         manifest = await self._on_files(snapshot.manifest)
-        if (manifest.collection, manifest.dimensions) != (collection, index.dimensions):
+        if (manifest.collection, manifest.dimensions) != (collection, dimensions):
             raise SnapshotError("it is of another collection")
         if manifest.format != FORMAT:
             raise SnapshotError("it was written by another version")
@@ -206,8 +214,7 @@ class Indexes:
         if manifest.generation != self._store.generation or manifest.last > await self._store.last_label():
             raise SnapshotError("it is of another store")
         state = await self._on_files(snapshot.state)
-        graph = await self._on_thread(HnswIndex.restored, state, self._ef)
-        await self._on_thread(index.restore, graph, manifest.at)
+        return await self._on_thread(HnswIndex.restored, state, self._ef), manifest.at
 
     async def _save(self, collection: str, index: CollectionIndex, copy: Copy) -> None:
         manifest = Manifest(
@@ -248,10 +255,6 @@ class Indexes:
         index = self._indexes.get(collection)
         return np.zeros(0, np.int64) if index is None else index.labels
 
-    def _advance(self) -> bool:
-        until = time.monotonic() + _TURN
-        return any(index.advance(until) for index in self._indexes.values())
-
     def _empty(self, dimensions: int) -> CollectionIndex:
         return CollectionIndex(dimensions, partial(HnswIndex, dimensions, self._ef) if self._has_graphs else None)
 
@@ -260,6 +263,11 @@ class Indexes:
 
     def _on_files(self, work: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._files, work, *args)
+
+
+def _advance(index: CollectionIndex) -> bool:
+    """Put more into the graph, for one turn; return whether it lacks more."""
+    return index.advance(time.monotonic() + _TURN)
 
 
 def _checked(vector: NDArray[Any], dimensions: int) -> Vector:

@@ -33,8 +33,8 @@ class ModelCard(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `created` is in seconds since the epoch. `memory_bytes` is what its process takes, `estimated_bytes` what it is
     expected to take. `parameters` counts weights. `leases` are the requests that hold it, and `expires_at`, in
     seconds since the epoch, is when an idle heavy model is unloaded, if nobody asks it before. `load_seconds` is how
-    long loading took, `profile` the kind of machine that it computes for, and `matryoshka_dimensions` are what its
-    vectors may be cut to.
+    long loading took, `profile` the kind of machine that it computes for, and with `is_matryoshka` its
+    vectors may be cut to `matryoshka_dimensions`, or to any length if there are none.
     """
 
     id: str
@@ -68,6 +68,7 @@ class ModelCard(Struct, frozen=True, kw_only=True, omit_defaults=True):
     blas: str | None = None
     load_seconds: float | None = None
     matryoshka_dimensions: tuple[int, ...] = ()
+    is_matryoshka: bool = False
 
 
 class ModelList(Struct, frozen=True, kw_only=True):

@@ -21,26 +21,29 @@ from http_edge.generation import refuse_unsupported
 from http_edge.portions import naming
 from http_edge.routes.embeddings import Usage
 from http_edge.upload import reading_form
-from http_edge.uploads import Held
-from http_edge.wire import ModelName, json_response, read_body
+from http_edge.uploads import Held, holding
+from http_edge.wire import Listed, ModelName, read_body
+from http_edge.writing import large_json_response
 
 # The model normalises its vectors, if it is made so; they are not given in any other way.
 NEUTRAL: dict[str, tuple[object, ...]] = {"normalize": (True,)}
 
 # The most bytes of a field of a form.
 _SHORT = 256
-_LONGEST = {"text": 512 * 1024}
+_LONGEST = {"text": 512 * 1024, "prompt": 64 * 1024}
 
 
 class TextBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Texts, or one `text`."""
 
-    texts: Annotated[tuple[str, ...], Meta(min_length=1)] | None = None
+    texts: Annotated[tuple[str, ...], Meta(min_length=1), Listed] | None = None
     text: str | None = None
     model: ModelName | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
-    allow_lossy: bool = False
-    truncate: bool = False
+    allow_lossy: bool | None = None
+    truncate: bool | None = None
+    prompt_name: str | None = None
+    prompt: str | None = None
     normalize: bool | None = None
 
 
@@ -49,7 +52,9 @@ class ImageBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     model: ModelName | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
-    allow_lossy: bool = False
+    allow_lossy: bool | None = None
+    prompt_name: str | None = None
+    prompt: str | None = None
     normalize: bool | None = None
 
 
@@ -60,8 +65,10 @@ class MultimodalBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     image: str | None = None
     model: ModelName | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
-    allow_lossy: bool = False
-    truncate: bool = False
+    allow_lossy: bool | None = None
+    truncate: bool | None = None
+    prompt_name: str | None = None
+    prompt: str | None = None
     normalize: bool | None = None
 
 
@@ -72,7 +79,9 @@ class VideoBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pooling: FramePooling = "mean"
     model: ModelName | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
-    allow_lossy: bool = False
+    allow_lossy: bool | None = None
+    prompt_name: str | None = None
+    prompt: str | None = None
     normalize: bool | None = None
 
 
@@ -115,7 +124,7 @@ async def text(request: web.Request) -> web.StreamResponse:
 
 async def image(request: web.Request) -> web.StreamResponse:
     """Turn an image into a vector."""
-    async with request.app[UPLOADS].held() as held:
+    async with holding(request.app[UPLOADS]) as held:
         body, file = await _form(request, ImageBody, "file", held)
         content = (ImagePart(blob=_required(file)),)
         return await _answer(request, _together(body, content, ("file",), _how(body)))
@@ -123,7 +132,7 @@ async def image(request: web.Request) -> web.StreamResponse:
 
 async def multimodal(request: web.Request) -> web.StreamResponse:
     """Turn a text, an image, or both, into one vector."""
-    async with request.app[UPLOADS].held() as held:
+    async with holding(request.app[UPLOADS]) as held:
         if request.content_type == "multipart/form-data":
             body, file = await _form(request, MultimodalBody, "image", held)
         else:
@@ -145,7 +154,7 @@ async def multimodal(request: web.Request) -> web.StreamResponse:
 
 async def video(request: web.Request) -> web.StreamResponse:
     """Turn a video into a vector."""
-    async with request.app[UPLOADS].held() as held:
+    async with holding(request.app[UPLOADS]) as held:
         body, file = await _form(request, VideoBody, "file", held)
         content = (VideoPart(blob=_required(file)),)
         how = _how(body, Frames(count=body.frames, pooling=body.pooling))
@@ -161,7 +170,7 @@ async def _form(request: web.Request, kind: type[FormT], name: str, held: Held) 
         try:
             body = msgspec.convert(form.fields, kind, strict=False)
         except msgspec.ValidationError as error:
-            raise refusal(error) from error
+            raise refusal(error, kind) from error
         refuse_unsupported(body, NEUTRAL)
         if form.file is not None and not form.file.size:
             raise RefusedError("invalid_request", "The file is empty.", param=name)
@@ -176,10 +185,12 @@ def _required(file: str | None) -> str:
 
 def _how(body: TextBody | FormBody, frames: Frames | None = None) -> How:
     return How(
-        truncate=isinstance(body, TextBody | MultimodalBody) and body.truncate,
+        truncate=isinstance(body, TextBody | MultimodalBody) and body.truncate is True,
         keep_alive=None,
+        prompt_name=body.prompt_name,
+        prompt=body.prompt,
         dimensions=body.dimensions,
-        allow_lossy=body.allow_lossy,
+        allow_lossy=bool(body.allow_lossy),
         frames=frames or Frames(),
     )
 
@@ -204,7 +215,8 @@ async def _answer(request: web.Request, asked: Asked) -> web.StreamResponse:
 
     with naming(lambda param: asked.names.get(param, param)):
         said = await embedded(request, model, asked.inputs, encode, asked.how)
-    return json_response(
+    return await large_json_response(
+        request,
         Vectors(
             embeddings=said.data,
             shape=(len(said.data), width),
@@ -212,7 +224,7 @@ async def _answer(request: web.Request, asked: Asked) -> web.StreamResponse:
             processing_time=round(time.monotonic() - begun, 6),
             usage=Usage(prompt_tokens=said.tokens, total_tokens=said.tokens),
             truncated=said.truncated,
-        )
+        ),
     )
 
 

@@ -33,6 +33,7 @@ class EmbedModel(Struct, frozen=True, kw_only=True):
     blas: str | None
     hardware_profile: str | None
     embedding_dim: int | None
+    is_matryoshka: bool
     matryoshka_dimensions: tuple[int, ...]
     supported_modalities: tuple[str, ...]
     max_tokens: int | None
@@ -65,6 +66,7 @@ def _told(card: ModelCard, framework: Framework) -> EmbedModel:
         blas=card.blas,
         hardware_profile=card.profile,
         embedding_dim=card.dimensions,
+        is_matryoshka=card.is_matryoshka,
         matryoshka_dimensions=card.matryoshka_dimensions,
         supported_modalities=card.modalities,
         max_tokens=card.context_length,

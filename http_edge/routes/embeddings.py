@@ -10,7 +10,9 @@ from http_edge.contents import Given, read_inputs
 from http_edge.context import CONFIG, UPLOADS
 from http_edge.embedding import Embedded, Encode, How, embedded, floats
 from http_edge.portions import naming
-from http_edge.wire import ModelName, Ttl, json_response, read_body
+from http_edge.uploads import holding
+from http_edge.wire import ModelName, Ttl, read_body
+from http_edge.writing import large_json_response
 
 # Accepted and left out, because the answer is the same without it.
 IGNORED = {"user": "a label for the provider's own records"}
@@ -66,11 +68,11 @@ async def create(request: web.Request) -> web.StreamResponse:
     """Turn texts and pictures into vectors."""
     body = await read_body(request, _body)
     encode = encoding(body.encoding_format)
-    async with request.app[UPLOADS].held() as held:
+    async with holding(request.app[UPLOADS]) as held:
         given = await read_inputs(body.input, held, request.app[CONFIG])
         with naming(lambda param: given.names.get(param, param)):
             said = await embedded(request, body.model, given.inputs, encode, how_of(body))
-    return json_response(told(said))
+    return await large_json_response(request, told(said))
 
 
 def how_of(body: Body) -> How:

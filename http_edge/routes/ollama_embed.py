@@ -10,7 +10,9 @@ from http_edge.embedding import How, embedded, floats
 from http_edge.ollama import model_name
 from http_edge.ollama_lines import Stopwatch
 from http_edge.ollama_options import KeepAlive, seconds
-from http_edge.wire import ModelName, json_response, read_body
+from http_edge.portions import naming
+from http_edge.wire import Listed, ModelName, json_response, read_body
+from http_edge.writing import large_json_response
 
 # Accepted and left out, because the answer is the same without it.
 IGNORED = {
@@ -24,7 +26,7 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a client sends. Inputs over the model's limit are shortened unless `truncate` is false."""
 
     model: ModelName
-    input: str | tuple[str, ...]
+    input: str | Annotated[tuple[str, ...], Listed]
     truncate: bool | None = None
     keep_alive: KeepAlive | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
@@ -47,16 +49,18 @@ async def create(request: web.Request) -> web.StreamResponse:
     model = model_name(body.model)
     inputs = (body.input,) if isinstance(body.input, str) else body.input
     how = How(truncate=body.truncate is not False, keep_alive=seconds(body.keep_alive), dimensions=body.dimensions)
-    said = await embedded(request, model, inputs, _numbers, how)
+    with naming(lambda param: "input" if param == "input[0]" and isinstance(body.input, str) else param):
+        said = await embedded(request, model, inputs, _numbers, how)
     durations = watch.durations()
-    return json_response(
+    return await large_json_response(
+        request,
         {
             "model": model,
             "embeddings": said.data,
             "total_duration": durations["total_duration"],
             "load_duration": durations["load_duration"],
             "prompt_eval_count": said.tokens,
-        }
+        },
     )
 
 
@@ -64,7 +68,8 @@ async def create_one(request: web.Request) -> web.StreamResponse:
     """Turn one text into a vector."""
     body = await read_body(request, _prompt_body)
     how = How(truncate=True, keep_alive=seconds(body.keep_alive))
-    said = await embedded(request, model_name(body.model), (body.prompt,), _numbers, how)
+    with naming(lambda param: "prompt" if param == "input[0]" else param):
+        said = await embedded(request, model_name(body.model), (body.prompt,), _numbers, how)
     return json_response({"embedding": said.data[0]})
 
 

@@ -10,14 +10,15 @@ from msgspec.structs import replace
 
 from bus.errors import LostError, RefusedError
 from bus.messages.rerank import RerankRequest
-from bus.portions import portions
+from bus.portions import PORTION_BYTES, portions
 from bus.scores import Ranking, Scored, all_scores, ranking
 from bus.subjects import RERANK
 from http_edge.context import REQUEST_ID
 from http_edge.generation import refuse_unsupported
 from http_edge.portions import numbered_from
+from http_edge.routes.embeddings import Usage
 from http_edge.routing import asking, keep_loaded
-from http_edge.wire import ModelName, Ttl, json_response, read_body
+from http_edge.wire import Listed, ModelName, Ttl, json_response, read_body
 
 # Accepted and left out, because the answer is the same without it.
 IGNORED = {"user": "a label for the provider's own records"}
@@ -33,6 +34,15 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
 Positive = Annotated[int, Meta(ge=1)]
 
 
+Text = Annotated[str, Meta(min_length=1)]
+
+
+class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A query as Jina's rerankers for texts and images have it."""
+
+    text: Text
+
+
 class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a client sends. A document is a text, or an object with one and anything else.
 
@@ -40,13 +50,13 @@ class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     model: ModelName
-    query: Annotated[str, Meta(min_length=1)]
-    documents: Annotated[tuple[str | dict[str, Any], ...], Meta(min_length=1)]
+    query: Text | Query
+    documents: Annotated[tuple[str | dict[str, Any], ...], Meta(min_length=1), Listed]
     top_n: Positive | None = None
     return_documents: bool | None = None
     max_tokens_per_doc: Positive | None = None
     truncate: bool | None = None
-    instruction: Annotated[str, Meta(min_length=1)] | None = None
+    instruction: Text | None = None
     ttl: Ttl | None = None
     max_chunks_per_doc: Any = None
     priority: Any = None
@@ -63,15 +73,11 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     document: dict[str, Any] | None = None
 
 
-class Usage(Struct, frozen=True, kw_only=True):
-    """Tokens read, the query once for each document."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
 class Reranked(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The best documents first. `truncated` are the numbers of those that were shortened."""
+    """The best documents first. `truncated` are the numbers of those that were shortened.
+
+    The tokens of the query are read, and counted, once for each document.
+    """
 
     id: str
     model: str
@@ -102,7 +108,7 @@ def rerank_request(body: Body) -> RerankRequest:
     """Return what the model is asked. Raises `RefusedError` on what cannot be honoured."""
     refuse_unsupported(body, NEUTRAL)
     return RerankRequest(
-        query=body.query,
+        query=body.query.text if isinstance(body.query, Query) else body.query,
         documents=tuple(_text(number, document) for number, document in enumerate(body.documents)),
         truncate=bool(body.truncate),
         max_document_tokens=body.max_tokens_per_doc,
@@ -125,7 +131,12 @@ def told(head: Head, found: Ranking, documents: Sequence[str | dict[str, Any]] =
 
 
 def _text(number: int, document: str | dict[str, Any]) -> str:
-    text = document if isinstance(document, str) else document.get("text")
+    if isinstance(document, str):
+        return document
+    if document.get("image") is not None:
+        param = f"documents[{number}].image"
+        raise RefusedError("unsupported_parameter", "Rerankers read texts here, not images.", param=param)
+    text = document.get("text")
     if not isinstance(text, str):
         param = f"documents[{number}].text"
         raise RefusedError("invalid_request", "A document is a text, or an object with a 'text'.", param=param)
@@ -146,7 +157,7 @@ async def _ranked(request: web.Request, asked: RerankRequest, body: Body) -> tup
             # Said before, the model could be unloaded between two portions.
             keep_loaded(request, body.ttl)
         message = replace(asked, documents=part)
-        with numbered_from(first, "documents"):
+        with numbered_from(first, "documents", too_large="query" if len(asked.query) > PORTION_BYTES else None):
             async with asking(request, RERANK, body.model, "rerank", message) as answer:
                 model = answer.model
                 scored.append(await all_scores(answer))

@@ -164,3 +164,19 @@ async def test_renewed_blob_is_kept_as_one_that_is_stored_now(tmp_path: Path) ->
 
     assert (there, missing, count) == (True, False, 1)
     assert await blobs.get(renewed) == b"hello"
+
+
+async def test_equal_blobs_that_are_passing_are_not_one(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path, is_passing=True)
+
+    names = []
+    for _ in range(2):
+        async with blobs.writing() as draft:
+            draft.write(b"hello")
+        names.append(draft.name)
+    blobs.remove(names[0])
+    other = await blobs.find(names[1])
+
+    assert await blobs.find(names[0]) is None
+    assert other is not None
+    assert other.read_bytes() == b"hello"

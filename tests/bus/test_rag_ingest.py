@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
+from actors.rag import absent
 from actors.rag.contents import decode
 from bus.errors import LostError, RefusedError
 from bus.messages.jobs import CancelJob, GetJob, JobReply, SubmitJob
@@ -32,11 +33,13 @@ from bus.subjects import (
     GET_CHUNK,
     GET_COLLECTION,
     GET_JOB,
+    INGEST_DOCUMENTS,
     LIST_COLLECTIONS,
     LIST_DOCUMENTS,
     SUBMIT_JOB,
 )
-from tests.support.nats import Server, until, until_it
+from tests.support.jobs import living
+from tests.support.nats import Server, connected, until, until_it
 from tests.support.rag_world import DIMENSIONS, KEY, MODEL, RagWorld, jobs_actor, rag_actor, rag_world, vector
 from tests.support.tiny_bert import MAX_TOKENS
 
@@ -299,3 +302,17 @@ async def submitted(world: RagWorld, order: IngestDocuments) -> JobReply:
 async def has_ended(world: RagWorld, job_id: str) -> bool:
     reply = await world.bus.ask(GET_JOB(), GetJob(job_id=job_id))
     return reply.status in {"completed", "failed", "cancelled"}
+
+
+async def test_rag_that_is_not_installed_says_so(server: Server) -> None:
+    async def on_open() -> None:
+        opened.set()
+
+    opened = asyncio.Event()
+    async with connected(server.url) as bus, living(absent.child(bus, "rag-1", on_open).run()):
+        await opened.wait()
+        with pytest.raises(RefusedError, match=r"mlx-fusion\[rag\]"):
+            await bus.ask(LIST_COLLECTIONS(), ListCollections())
+        with pytest.raises(RefusedError, match=r"mlx-fusion\[rag\]"):
+            async with bus.stream(INGEST_DOCUMENTS(), IngestDocuments(documents=(DocumentSource(text="a"),))) as answer:
+                await anext(answer)

@@ -1,4 +1,4 @@
-"""The layers that replace mlx-embeddings' own on a CPU give the same states."""
+"""The layers that replace the libraries' own on a CPU give the same states, and the same scores."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,11 @@ import pytest
 from actors.engines.embeddings_cpu import FastLayers
 from actors.engines.embeddings_folder import read_folder
 from actors.engines.embeddings_model import VectorModel
+from actors.engines.rerank_folder import read_rerank_folder
+from actors.engines.rerank_model import CrossEncoder
+from actors.engines.rerank_tokens import Row
 from tests.support.tiny_bert import Floats, write_json, write_tiny_bert
+from tests.support.tiny_rerankers import write_reranker
 
 pytestmark = pytest.mark.skipif(mx.metal.is_available(), reason="Metal runs mlx-embeddings' own layers")
 
@@ -51,3 +55,22 @@ def test_each_family_has_the_same_states_compiled_or_not(tmp_path: Path, family:
         mx.enable_compile()
 
     assert least > 0.999999
+
+
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
+def test_cross_encoder_has_the_same_scores(tmp_path: Path, family: str) -> None:
+    network = CrossEncoder(read_rerank_folder(write_reranker(tmp_path, family)))
+    random = np.random.default_rng(1)
+    ids, types = random.integers(4, 18, (3, 40)), random.integers(0, 2, (3, 40))
+    ids[1, 5:] = ids[2, 39:] = 0
+    mask = (ids > 0).astype(np.int32)
+    rows = [
+        Row(tuple(line[:length].tolist()), tuple(own[:length].tolist()))
+        for line, own, length in zip(ids, types, mask.sum(axis=1), strict=True)
+    ]
+
+    scores = mx.sigmoid(network.logits(rows))
+
+    said = mx.array(types) * mx.array(mask) if family == "bert" else None
+    stock = network.module(mx.array(ids), attention_mask=mx.array(mask), token_type_ids=said).logits
+    assert np.array(scores) == pytest.approx(np.array(mx.sigmoid(stock))[:, 0], abs=1e-5)

@@ -193,7 +193,7 @@ async def test_marks_in_a_text_are_text(engines: dict[str, PictureEngine]) -> No
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "siglip"])
 async def test_token_ids_are_a_text(engines: dict[str, PictureEngine], name: str) -> None:
-    reader = engines[name]._loaded().reader
+    reader = engines[name]._loaded.parts.reader
     ids = tuple(reader._plain("bird sings"))  # type: ignore[attr-defined]  # both have it
 
     by_text, by_ids = await embed(engines[name], "bird sings", ids)

@@ -269,6 +269,21 @@ async def test_a_rebuild_takes_what_the_store_has(folder: Path) -> None:
         assert list(folder.iterdir()) == []
 
 
+async def test_what_changes_during_a_rebuild_is_in_it(folder: Path) -> None:
+    rows = Rows(MANY)
+    async with opened(folder, rows) as indexes:
+
+        async def change() -> None:
+            for turn in range(20):
+                await indexes.apply([rows.add(10), rows.remove(rows.labels[turn::500])])
+
+        await asyncio.gather(indexes.rebuild("c"), change(), indexes.rebuild("unknown"))
+
+        assert (await indexes.card("c")).state == "ready"
+        assert (await indexes.labels("c")).tolist() == rows.labels.tolist()
+        assert await is_found(indexes, rows, rows.labels[::100].tolist())
+
+
 async def test_a_graph_is_saved_while_it_runs_when_it_has_changed(tmp_path: Path) -> None:
     rows = Rows(MANY)
     async with opened(tmp_path, rows, snapshot_seconds=0.01) as indexes:

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from actors.conversion import quantised, weights_bytes
 from actors.engines.rerank import RerankerEngine, RerankLimits
 from actors.model_facts import discover
 from bus.errors import RefusedError
+from bus.messages.catalogue import ModelEntry
 from bus.messages.rerank import RerankChunk, RerankRequest
 from tests.support.tiny_rerankers import CROSS_ENCODERS, FAMILIES, write_reranker
 
@@ -178,6 +180,17 @@ async def test_quantised_folder_gives_the_scores_of_its_weights(tmp_path: Path, 
     assert discover(packed).quantisation is not None
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_reranker_is_quantised_and_gives_nearly_the_same_scores(tmp_path: Path, family: str) -> None:
+    folder = write_reranker(tmp_path / "tiny-reranker", family)
+
+    made = quantised(ModelEntry(id="m", kind="rerank", quantisation="8bit"), folder, tmp_path)
+
+    assert weights_bytes(made) < weights_bytes(folder) / 2
+    assert await scored(made) == pytest.approx(GOLDEN[family], abs=0.04)
+    assert (discover(made).kind, discover(made).quantisation) == ("rerank", "8bit")
+
+
 @pytest.mark.parametrize("family", CROSS_ENCODERS)
 async def test_folder_without_its_head_is_not_served(tmp_path: Path, family: str) -> None:
     file = write_reranker(tmp_path, family) / "model.safetensors"
@@ -203,7 +216,9 @@ import asyncio, sys
 from pathlib import Path
 from actors.engines.blas import prepare_blas
 prepare_blas()
+from actors.conversion import quantised, weights_bytes
 from actors.engines.rerank import RerankerEngine, RerankLimits
+from bus.messages.catalogue import ModelEntry
 from bus.messages.rerank import RerankRequest
 
 async def main():

@@ -1,30 +1,35 @@
 """Children that decode: they hang, are killed, run into their limits, and lose their parent."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
+from actors.limited_child import Reply
 from actors.media import Media, MediaLimits
+from actors.media_task import Task
 from bus.blobs import Blobs
 from bus.errors import RefusedError
 from bus.messages.embeddings import ImagePart
 from tests.support.nats import until
-from tests.support.pictures import pixels, png
+from tests.support.pictures import pixels, png, video
 from tests.support.processes import REPOSITORY, gone
 
 PARENT = """
 import asyncio, sys
 from pathlib import Path
 from actors.media import Media, MediaLimits
+from bus.blobs import Blobs
 from bus.messages.embeddings import ImagePart
 
 async def main():
-    media = Media((Path(sys.argv[1]),), MediaLimits(most_bytes=10**6, most_pixels=10**6, seconds=20.0))
+    media = Media((Blobs(Path(sys.argv[1])),), MediaLimits(most_bytes=10**6, most_pixels=10**6, seconds=20.0))
     async with media.decoded({"input[0]": ImagePart(blob=sys.argv[2])}, 1):
         print("decoded", flush=True)
         await asyncio.Event().wait()
@@ -35,7 +40,7 @@ asyncio.run(main())
 
 @asynccontextmanager
 async def decoding(folder: Path, seconds: float = 20.0) -> AsyncGenerator[Media]:
-    media = Media((folder,), MediaLimits(most_bytes=10**6, most_pixels=10**6, seconds=seconds))
+    media = Media((Blobs(folder),), MediaLimits(most_bytes=10**6, most_pixels=10**6, seconds=seconds))
     yield media
     await media.close()
 
@@ -114,6 +119,31 @@ async def test_child_has_a_limit_of_memory_and_of_processor_time(tmp_path: Path)
 
     assert addresses == (2 << 30, 2 << 30)
     assert 20 <= seconds[0] <= 25
+
+
+async def test_what_this_server_lacks_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    lack = "libGL.so.1: cannot open shared object file"
+    (tmp_path / "cv2.py").write_text(f"raise ImportError({lack!r})")
+    film = tmp_path / "film"
+    film.write_bytes(video([0]))
+    task = Task(medium="video", path=str(film), frames=1, most_bytes=10**6, most_pixels=10**6, seconds=20.0)
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "actors.media_child"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        cwd=REPOSITORY,
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdin.write(msgspec.json.encode(task) + b"\n")
+
+    async with asyncio.timeout(30):
+        reply = msgspec.json.decode(await child.stdout.readline(), type=Reply)
+
+    assert f"This server cannot read videos: {lack}" in reply.error
+    child.kill()
+    await child.wait()
 
 
 async def test_child_ends_with_its_parent_however_that_dies(tmp_path: Path) -> None:

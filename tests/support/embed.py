@@ -11,6 +11,7 @@ import msgspec
 
 from actors.engines.echo import EchoEmbeddings
 from actors.media import Media, MediaLimits
+from bus.blobs import Blobs
 from bus.messages.models import ModelCard
 from http_edge.config import EdgeConfig
 from tests.support.models_owner import catalogue
@@ -34,7 +35,7 @@ async def seeing(
 ) -> AsyncGenerator[Stack]:
     """Run an edge before a model that reads pictures, in a catalogue after one that does not."""
     limits = MediaLimits(most_bytes=10**7, most_pixels=10**6, seconds=20.0)
-    media = Media((folder / "uploads", folder / "blobs"), limits)
+    media = Media((Blobs(folder / "uploads", is_passing=True), Blobs(folder / "blobs")), limits)
     async with (
         stack(nats_url, folder, config) as edge,
         catalogue(edge.bus, (CARDS[0], BLIND, SEEING)),

@@ -59,7 +59,7 @@ async def stack(
     """Run an edge and both kinds of clients."""
     bus_config = bus_config or BusConfig(url=nats_url)
     config = config or EdgeConfig(port=0, drain_seconds=2.0)
-    blobs, uploads = Blobs(folder / "blobs"), Blobs(folder / "uploads")
+    blobs, uploads = Blobs(folder / "blobs"), Blobs(folder / "uploads", is_passing=True)
     async with AsyncExitStack() as parts:
         bus = await parts.enter_async_context(Bus.connect("actors", bus_config))
         edge_bus = await parts.enter_async_context(Bus.connect("edge", bus_config))

@@ -201,6 +201,11 @@ async def test_embeddings_are_those_of_the_model(nats_url: str, tmp_path: Path) 
             many = await client.embed(EMBED_MODEL, ["first", "a b c"], options={"num_ctx": 9}, keep_alive=60)
             legacy = await client.embeddings(EMBED_MODEL, "a b")
             long = await failing(client.embed(EMBED_MODEL, "a b c", truncate=False))
+            empty = [
+                await failing(client.embed(EMBED_MODEL, "")),
+                await failing(client.embed(EMBED_MODEL, ["a", ""])),
+                await failing(client.embeddings(EMBED_MODEL, "")),
+            ]
             short = await client.embed(EMBED_MODEL, "first", dimensions=2)
             odd = await failing(client.embed(EMBED_MODEL, "a", dimensions=3))
         openai = await edge.openai.embeddings.create(model=EMBED_MODEL, input=["first", "a b"])
@@ -212,6 +217,7 @@ async def test_embeddings_are_those_of_the_model(nats_url: str, tmp_path: Path) 
     assert (many.model, many.prompt_eval_count, many.load_duration) == (EMBED_MODEL, 3, 0)
     assert many.total_duration
     assert (long.status_code, "maximum context length is 2" in long.error) == (400, True)
+    assert [each.error for each in empty] == ["input is empty.", "input[1] is empty.", "prompt is empty."]
     assert (len(short.embeddings[0]), short.embeddings[0][0] / first[0]) == (
         2,
         pytest.approx(1 / math.hypot(*first[:2])),

@@ -1,6 +1,8 @@
 """Reranking, as the official client of Cohere and by hand."""
 
 import inspect
+import io
+import json
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -95,9 +97,21 @@ async def test_more_documents_than_a_message_holds_keep_their_numbers(edge: Stac
 
 WRONG: tuple[tuple[dict[str, Any], str, str], ...] = (
     ({"query": ""}, "invalid_request", "query"),
+    ({"query": "x" * 1_100_000}, "too_large", "query"),
     ({"documents": []}, "invalid_request", "documents"),
     ({"documents": ["x", 7]}, "invalid_request", "documents[1]"),
     ({"documents": ["x", {"title": "y"}]}, "invalid_request", "documents[1].text"),
+    (
+        {"documents": ["x", {"text": "y", "image": "https://example.com/y.png"}]},
+        "unsupported_parameter",
+        "documents[1].image",
+    ),
+    ({"documents": ["x", {"image": "https://example.com/y.png"}]}, "unsupported_parameter", "documents[1].image"),
+    ({"query": {"image": "https://example.com/y.png"}}, "unsupported_parameter", "query.image"),
+    ({"query": {"text": ""}}, "invalid_request", "query.text"),
+    ({"query": {}}, "invalid_request", "query.text"),
+    ({"query": "word " * 250_000}, "too_large", "query"),
+    ({"documents": ["x", "word " * 250_000]}, "too_large", "documents[1]"),
     ({"documents": ["x", "word " * 513]}, "context_length_exceeded", "documents[1]"),
     ({"top_n": 0}, "invalid_request", "top_n"),
     ({"instruction": ""}, "invalid_request", "instruction"),
@@ -115,7 +129,9 @@ WRONG: tuple[tuple[dict[str, Any], str, str], ...] = (
 async def test_what_cannot_be_honoured_is_named(edge: Stack) -> None:
     told = []
     for more, _, _ in WRONG:
-        async with edge.http.post("/v1/rerank", json=BODY | more) as response:
+        # aiohttp warns of bytes this large.
+        body, kind = io.BytesIO(json.dumps(BODY | more).encode()), {"Content-Type": "application/json"}
+        async with edge.http.post("/v1/rerank", data=body, headers=kind) as response:
             told.append(await error_of(response))
 
     assert [(error["code"], error["param"]) for error in told] == [(code, param) for _, code, param in WRONG]
@@ -124,6 +140,8 @@ async def test_what_cannot_be_honoured_is_named(edge: Stack) -> None:
 
 async def test_what_changes_nothing_is_accepted(edge: Stack) -> None:
     plain = await reranked(edge)
-    same = await reranked(edge, priority=0, rank_fields=["text"], user="me", truncate=False, return_documents=False)
+    same = await reranked(
+        edge, query={"text": QUERY}, priority=0, rank_fields=["text"], user="me", truncate=False, return_documents=False
+    )
 
     assert plain | {"id": ""} == same | {"id": ""}

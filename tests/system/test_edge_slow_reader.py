@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientError, ClientResponse
+from structlog.testing import capture_logs
 
+from actors.engines.echo import EchoEmbeddings, EchoTexts
 from actors.mailbox import Finished
 from bus.messages.chat import ChatChunk, ChatRequest
+from bus.messages.embeddings import EmbedChunk
 from http_edge.config import EdgeConfig
 from tests.support.nats import until
-from tests.support.stack import Stack, chat_actor, chat_body, stack
+from tests.support.stack import EMBED_MODEL, Stack, chat_actor, chat_body, embeddings_actor, stack
 
 # As bus/inbox.py has it.
 MOST_WAITING = 4096
@@ -71,6 +74,34 @@ async def test_client_that_reads_nothing_is_cut_and_its_place_is_free(nats_url: 
         assert mailbox.load.running == 0
         assert kept <= MOST_WAITING
         assert not edge.edge_bus.inbox._answers
+
+
+class LongEmbeddings(EchoEmbeddings):
+    """Its vectors are long."""
+
+    async def embed(self, work: EchoTexts) -> AsyncGenerator[EmbedChunk]:
+        for start in range(len(work.texts)):
+            yield EmbedChunk(start=start, vectors=(bytes(300_000),), prompt_tokens=1)
+
+
+async def test_client_that_does_not_read_its_vectors_is_cut(nats_url: str, tmp_path: Path) -> None:
+    body = {"model": EMBED_MODEL, "input": ["a"] * 60, "encoding_format": "base64"}
+    async with (
+        stack(nats_url, tmp_path, EdgeConfig(port=0, write_seconds=0.5)) as edge,
+        embeddings_actor(edge.bus, LongEmbeddings()),
+    ):
+        with capture_logs() as logs:
+            async with edge.http.post("/v1/embeddings", json=body) as response:
+                transport = stop_reading(response)
+                await until(lambda: any(entry["event"] == "http.request" for entry in logs))
+                transport.resume_reading()
+                with pytest.raises(ClientError):
+                    await response.read()
+        async with edge.http.post("/v1/embeddings", json=body) as response:
+            whole = await response.json()
+
+    assert [entry["status"] for entry in logs if entry["event"] == "http.request"] == [499]
+    assert len(whole["data"]) == 60
 
 
 async def test_client_that_has_missed_pieces_is_told_so(nats_url: str, tmp_path: Path) -> None:

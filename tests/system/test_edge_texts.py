@@ -1,15 +1,18 @@
 """Plain completions and embeddings, as the official client."""
 
+import asyncio
 import base64
 import math
 import struct
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from openai import BadRequestError, InternalServerError
+from openai import APIStatusError, BadRequestError, InternalServerError
 
-from actors.engines.echo import EchoEmbeddings, EchoEngine
+from actors.engines.echo import EchoEmbeddings, EchoEngine, EchoTexts
+from bus.messages.embeddings import EmbedChunk
 from tests.support.stack import CHAT_MODEL, EMBED_MODEL, GatedEngine, Stack, chat_actor, embeddings_actor, stack
 
 
@@ -196,6 +199,30 @@ async def test_prompt_named_or_said_is_part_of_each_text(nats_url: str, tmp_path
         ]
 
     assert whole == named == said
+
+
+class LongEmbeddings(EchoEmbeddings):
+    """Its vectors are very long, and it makes only two."""
+
+    async def embed(self, work: EchoTexts) -> AsyncGenerator[EmbedChunk]:
+        for start in range(len(work.texts)):
+            if start == 2:
+                await asyncio.Event().wait()
+            yield EmbedChunk(start=start, vectors=(bytes(300_000),), prompt_tokens=1)
+
+
+async def test_answer_that_would_be_too_large_is_refused_when_it_begins(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge, embeddings_actor(edge.bus, LongEmbeddings()):
+        few = await edge.openai.embeddings.create(model=EMBED_MODEL, input=["a"] * 2)
+        with pytest.raises(APIStatusError) as large:
+            await edge.openai.embeddings.create(model=EMBED_MODEL, input=["a"] * 700)
+        with pytest.raises(BadRequestError) as many:
+            await edge.openai.embeddings.create(model=EMBED_MODEL, input=["a"] * 100_001)
+
+    assert len(few.data[1].embedding) == 75_000
+    assert (large.value.status_code, large.value.param) == (413, "input")
+    assert "limit is 268435456" in str(large.value)
+    assert (many.value.param, "length <= 100000" in str(many.value)) == ("input", True)
 
 
 async def test_more_inputs_than_a_message_holds_are_embedded_in_order(nats_url: str, tmp_path: Path) -> None:

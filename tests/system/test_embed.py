@@ -114,6 +114,24 @@ async def test_pictures_reach_the_model_as_they_are_and_leave_nothing(nats_url: 
         assert uploads(tmp_path) == []
 
 
+async def test_prompt_named_or_said_goes_before_what_is_embedded(nats_url: str, tmp_path: Path) -> None:
+    model, image = {"model": EMBED_MODEL}, png(pixels())
+    async with seeing(nats_url, tmp_path) as edge:
+        whole = await post(edge, "/embed/text", json=model | {"text": "query: a cat"})
+        named = await post(edge, "/embed/text", json=model | {"texts": ["a cat"], "prompt_name": "query"})
+        said = await post(edge, "/embed/text", json=model | {"text": "a cat", "prompt": "query: ", "truncate": None})
+        in_json = await post(edge, "/embed/multimodal", json=model | {"text": "a cat", "prompt_name": "query"})
+        in_form = await post(edge, "/embed/multimodal", data=form(text="a cat", prompt="query: ", **model))
+        plain, told = [await post(edge, "/embed/image", data=form(file=image, prompt=each)) for each in ("", "query: ")]
+        unknown = await post(edge, "/embed/text", json=model | {"text": "a cat", "prompt_name": "passage"})
+
+    for answer in (named, said, in_json, in_form):
+        assert answer[1]["embeddings"] == whole[1]["embeddings"]
+    assert (plain[0], told[0], plain[1]["embeddings"] == told[1]["embeddings"]) == (200, 200, False)
+    error = unknown[1]["error"]
+    assert (unknown[0], error["param"], "this model's are query" in error["message"]) == (400, "prompt_name", True)
+
+
 async def test_frames_of_a_video_come_from_the_middles_of_equal_parts(nats_url: str, tmp_path: Path) -> None:
     levels = list(range(0, 240, 10))
     file = video(levels)
@@ -151,19 +169,14 @@ async def test_upload_is_kept_while_it_is_needed_and_gone_when_its_client_has_le
         engine.asked.clear()
         staying = asyncio.create_task(post(edge, "/embed/image", data=form(file=image)))
         await asyncio.wait_for(engine.asked.wait(), 20)
+        both = [path.read_bytes() for path in uploads(tmp_path)]
         leaving.cancel()
-        await until(lambda: engine.closed == 1)
-        shared = [path.read_bytes() for path in uploads(tmp_path)]
-        engine.asked.clear()
-        other = asyncio.create_task(post(edge, "/embed/image", data=form(file=png(pixels(seed=1)))))
-        await asyncio.wait_for(engine.asked.wait(), 20)
-        both = len(uploads(tmp_path))
-        other.cancel()
         await until(lambda: len(uploads(tmp_path)) == 1)
+        await until(lambda: engine.closed == 1)
         engine.gate.set()
 
         assert (await staying)[0] == 200
-        assert (shared, both) == ([image], 2)
+        assert both == [image, image]
         assert uploads(tmp_path) == []
 
 

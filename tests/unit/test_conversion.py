@@ -44,7 +44,7 @@ def test_what_is_quantised_already_stays_as_it_is(config: dict[str, object], tmp
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        ('{"model_type": "whisper"}', "it is for transcription, and only models for chat and embeddings can be"),
+        ('{"model_type": "whisper"}', "it is for transcription, and only models for chat, embeddings, rerank can be"),
         ("{", "its config.json cannot be read"),
     ],
 )

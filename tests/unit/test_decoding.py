@@ -47,8 +47,8 @@ DEEP = b"[" * 200 + b"]" * 200
         (b'{"grammar": {"type": "json_schema", "schema": "\xff"}}', "invalid_request", None),
         (b'{"prompt": "\\ud800"}', "invalid_request", None),
         (b'{"prompt": ' + b"[" * 100_000, "invalid_request", "prompt[0]"),
-        (b'{"grammar": {"type": "json_schema", "schema": %b}}' % DEEP, "invalid_request", None),
-        (b'{"tools": [{"name": "f", "parameters": {"a": %b}}]}' % DEEP, "invalid_request", None),
+        (b'{"grammar": {"type": "json_schema", "schema": %b}}' % DEEP, "invalid_request", "grammar"),
+        (b'{"prompt": "x", "tools": [{"name": "f", "parameters": {"a": %b}}]}' % DEEP, "invalid_request", "tools"),
     ],
 )
 def test_wrong_message_is_refused_by_the_name_of_its_field(payload: bytes, code: str, param: str | None) -> None:
@@ -57,6 +57,23 @@ def test_wrong_message_is_refused_by_the_name_of_its_field(payload: bytes, code:
 
     assert refused.value.code == code
     assert refused.value.failure.param == param
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [
+        (b'{"messages": [{"role": "king"}]}', "; it may be 'assistant', 'developer', 'system', 'tool', 'user' (in"),
+        (b'{"messages": [{"role": "user", "content": [{"type": "x"}]}]}', "'x'; it may be 'text' (in"),
+        (b'{"tools": [{"name": "f", "parameters": {"a": %b}}]}' % DEEP, "nested more than 200 deep"),
+        (b'{"prompt": "\\ud83d\\ude00 \\ud800"}', "; \\ud800 is half a character."),
+        (b'{"prompt": "\\ud83d\\ude00"', "Input data was truncated."),
+    ],
+)
+def test_refusal_says_what_is_allowed(payload: bytes, said: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        decode(DECODER, payload)
+
+    assert said in refused.value.failure.message
 
 
 @pytest.mark.parametrize("prompt", [[7] * 500, "[" * 500 + '"{' * 500 + "\\"])

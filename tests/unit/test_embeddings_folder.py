@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from actors.catalogue import ModelFilesError
 from actors.engines.embeddings_folder import read_folder
 from bus.errors import RefusedError
 from tests.support.tiny_bert import write_json, write_tiny_bert
@@ -173,12 +174,19 @@ def test_dimensions_are_read_as_vllm_does(
     assert read_folder(tmp_path).matryoshka_dimensions == offered
 
 
-def test_broken_file_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("content", "error"), [("{", ModelFilesError), ('[{"type": 1}]', RefusedError)])
+def test_broken_file_is_named(tmp_path: Path, content: str, error: type[Exception]) -> None:
     write_tiny_bert(tmp_path)
-    (tmp_path / "modules.json").write_text("{")
+    (tmp_path / "modules.json").write_text(content)
 
-    with pytest.raises(RefusedError, match=r"modules\.json"):
+    with pytest.raises(error, match=r"modules\.json"):
         read_folder(tmp_path)
+
+
+def test_infinity_is_a_number(tmp_path: Path) -> None:
+    change(write_tiny_bert(tmp_path) / "config.json", rope_scaling=float("inf"))
+
+    assert read_folder(tmp_path).family == "bert"
 
 
 def test_folder_without_a_config_is_no_model(tmp_path: Path) -> None:

@@ -157,3 +157,11 @@ def test_prompt_that_is_not_pooled_is_counted_with_the_special_tokens_before_it(
     assert (with_prompt.rows[0].skipped, without.rows[0].skipped) == (3, 0)
     assert ids(with_prompt) == ids(same)
     assert with_prompt.keys != same.keys
+
+
+def test_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    folder = read_folder(write_tiny_bert(tmp_path))
+    (tmp_path / "tokenizer.json").unlink()
+
+    with pytest.raises(RefusedError, match=r"has no tokenizer\.json"):
+        InputTokens(folder)

@@ -135,6 +135,18 @@ def test_patches_lie_token_by_token() -> None:
     [(True, 64, "cpu", 256), (False, 16, "metal-16gb", 4096), (False, 32, "metal-32gb", 8192)],
 )
 def test_profile_follows_device_and_memory(is_cpu: bool, gigabytes: int, name: str, batch_tokens: int) -> None:
-    found = profile_for(is_cpu, gigabytes * 2**30)
+    found = profile_for(is_cpu, gigabytes * 2**30, cores=8)
 
     assert (found.name, found.batch_tokens) == (name, batch_tokens)
+
+
+@pytest.mark.parametrize(("cores", "streams"), [(1, 1), (2, 2), (3, 2), (4, 2), (8, 4), (64, 8)])
+def test_profile_uses_half_the_cores_and_one_gpu(cores: int, streams: int) -> None:
+    assert profile_for(True, 2**30, cores).streams == streams
+    assert profile_for(False, 2**30, cores).streams == 1
+
+
+@pytest.mark.parametrize("config", [QWEN2, SIGLIP])
+def test_weights_packed_otherwise_than_by_mlx_are_refused(tmp_path: Path, config: dict[str, Any]) -> None:
+    with pytest.raises(RefusedError, match="is quantised in a way"):
+        read(tmp_path, config | {"quantization_config": {"quant_method": "fp8"}})

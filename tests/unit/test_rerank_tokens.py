@@ -129,7 +129,7 @@ def test_empty_document_is_named(tmp_path: Path) -> None:
 
 
 def test_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RefusedError, match="more tokens than the model"):
+    with pytest.raises(RefusedError, match="more tokens in its tokenizer"):
         tokens_of(write_reranker(tmp_path, "bert", vocab_size=17))
 
 
