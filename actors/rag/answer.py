@@ -113,15 +113,12 @@ class Answers:
         answer, so that what was found stays.
         """
         _check(request.messages)
-        if request.model is not None:
-            request = replace(request, model=await self._models.find(request.model))
-        search = replace(request.search, query=searched(request.search.query, request.messages))
-        async with aclosing(going_on(self._retrieval.search(search, caller), self._instance)) as items:
+        async with aclosing(going_on(self._search(request, caller), self._instance)) as items:
             async for item in items:
                 if isinstance(item, Status):
                     yield item
                 else:
-                    results = item
+                    request, results = item
         yield QueryChunk(results=results)
         draft = _Draft(results.seconds.total)
         error = None
@@ -132,6 +129,13 @@ class Answers:
         except BusError as failure:
             error = failure
         yield QueryChunk(answer=draft.answer(error))
+
+    async def _search(self, request: QueryDocuments, caller: Caller) -> tuple[QueryDocuments, SearchResults]:
+        """Return what was found, and the request with the id of its model."""
+        if request.model is not None:
+            request = replace(request, model=await self._models.find(request.model))
+        search = replace(request.search, query=searched(request.search.query, request.messages))
+        return request, await self._retrieval.search(search, caller)
 
     async def _written(
         self, request: QueryDocuments, results: SearchResults, draft: _Draft, caller: Caller
