@@ -159,7 +159,7 @@ class Serving:
 
         name = address.name.removeprefix("fusion.").split(".")
         await self.service.add_endpoint(
-            name="-".join(name[:2] if name[0] in _OWNERS else name[:1]),
+            name="-".join(name if name[0] in _OWNERS else name[:1]),
             subject=address.name,
             queue_group=name[0],
             handler=on_request,
@@ -274,8 +274,8 @@ async def _hang_up(nc: Client, service: Service) -> None:
         await subscription._pending_queue.join()  # noqa: SLF001 - as in nats-py's own drain
 
 
-# Their second token is the question, not a model.
-_OWNERS = frozenset(("jobs", "files", "batches", "history", "models", "webhooks", "subscriptions"))
+# What follows is the question, not a model.
+_OWNERS = frozenset(("jobs", "files", "batches", "history", "models", "webhooks", "subscriptions", "rag"))
 
 _CANCELLED = Failure(code="cancelled", message="The request was cancelled.")
 # Whoever hears it does listen, or again: a client that connects anew is away for a moment.

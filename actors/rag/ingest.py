@@ -7,7 +7,6 @@ given and by however many.
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator
-from contextlib import ExitStack
 from datetime import UTC, datetime
 
 import msgspec
@@ -19,7 +18,7 @@ from actors.rag.embedders import PASSING, Embedder
 from actors.rag.library import Library
 from actors.rag.reading import How, Reader
 from actors.rag.scope import collection_id
-from actors.rag.shelf import Shelf
+from actors.rag.shelf import Pins, Shelf
 from actors.rag.writer import Writer
 from bus.blobs import Blobs, blob_name
 from bus.errors import RefusedError
@@ -42,6 +41,8 @@ _AT_ONCE = 32
 # While nothing happens, the asker hears so often that it goes on, in seconds.
 _PERIOD = 15.0
 _METADATA_BYTES = 64 * 1024
+# All outcomes are told in one message.
+_ERROR_CHARACTERS = 200
 
 # With these nothing more can be stored now: the whole ends, and as a job it is tried again.
 _ENDING = PASSING | {"storage_full"}
@@ -174,7 +175,7 @@ class Ingest:
                 status="failed",
                 document_id=source.document_id,
                 code=error.code,
-                error=error.failure.message,
+                error=error.failure.message[:_ERROR_CHARACTERS],
             )
             return _Done(outcome=failed)
 
@@ -186,29 +187,29 @@ class Ingest:
         known = await self._library.document(how.collection, document_id)
         if known is not None and known.content_hash == content_hash:  # 1
             return _Done(outcome=_unchanged(source, known))
-        with ExitStack() as pins:
-            pins.enter_context(self._shelf.pinned(name))
-            try:
+        blobs: set[str] = set()
+        try:
+            with self._shelf.pinning() as pins:
+                blobs = pins.names
+                pins.add(name)
                 async with self._places:
                     kept = await self._kept(source, document_id, name, how, pins)  # 2
-            except RefusedError:
-                pins.close()
-                await self._shelf.remove([name])
-                raise
-            event = DocumentStored(
-                id=new_id(),
-                at=datetime.now(UTC),
-                collection=how.collection,
-                document_id=document_id,
-                filename=source.filename,
-                source_blob=name,
-                contents_blob=kept.contents_blob,
-                content_hash=content_hash,
-                chunks=kept.chunks,
-            )
-            before = await self._record(event)  # 3
-        if before is not None:
-            await self._shelf.remove({before.source_blob, before.contents_blob})
+                event = DocumentStored(
+                    id=new_id(),
+                    at=datetime.now(UTC),
+                    collection=how.collection,
+                    document_id=document_id,
+                    filename=source.filename,
+                    source_blob=name,
+                    contents_blob=kept.contents_blob,
+                    content_hash=content_hash,
+                    chunks=kept.chunks,
+                )
+                before = await self._record(event)  # 3
+        except RefusedError:
+            await self._shelf.remove(blobs)
+            raise
+        await self._shelf.remove(() if before is None else (before.source_blob, before.contents_blob))
         outcome = DocumentOutcome(
             filename=source.filename,
             status="stored" if before is None else "replaced",
@@ -219,7 +220,7 @@ class Ingest:
         )
         return _Done(outcome=outcome, embedding_seconds=kept.embedding_seconds)
 
-    async def _kept(self, source: DocumentSource, document_id: str, name: str, how: How, pins: ExitStack) -> _Kept:
+    async def _kept(self, source: DocumentSource, document_id: str, name: str, how: How, pins: Pins) -> _Kept:
         """Read a document, and keep what was given and what was read."""
         if source.text is not None:
             await self._shelf.blobs.put(source.text.encode())
@@ -229,7 +230,7 @@ class Ingest:
         read = await self._reader.read(source, document_id, path, how)
         content = await asyncio.to_thread(encode, read.contents)
         contents_blob = blob_name(content)
-        pins.enter_context(self._shelf.pinned(contents_blob))
+        pins.add(contents_blob)
         await self._shelf.blobs.put(content)
         return _Kept(
             contents_blob=contents_blob,

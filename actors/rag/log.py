@@ -85,7 +85,7 @@ class Projector:
             blob = None
             if isinstance(entry.event, DocumentStored):
                 blob = await self._blobs.get(entry.event.contents_blob)
-            some.append((entry, None if blob is None else decode(blob)))
+            some.append((entry, None if blob is None else await asyncio.to_thread(decode, blob)))
             size += len(blob or b"")
             if size > _MOST_BYTES:
                 await self._library.apply(some)
