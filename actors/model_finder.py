@@ -3,8 +3,9 @@
 import time
 
 from bus.client import Bus
-from bus.messages.models import GetModel, ModelCard
-from bus.subjects import GET_MODEL
+from bus.messages.catalogue import HEAVY
+from bus.messages.models import GetModel, ListModels, ModelCard, ModelKind
+from bus.subjects import GET_MODEL, LIST_MODELS
 
 _FRESH = 1.0
 _MOST = 1000
@@ -28,3 +29,8 @@ class ModelFinder:
             self._cards.clear()
         self._cards[model] = now, card
         return card
+
+    async def first(self, kind: ModelKind) -> ModelCard | None:
+        """Return the first model of a kind, a warm one if there is any. Raises `LostError` when nobody knows."""
+        models = (await self._bus.ask(LIST_MODELS(), ListModels())).models
+        return min((card for card in models if card.kind == kind), key=lambda card: card.tier == HEAVY, default=None)

@@ -22,7 +22,7 @@ def is_installed() -> bool:
 
 
 async def _refuse(_request: object, _: Caller) -> AsyncGenerator[Any]:
-    raise RefusedError("unsupported_parameter", _MESSAGE)
+    raise RefusedError("unavailable", _MESSAGE)
     yield
 
 

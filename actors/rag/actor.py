@@ -12,13 +12,16 @@ from typing import Any
 
 from actors.attempt import WorkerConfig
 from actors.configuration import Configuration
+from actors.rag.answer import Answers
 from actors.rag.documents import Documents
 from actors.rag.embedders import Embedders
+from actors.rag.evaluation import Evaluations
 from actors.rag.ingest import Ingest
 from actors.rag.library import Library
 from actors.rag.log import Projector
 from actors.rag.parsing import Parser, ParserLimits
 from actors.rag.reading import Reader
+from actors.rag.retrieval import Retrieval
 from actors.rag.shelf import Shelf
 from actors.rag.writer import Writer
 from actors.supervisor import Child, supervising
@@ -31,13 +34,16 @@ from bus.serve import Endpoint, ServiceInfo, serving
 from bus.subjects import (
     DELETE_COLLECTION,
     DELETE_DOCUMENTS,
+    EVALUATE_SEARCH,
     GET_CHUNK,
     GET_COLLECTION,
     GET_DOCUMENT,
     INGEST_DOCUMENTS,
     LIST_COLLECTIONS,
     LIST_DOCUMENTS,
+    QUERY_DOCUMENTS,
     REBUILD_COLLECTION,
+    SEARCH_DOCUMENTS,
     VERIFY_COLLECTION,
 )
 
@@ -64,6 +70,9 @@ class Rag:
         reader = Reader(self.parser, self.embedders)
         self._ingest = Ingest(library, writer, self.shelf, Blobs(config.bus.blobs), reader, rag)
         self._documents = Documents(bus, instance, library, writer, self.shelf, is_private=rag.private_collections)
+        self._retrieval = Retrieval(bus, library, self.embedders, rag)
+        self._answers = Answers(bus, self._retrieval, rag, instance)
+        self._evaluations = Evaluations(self._retrieval, instance)
 
     @property
     def endpoints(self) -> tuple[Endpoint[Any, Any], ...]:
@@ -71,6 +80,9 @@ class Rag:
         documents = self._documents
         return (
             Endpoint(INGEST_DOCUMENTS(), self._ingest.receive),
+            Endpoint(SEARCH_DOCUMENTS(), self._retrieval.receive),
+            Endpoint(QUERY_DOCUMENTS(), self._answers.receive),
+            Endpoint(EVALUATE_SEARCH(), self._evaluations.receive),
             Endpoint(LIST_COLLECTIONS(), documents.list_collections),
             Endpoint(GET_COLLECTION(), documents.get_collection),
             Endpoint(DELETE_COLLECTION(), documents.delete_collection),

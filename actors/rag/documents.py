@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from actors.pages import page
 from actors.rag.going_on import going_on
+from actors.rag.hits import hit
 from actors.rag.library import Library
 from actors.rag.scope import collection_id, is_visible
 from actors.rag.shelf import Shelf
@@ -157,20 +158,7 @@ class Documents:
         if row is None:
             message = f"The collection '{request.collection}' has no chunk '{request.chunk_id[:80]}'."
             raise RefusedError("chunk_not_found", message, param="chunk_id")
-        yield Hit(
-            chunk_id=row.chunk_id,
-            document_id=row.document_id,
-            collection=row.collection,
-            text=row.text,
-            score=0.0,
-            start=row.start,
-            end=row.end,
-            filename=row.filename,
-            metadata=row.metadata,
-            pages=row.pages,
-            headings=row.headings,
-            parent=row.parent,
-        )
+        yield hit(row, 0.0)
 
     def _id(self, name: str, caller: Caller) -> str:
         return collection_id(name, caller.key, is_private=self._is_private)

@@ -20,11 +20,10 @@ from actors.model_finder import ModelFinder
 from bus.client import Bus
 from bus.errors import BusError, LostError, RefusedError
 from bus.frames import Status
-from bus.messages.catalogue import HEAVY
 from bus.messages.embeddings import EmbedRequest
-from bus.messages.models import ListModels, ModelCard
+from bus.messages.models import ModelCard
 from bus.portions import portions
-from bus.subjects import EMBED, LIST_MODELS
+from bus.subjects import EMBED
 
 # As sentence-transformers looks for them in `encode_document` and `encode_query`.
 _FOR_DOCUMENTS = ("document", "passage", "corpus")
@@ -95,12 +94,11 @@ class Embedders:
         return np.asarray(some.vectors[0])
 
     async def _first_warm(self) -> str:
-        models = (await self._bus.ask(LIST_MODELS(), ListModels())).models
-        cards = sorted((card for card in models if card.kind == "embeddings"), key=lambda card: card.tier == HEAVY)
-        if not cards:
+        card = await self._finder.first("embeddings")
+        if card is None:
             message = "There is no embedding model; without one documents cannot be stored."
             raise RefusedError("model_not_found", message, param="embedding_model")
-        return cards[0].id
+        return card.id
 
     async def _card(self, model: str) -> ModelCard:
         try:

@@ -14,6 +14,17 @@ Metadata = dict[str, Any]
 Filter = dict[str, Any]
 Mode = Literal["hybrid", "dense", "bm25"]
 Fusion = Literal["rrf", "convex"]
+QueryText = Annotated[str, Meta(min_length=1, max_length=32_000)]
+Collections = Annotated[tuple[CollectionName, ...], Meta(min_length=1, max_length=32)]
+TopK = Annotated[int, Meta(ge=1, le=1000)]
+Candidates = Annotated[int, Meta(ge=1, le=1000)]
+Threshold = Annotated[float, Meta(ge=-1, le=1)]
+Vector = tuple[float, ...]
+MaxTokens = Annotated[int, Meta(ge=1)]
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+# How relevant documents are to a query, by their ids: above 0 is relevant.
+Relevant = Annotated[dict[str, float], Meta(min_length=1)]
+Depth = Annotated[int, Meta(ge=1, le=100)]
 
 
 class SearchDocuments(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -24,17 +35,17 @@ class SearchDocuments(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     anew. `parent` gives with each chunk the section around it. `embedding` is the vector of the query, if it is known.
     """
 
-    query: Annotated[str, Meta(min_length=1, max_length=32_000)]
-    collections: Annotated[tuple[CollectionName, ...], Meta(min_length=1, max_length=32)] = ("default",)
-    top_k: Annotated[int, Meta(ge=1, le=1000)] = 5
+    query: QueryText
+    collections: Collections = ("default",)
+    top_k: TopK = 5
     mode: Mode = "hybrid"
     fusion: Fusion = "rrf"
-    candidates: Annotated[int, Meta(ge=1, le=1000)] = 100
-    similarity_threshold: Annotated[float, Meta(ge=-1, le=1)] | None = None
+    candidates: Candidates = 100
+    similarity_threshold: Threshold | None = None
     filter: Filter = {}
     rerank_model: str | None = None
     parent: bool = False
-    embedding: tuple[float, ...] | None = None
+    embedding: Vector | None = None
 
 
 class Passage(Struct, frozen=True, kw_only=True):
@@ -100,8 +111,8 @@ class QueryDocuments(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     search: SearchDocuments
     model: str | None = None
     messages: tuple[Message, ...] = ()
-    max_tokens: Annotated[int, Meta(ge=1)] | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    max_tokens: MaxTokens | None = None
+    temperature: Temperature | None = None
     seed: int | None = None
 
 
@@ -125,7 +136,8 @@ class Citation(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Answer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The whole answer. `found` is false if no document had anything to say; then `text` says so.
 
-    `error` tells, in words, why there is no answer although there are results. Times are in seconds.
+    `error` tells, in words, why there is no answer, or not all of it, although there are results. `warnings` say what
+    the model was not given, and what it named that is no source. Times are in seconds.
     """
 
     text: str
@@ -138,23 +150,28 @@ class Answer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str | None = None
     retrieval_seconds: float = 0.0
     generation_seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
 
 
 class QueryChunk(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A piece of what comes back: the results first, then pieces of text and citations, the whole answer last."""
+    """A piece of what comes back: the results first, then pieces of text and citations, the whole answer last.
+
+    `reasoning` is what the model thinks before, if it does; it is no part of the answer.
+    """
 
     results: SearchResults | None = None
     text: str = ""
     citation: Citation | None = None
     answer: Answer | None = None
+    reasoning: str = ""
 
 
 class Judged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A query, and how relevant documents are to it by their ids: above 0 is relevant."""
 
-    query: Annotated[str, Meta(min_length=1, max_length=32_000)]
-    relevant: Annotated[dict[str, float], Meta(min_length=1)]
-    embedding: tuple[float, ...] | None = None
+    query: QueryText
+    relevant: Relevant
+    embedding: Vector | None = None
 
 
 class EvaluateSearch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -162,10 +179,10 @@ class EvaluateSearch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     queries: Annotated[tuple[Judged, ...], Meta(min_length=1, max_length=1000)]
     collection: CollectionName = "default"
-    k: Annotated[int, Meta(ge=1, le=100)] = 10
+    k: Depth = 10
     mode: Mode = "hybrid"
     fusion: Fusion = "rrf"
-    candidates: Annotated[int, Meta(ge=1, le=1000)] = 100
+    candidates: Candidates = 100
     rerank_model: str | None = None
 
 

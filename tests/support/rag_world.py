@@ -30,6 +30,7 @@ from bus.messages.embeddings import EmbedChunk, EmbedRequest
 from bus.messages.jobs import GetJob, JobReply, SubmitJob
 from bus.messages.models import GetModel, ListModels, ModelCard, ModelList
 from bus.messages.presence import Heartbeat
+from bus.messages.rag import SearchDocuments, SearchResults
 from bus.messages.rag_documents import (
     CollectionList,
     DeleteDocuments,
@@ -56,6 +57,7 @@ from bus.subjects import (
     LIST_COLLECTIONS,
     LIST_DOCUMENTS,
     LIST_MODELS,
+    SEARCH_DOCUMENTS,
     SUBMIT_JOB,
     VERIFY_COLLECTION,
 )
@@ -72,12 +74,12 @@ KEY = "key-0123456789ab"
 class Words:
     """An embedding model: the vector of a text is which words it has. The gate holds it up, the errors come first."""
 
-    def __init__(self, folder: Path, *errors: Exception) -> None:
+    def __init__(self, folder: Path, *errors: Exception, model: str = MODEL) -> None:
         self.gate = asyncio.Event()
         self.gate.set()
         self.asked: list[EmbedRequest] = []
         self.card = ModelCard(
-            id=MODEL,
+            id=model,
             kind="embeddings",
             tier=0,
             state="ready",
@@ -86,7 +88,13 @@ class Words:
             dimensions=DIMENSIONS,
             path=str(folder),
         )
+        # What the catalogue has.
+        self.cards = [self.card]
         self._errors = list(errors)
+
+    def fail(self, *errors: Exception) -> None:
+        """Have the next requests fail."""
+        self._errors += errors
 
     async def embed(self, request: EmbedRequest, _: Caller) -> AsyncGenerator[EmbedChunk]:
         self.asked.append(request)
@@ -97,17 +105,18 @@ class Words:
         yield EmbedChunk(start=0, vectors=tuple(vector(str(text)).tobytes() for text in texts), prompt_tokens=1)
 
     async def get(self, request: GetModel, _: Caller) -> AsyncGenerator[ModelCard]:
-        if request.model != MODEL:
+        found = next((card for card in self.cards if card.id == request.model), None)
+        if found is None:
             raise RefusedError("model_not_found", f"The model '{request.model}' does not exist.", param="model")
-        yield self.card
+        yield found
 
     async def list(self, _request: ListModels, _: Caller) -> AsyncGenerator[ModelList]:
-        yield ModelList(models=(self.card,))
+        yield ModelList(models=tuple(self.cards))
 
     @property
     def endpoints(self) -> tuple[Endpoint[Any, Any], ...]:
         return (
-            Endpoint(EMBED(MODEL), self.embed),
+            Endpoint(EMBED(self.card.id), self.embed),
             Endpoint(GET_MODEL(), self.get),
             Endpoint(LIST_MODELS(), self.list),
         )
@@ -143,6 +152,12 @@ class RagWorld:
         result = (await self.progress(request, key))[-1].result
         assert result is not None
         return result
+
+    async def search(self, query: str, key: str | None = None, **fields: Any) -> SearchResults:
+        request = SearchDocuments(query=query, **fields)
+        async with self.bus.stream(SEARCH_DOCUMENTS(), request, key=key) as answer:
+            [found] = [item async for item in answer if isinstance(item, SearchResults)]
+            return found
 
     async def delete(self, collection: str = "default", **fields: Any) -> DocumentsDeleted:
         request = DeleteDocuments(collection=collection, **fields)
