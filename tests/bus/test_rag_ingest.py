@@ -13,7 +13,7 @@ from actors.rag import absent
 from actors.rag.contents import decode
 from bus.blobs import Blobs
 from bus.errors import LostError, RefusedError
-from bus.messages.jobs import CancelJob, GetJob, JobReply, SubmitJob
+from bus.messages.jobs import CancelJob
 from bus.messages.rag_documents import (
     CHUNKS_TYPE,
     CollectionCard,
@@ -36,16 +36,24 @@ from bus.subjects import (
     DELETE_COLLECTION,
     GET_CHUNK,
     GET_COLLECTION,
-    GET_JOB,
     INGEST_DOCUMENTS,
     LIST_COLLECTIONS,
     LIST_DOCUMENTS,
     REBUILD_COLLECTION,
-    SUBMIT_JOB,
 )
 from tests.support.jobs import living
-from tests.support.nats import Server, connected, until, until_it
-from tests.support.rag_world import DIMENSIONS, KEY, MODEL, RagWorld, jobs_actor, rag_actor, rag_world, vector
+from tests.support.nats import Server, connected, until
+from tests.support.rag_world import (
+    DIMENSIONS,
+    KEY,
+    MODEL,
+    finished,
+    jobs_actor,
+    rag_actor,
+    rag_world,
+    submitted,
+    vector,
+)
 from tests.support.tiny_bert import MAX_TOKENS
 
 
@@ -263,8 +271,7 @@ async def test_cancelled_ingest_leaves_what_it_had_stored(server: Server, tmp_pa
         job = await submitted(world, order)
         await until(lambda: len(world.words.asked) > 1)
         await world.bus.ask(CANCEL_JOB(), CancelJob(job_id=job.job_id))
-        await until_it(lambda: has_ended(world, job.job_id))
-        ended = await world.bus.ask(GET_JOB(), GetJob(job_id=job.job_id))
+        ended = await finished(world, job.job_id)
         world.words.gate.set()
         cards = await world.documents()
         again = await world.ingest(order)
@@ -277,8 +284,7 @@ async def test_cancelled_ingest_leaves_what_it_had_stored(server: Server, tmp_pa
 async def test_ingest_as_a_job_has_the_same_result(server: Server, tmp_path: Path) -> None:
     async with rag_world(server, tmp_path) as world, rag_actor(world), jobs_actor(world):
         job = await submitted(world, world.texts(a="a bird sings"))
-        await until_it(lambda: has_ended(world, job.job_id))
-        ended = await world.bus.ask(GET_JOB(), GetJob(job_id=job.job_id))
+        ended = await finished(world, job.job_id)
 
     result = msgspec.json.decode(ended.result, type=IngestResult)
     assert [one.status for one in result.documents] == ["stored"]
@@ -287,26 +293,6 @@ async def test_ingest_as_a_job_has_the_same_result(server: Server, tmp_path: Pat
 def given(document_id: str, *chunks: GivenChunk) -> DocumentSource:
     text = msgspec.json.encode(chunks).decode()
     return DocumentSource(document_id=document_id, content_type=CHUNKS_TYPE, text=text)
-
-
-async def submitted(world: RagWorld, order: IngestDocuments) -> JobReply:
-    request = SubmitJob(model="rag", operation="rag.ingest", input=msgspec.Raw(msgspec.json.encode(order)))
-    replies = list[JobReply]()
-
-    async def is_taken() -> bool:
-        try:
-            replies.append(await world.bus.ask(SUBMIT_JOB(), request))
-        except LostError:
-            return False
-        return True
-
-    await until_it(is_taken)
-    return replies[-1]
-
-
-async def has_ended(world: RagWorld, job_id: str) -> bool:
-    reply = await world.bus.ask(GET_JOB(), GetJob(job_id=job_id))
-    return reply.status in {"completed", "failed", "cancelled"}
 
 
 async def test_rag_that_is_not_installed_says_so(server: Server) -> None:
