@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,6 +32,8 @@ _FOUND = 10
 _MODES: tuple[Mode, ...] = ("dense", "bm25", "hybrid")
 _HEAD = ("system", "mode", "p50 ms", "p95 ms", "recall@10", "chunks/s", "RSS MB")
 _PEER_PATIENCE = 3600.0
+# Percent of a core.
+_AT_REST = 10.0
 
 # Returns what is found by the query with this number.
 Ask = Callable[[int], Awaitable[list[str]]]
@@ -68,21 +70,39 @@ async def _report(args: argparse.Namespace) -> None:
     print(f"{machine()}; {args.chunks} chunks, {len(chunks.queries)} queries\n")
     with TemporaryDirectory(prefix="fusion-bench-") as name:
         systems = {"Fusion": await _ours(Path(name), chunks)}
+        _print([_HEAD, ["---"] * len(_HEAD), *_rows("Fusion", systems["Fusion"], args.chunks, truth)])
         for peer, python in (("chroma", args.chroma), ("lancedb", args.lancedb)):
             if python:
                 systems[peer] = await _peer(peer, python, Path(name), chunks)
-    rows = [row for name, system in systems.items() for row in _rows(name, system, args.chunks, truth)]
-    print(*(f"| {' | '.join(row)} |" for row in (_HEAD, ["---"] * len(_HEAD), *rows)), sep="\n")
+                _print(_rows(peer, systems[peer], args.chunks, truth))
     print(*_ratios(systems), sep="\n")
+
+
+def _print(rows: Iterable[Sequence[str]]) -> None:
+    print(*(f"| {' | '.join(row)} |" for row in rows), sep="\n", flush=True)
 
 
 async def _ours(folder: Path, chunks: TestSet) -> _System:
     async with fusion(folder) as running, ClientSession(running.url) as http:
         seconds = await running.ingest(_documents(chunks), _COLLECTION)
+        begun = time.perf_counter()
+        await _at_rest(running)
+        seconds_of_graph = time.perf_counter() - begun
+        print(f"stored and found after {seconds:.0f} s, in the graph {seconds_of_graph:.0f} s later", flush=True)
         ways = {str(mode): _by_nats(running, chunks, mode) for mode in _MODES}
         ways["hybrid, HTTP"] = _by_http(http, chunks)
         modes = {name: await _asked(ask, len(chunks.queries)) for name, ask in ways.items()}
-        return _System(seconds, running.rag.memory_info().rss / 1e6, modes)
+        return _System(seconds + seconds_of_graph, running.rag.memory_info().rss / 1e6, modes)
+
+
+async def _at_rest(running: Fusion) -> None:
+    """Return when all vectors are in the graph: the process has nothing to do any more."""
+    process = running.rag
+    process.cpu_percent()
+    while True:
+        await asyncio.sleep(2)
+        if process.cpu_percent() < _AT_REST:
+            return
 
 
 def _documents(chunks: TestSet) -> Iterator[Given]:
