@@ -12,6 +12,7 @@ import pytest
 from actors.engines.echo import EchoReranker
 from actors.rag import absent
 from actors.rag.prompt import NOT_FOUND
+from bus.errors import RefusedError
 from bus.messages.presence import Heartbeat
 from tests.support.jobs import living
 from tests.support.nats import Server, until
@@ -117,12 +118,12 @@ async def test_answer_streams_as_named_events(server: Server, tmp_path: Path) ->
 
 
 async def test_what_was_found_stays_when_the_model_fails(server: Server, tmp_path: Path) -> None:
-    failing = Says("It runs", error=ZeroDivisionError())
+    failing = Says("It runs", error=RefusedError("insufficient_memory", "There is no room."))
     async with answering(server, tmp_path, failing) as rag:
         whole = await rag.post(QUERY, json=COLD)
 
     assert (whole.status, whole.body["answer"], whole.body["degraded"]) == (200, "It runs", True)
-    assert whole.body["error"]["code"] == "crashed"
+    assert whole.body["error"]["code"] == "insufficient_memory"
     assert len(whole.body["sources"]) == 2
 
 
