@@ -28,6 +28,10 @@ from eventlog.job import Job
 # From a subject to where a model answers on it.
 Reach = Callable[[Subject[Any, Any]], Address[Any, Any]]
 
+# Of vectors; their JSON, which has three times as many, is in memory twice.
+_MOST_BYTES = 64 * 2**20
+
+_encode = msgspec.json.Encoder().encode
 _chat_decoder = msgspec.json.Decoder(ChatRequest)
 _embed_decoder = msgspec.json.Decoder(EmbedRequest)
 _rerank_decoder = msgspec.json.Decoder(RerankRequest)
@@ -80,7 +84,7 @@ class _CompleteResult(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class _EmbedResult(msgspec.Struct, kw_only=True, omit_defaults=True):
-    embeddings: list[list[float]]
+    embeddings: list[msgspec.Raw]
     usage: dict[str, int]
     truncated: list[int] = []
 
@@ -146,13 +150,18 @@ async def _generate(bus: Bus, address: Address[ChatRequest, ChatChunk], request:
 
 
 async def _embed(bus: Bus, address: Address[EmbedRequest, EmbedChunk], request: EmbedRequest, job: Job) -> Result:
-    vectors: list[list[float]] = []
+    vectors: list[msgspec.Raw] = []
     truncated: list[int] = []
-    read = 0
+    read = size = 0
     async with bus.stream(address, request, request_id=job.job_id, key=job.key) as answer:
         async for item in answer:
             if not isinstance(item, Status):
-                vectors += [np.frombuffer(vector, "<f4").tolist() for vector in item.vectors]
+                size += sum(map(len, item.vectors))
+                if size > _MOST_BYTES:
+                    message = f"The vectors have more than {_MOST_BYTES} bytes. Make several jobs of the inputs."
+                    raise RefusedError("too_large", message, param="input")
+                # As JSON at once: Python's own numbers take eight times as much memory as the vectors.
+                vectors += [msgspec.Raw(_encode(np.frombuffer(vector, "<f4").tolist())) for vector in item.vectors]
                 truncated += item.truncated
                 read = item.prompt_tokens or read
     usage = {"prompt_tokens": read, "total_tokens": read}

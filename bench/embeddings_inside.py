@@ -1,4 +1,4 @@
-"""Fusion's engine beside sentence-transformers, each in a process of its own, with one thread and without a server."""
+"""Fusion's engine beside sentence-transformers, each in a process of its own, without a server."""
 
 import asyncio
 import json
@@ -16,6 +16,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from actors.engines.profile import profile
 from bench.embeddings_texts import LOADS
 from bench.processes import Measured
 
@@ -23,9 +24,9 @@ Vectors = NDArray[np.float32]
 
 OURS, PEER = "Fusion", "sentence-transformers"
 
-# One thread each, and nobody asks a hub.
+# The peers have as many threads as Fusion has streams, of one thread each, and nobody asks a hub.
 ALONE = {
-    "OMP_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": str(profile().streams),
     "OPENBLAS_NUM_THREADS": "1",
     "RAYON_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",

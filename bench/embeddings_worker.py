@@ -67,7 +67,6 @@ def _fusion(folder: Path) -> tuple[Embed, dict[str, Any]]:
 
 
 def _sentence_transformers(folder: Path) -> tuple[Embed, dict[str, Any]]:
-    importlib.import_module("torch").set_num_threads(1)
     model = importlib.import_module("sentence_transformers").SentenceTransformer(str(folder), device="cpu")
 
     def embed(texts: list[str]) -> bytes:

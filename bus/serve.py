@@ -159,7 +159,7 @@ class Serving:
 
         name = address.name.removeprefix("fusion.").split(".")
         await self.service.add_endpoint(
-            name="-".join(name[:2] if name[0] in _OWNERS else name[:1]),
+            name="-".join(name if name[0] in _OWNERS else name[:1]),
             subject=address.name,
             queue_group=name[0],
             handler=on_request,
@@ -171,7 +171,7 @@ class Serving:
         The token is that of the frames' reply subject, or the request's own id when the order comes by hand.
         """
         token = _last_token(msg.subject)
-        why = "nobody listens" if (msg.headers or {}).get(STATUS) == "503" else "asked to"
+        why = _NOBODY if (msg.headers or {}).get(STATUS) == "503" else "asked to"
         task = self._running.get(token)
         named = [task] if task else [task for task in self._running.values() if task.get_name() == unescape(token)]
         for task in named:
@@ -213,7 +213,7 @@ class Serving:
                 await writer.fail(error.failure)
             except asyncio.CancelledError as error:
                 # With a reason it comes from `_end`, without from the group, after a crash.
-                await writer.fail(_CANCELLED if error.args else _RESTARTING)
+                await writer.fail(_ENDS.get(error.args[0], _CANCELLED) if error.args else _RESTARTING)
                 raise
             except NatsError:
                 raise
@@ -274,9 +274,14 @@ async def _hang_up(nc: Client, service: Service) -> None:
         await subscription._pending_queue.join()  # noqa: SLF001 - as in nats-py's own drain
 
 
-# Their second token is the question, not a model.
-_OWNERS = frozenset(("jobs", "files", "batches", "history", "models", "webhooks", "subscriptions"))
+# What follows is the question, not a model.
+_OWNERS = frozenset(("jobs", "files", "batches", "history", "models", "webhooks", "subscriptions", "rag"))
 
 _CANCELLED = Failure(code="cancelled", message="The request was cancelled.")
+# Whoever hears it does listen, or again: a client that connects anew is away for a moment.
+_NOBODY = "nobody listens"
+_ENDS = {
+    _NOBODY: Failure(code="unavailable", message="The connection was lost for a moment; ask again.", retry_after=1)
+}
 _CRASHED = Failure(code="crashed", message="The actor crashed on this request.", retry_after=1)
 _RESTARTING = Failure(code="restarting", message="The actor is restarting after a crash; ask again.", retry_after=1)

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import psutil
 
+from actors.rag import absent
 from bus.errors import BusError
 from bus.server import OLDEST, ServerError, binary, server_version
 from cli.connect import add_place_options, bus_config, connected, heard
 from cli.state import NotRunningError, read_running
 
-_PACKAGES = ("mlx", "mlx-lm", "mlx-embeddings", "nats-py", "aiohttp", "duckdb", "msgspec", "openai")
+_PACKAGES = ("mlx", "mlx-lm", "mlx-embeddings", "nats-py", "aiohttp", "duckdb", "hnswlib", "msgspec", "openai")
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -39,6 +40,12 @@ def run(args: argparse.Namespace) -> int:
     _state(args)
     if find_spec("mlx_embeddings") is None:
         problems.append("embeddings are not installed: pip install 'mlx-fusion[embeddings]'")
+    if not absent.is_installed():
+        problems.append("RAG is not installed: pip install 'mlx-fusion[rag]'")
+    elif find_spec("hnswlib") is None:
+        problems.append(
+            "hnswlib: without it vectors are compared one by one (everything works, large collections slower)"
+        )
     for problem in problems:
         print(f"missing   {problem}")
     return 1 if any(problem.startswith("!") for problem in problems) else 0

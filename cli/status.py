@@ -28,7 +28,7 @@ async def _status(args: argparse.Namespace) -> int:
 
 async def _streams(bus: Bus) -> str:
     counts = []
-    for name in ("EVENTS", "JOBS"):
+    for name in ("EVENTS", "JOBS", "RAG"):
         answer = await api(bus.nc, f"STREAM.INFO.{name}")
         state = answer.get("state", {})
         counts.append(f"{name} {state.get('messages', '?')} messages")

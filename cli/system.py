@@ -67,6 +67,8 @@ class System:
         self._names: list[str] = []
         self._current: dict[str, tuple[str, int]] = {}
         self._given_up: set[str] = set()
+        # Those that nobody waits for any more, because they have ended before they were ready.
+        self._stumbled: set[str] = set()
         self._bus: Bus | None = None
         self._bus_config = config.bus
         self._running: Running | None = None
@@ -172,6 +174,8 @@ class System:
         async def on_end(instance: str, why: str, is_drained: bool) -> None:
             del self._current[name]
             await self._tell_ended(instance, model or self._model_of(instance), None if is_drained else why)
+            if not is_essential:
+                self._stumbled.add(name)
             if name in self._leaving:
                 self._leaving.discard(name)
                 self._supervision.remove(name)
@@ -299,7 +303,7 @@ class System:
         waiting = [
             name
             for name in self._names
-            if self._current.get(name, ("", 0))[0] not in ready and name not in self._given_up
+            if self._current.get(name, ("", 0))[0] not in ready and name not in self._given_up | self._stumbled
         ]
         total = len(self._names)
         self._on_progress(waiting[0] if waiting else "", total - len(waiting), total)

@@ -1,4 +1,4 @@
-"""An embedding model in mlx: from token ids to vectors. Everything here runs on the engine thread.
+"""An embedding model in mlx: from token ids to vectors. Everything here runs on the engine threads.
 
 The only place that imports mlx-embeddings, which is GPL-licensed and optional.
 """

@@ -85,9 +85,9 @@ class RerankerEngine:
                 )
 
     async def ping(self) -> None:
-        """Return when the engine thread has answered."""
+        """Return when each engine thread has answered."""
         await self._rows.ping()
 
     async def unload(self) -> None:
-        """Free the model and end the thread. Requests under way end with `RefusedError`."""
+        """Free the model and end its threads. Requests under way end with `RefusedError`."""
         await self._loaded.unload()

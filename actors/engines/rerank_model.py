@@ -1,4 +1,4 @@
-"""A reranker in mlx: from token ids to scores. Everything here runs on the engine thread."""
+"""A reranker in mlx: from token ids to scores. Everything here runs on the engine threads."""
 
 import struct
 from collections.abc import Sequence

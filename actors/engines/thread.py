@@ -1,4 +1,4 @@
-"""The one thread of a process that touches mlx. Knows nothing of models."""
+"""A thread that touches mlx. Knows nothing of models."""
 
 import asyncio
 import threading
@@ -29,7 +29,7 @@ class _Job(NamedTuple):
 class EngineThread:
     """Runs jobs one after the other, in the order in which they came, on a thread of its own.
 
-    mlx arrays belong to the thread that made them, so load, run, evaluate and free share one.
+    mlx arrays belong to the thread that made them until they are computed, so a batch is built and evaluated on one.
     It ends with `close`, with a job that fails and has no owner, or soon after the main thread has ended.
     """
 

@@ -15,9 +15,10 @@ from actors.rag.chat_models import ChatModels
 from actors.rag.citations import Citations
 from actors.rag.config import RagConfig
 from actors.rag.fitting import Fitted, Question, fitted
+from actors.rag.going_on import going_on
+from actors.rag.links import unknown_hosts
 from actors.rag.prompt import NOT_FOUND
 from actors.rag.retrieval import Retrieval
-from actors.rag.waiting import telling
 from bus.client import Bus
 from bus.errors import BusError, LostError, RefusedError
 from bus.frames import Status
@@ -29,7 +30,7 @@ from bus.subjects import CHAT
 # The last turns of the user that are searched for with the question, which may lean on them.
 _TURNS = 2
 _LONGEST_QUERY = 32_000
-# Numbers that a warning names.
+# Numbers, or hosts, that a warning names.
 _MOST_NAMED = 10
 
 
@@ -41,6 +42,7 @@ class _Draft:
         self._text: list[str] = []
         self._citations = Citations({})
         self._warnings: tuple[str, ...] = ()
+        self._told = ""
         self._finish_reason: str | None = None
         self._usage: Usage | None = None
         self._retrieval_seconds = retrieval_seconds
@@ -49,6 +51,7 @@ class _Draft:
     def begin(self, told: Fitted) -> None:
         """Take note of what the model is told."""
         self._citations, self._warnings = Citations(told.sources), told.warnings
+        self._told = "\n".join(text_of(message) for message in told.messages)
 
     def take(self, chunk: ChatChunk) -> list[QueryChunk]:
         """Take note of the next piece, and return what there is to tell of it."""
@@ -78,15 +81,20 @@ class _Draft:
             error=str(error) if error else None,
             retrieval_seconds=self._retrieval_seconds,
             generation_seconds=time.monotonic() - self._begun,
-            warnings=self._warnings + self._unknown(),
+            warnings=(*self._warnings, *self._doubts(text)),
         )
 
-    def _unknown(self) -> tuple[str, ...]:
-        unknown = self._citations.unknown
-        if not unknown:
-            return ()
-        named = ", ".join(f"[{number}]" for number in list(dict.fromkeys(unknown))[:_MOST_NAMED])
-        return (f"The answer names {len(unknown)} times a source that the model was not given, such as {named}.",)
+    def _doubts(self, text: str) -> list[str]:
+        """Return what the model has from nowhere, in words."""
+        doubts = []
+        if unknown := self._citations.unknown:
+            named = ", ".join(f"[{number}]" for number in list(dict.fromkeys(unknown))[:_MOST_NAMED])
+            doubts.append(f"Marks that name no source which the model was given: {len(unknown)} ({named}).")
+        if hosts := unknown_hosts(text, self._told):
+            doubts.append(
+                f"Links in the answer lead to hosts that no source links to: {', '.join(hosts[:_MOST_NAMED])}."
+            )
+        return doubts
 
 
 class Answers:
@@ -105,15 +113,12 @@ class Answers:
         answer, so that what was found stays.
         """
         _check(request.messages)
-        if request.model is not None:
-            request = replace(request, model=await self._models.find(request.model))
-        search = replace(request.search, query=searched(request.search.query, request.messages))
-        async with aclosing(telling(self._retrieval.search(search, caller), self._instance)) as items:
+        async with aclosing(going_on(self._search(request, caller), self._instance)) as items:
             async for item in items:
                 if isinstance(item, Status):
                     yield item
                 else:
-                    results = item
+                    request, results = item
         yield QueryChunk(results=results)
         draft = _Draft(results.seconds.total)
         error = None
@@ -124,6 +129,13 @@ class Answers:
         except BusError as failure:
             error = failure
         yield QueryChunk(answer=draft.answer(error))
+
+    async def _search(self, request: QueryDocuments, caller: Caller) -> tuple[QueryDocuments, SearchResults]:
+        """Return what was found, and the request with the id of its model."""
+        if request.model is not None:
+            request = replace(request, model=await self._models.find(request.model))
+        search = replace(request.search, query=searched(request.search.query, request.messages))
+        return request, await self._retrieval.search(search, caller)
 
     async def _written(
         self, request: QueryDocuments, results: SearchResults, draft: _Draft, caller: Caller
@@ -137,7 +149,7 @@ class Answers:
         question = Question(
             text=request.search.query, hits=results.hits, before=request.messages, max_tokens=request.max_tokens
         )
-        async with aclosing(telling(fitted(self._models, draft.model, question), self._instance)) as items:
+        async with aclosing(going_on(fitted(self._models, draft.model, question), self._instance)) as items:
             async for item in items:
                 if isinstance(item, Status):
                     yield item

@@ -16,7 +16,7 @@ from actors.rag.embedders import Embedders
 from actors.rag.fusion import convex, rrf
 from actors.rag.index import Scored
 from actors.rag.library import Library
-from actors.rag.store_query import CollectionRow
+from actors.rag.store_query import Place
 from bus.errors import BusError, RefusedError, error_of
 from bus.messages.rag import SearchDocuments
 
@@ -27,7 +27,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     """A search in collections that are there. `key` is the fingerprint of the API key."""
 
     request: SearchDocuments
-    collections: tuple[CollectionRow, ...]
+    collections: tuple[Place, ...]
     key: str | None
 
     @property
@@ -73,20 +73,16 @@ class Search:
         if self._asked.request.mode == "bm25":
             return {}
         await self._embed()
-        rows = [row for row in self._asked.collections if row.model in self._vectors]
+        depth, allowed = self._asked.depth, self._asked.request.filter
+        places = [place for place in self._asked.collections if place.model in self._vectors]
         with self._course.timed("dense"):
             found = await together(
-                *(
-                    self._library.dense(
-                        row.collection, self._vectors[row.model], self._asked.depth, self._asked.request.filter
-                    )
-                    for row in rows
-                )
+                *(self._library.dense(one.collection, self._vectors[one.model], depth, allowed) for one in places)
             )
-        for row, one in zip(rows, found, strict=True):
+        for place, one in zip(places, found, strict=True):
             if one.degraded:
-                self._course.degraded(f"The index of '{row.name}' is being built; until then searches take longer.")
-        return {row.collection: one.scored for row, one in zip(rows, found, strict=True)}
+                self._course.degraded(f"The index of '{place.name}' is being built; until then searches take longer.")
+        return {place.collection: one.scored for place, one in zip(places, found, strict=True)}
 
     async def _words(self) -> dict[str, list[Scored]]:
         """Return what has words of the query, by collection."""
@@ -96,15 +92,15 @@ class Search:
         with self._course.timed("bm25"):
             found = await together(
                 *(
-                    self._library.bm25(row.collection, request.query, self._asked.depth, request.filter)
-                    for row in self._asked.collections
+                    self._library.bm25(place.collection, request.query, self._asked.depth, request.filter)
+                    for place in self._asked.collections
                 )
             )
-        return {row.collection: one for row, one in zip(self._asked.collections, found, strict=True)}
+        return {place.collection: one for place, one in zip(self._asked.collections, found, strict=True)}
 
     async def _embed(self) -> None:
         """Turn the query into a vector by each model, as far as they can be asked."""
-        dimensions = {row.model: row.dimensions for row in self._asked.collections}
+        dimensions = {place.model: place.dimensions for place in self._asked.collections}
         if self._asked.request.embedding is not None:
             self._vectors = _given(self._asked.request.embedding, dimensions)
             return
@@ -123,13 +119,14 @@ class Search:
             what = f"The embedding model '{model}' cannot be asked"
             if self._asked.request.mode == "dense":
                 raise _without_param(error, what) from error
-            self._course.failed(f"{what}, and only words were searched", error)
+            unapplied = " without the similarity_threshold" * (self._asked.request.similarity_threshold is not None)
+            self._course.failed(f"{what}, and only words were searched{unapplied}", error)
             return None
         return vector
 
     async def _cosines(self, words: Mapping[str, list[Scored]], known: Mapping[int, float]) -> dict[int, float]:
         """Return the cosines of what was found by its words alone."""
-        models = {row.collection: row.model for row in self._asked.collections}
+        models = {place.collection: place.model for place in self._asked.collections}
         unknown = {
             collection: np.array(sorted(one.label for one in found if one.label not in known), np.int64)
             for collection, found in words.items()
@@ -145,7 +142,7 @@ class Search:
         return _by_label(found)
 
     def _rankings(self, dense: Mapping[str, list[Scored]], words: Mapping[str, list[Scored]]) -> list[list[Scored]]:
-        models = {row.collection: row.model for row in self._asked.collections}
+        models = {place.collection: place.model for place in self._asked.collections}
         rankings = [
             self._best(found for collection, found in dense.items() if models[collection] == model)
             for model in self._vectors

@@ -1,6 +1,6 @@
 """Where a text is cut into chunks.
 
-A chunk ends before a heading, else with a paragraph, a line, a sentence or a word: whichever of these comes first in
+A chunk ends before a heading, else with a paragraph, a sentence, a line or a word: whichever of these comes first in
 this list and leaves it enough of the tokens that it may have.
 """
 
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from actors.rag.contents import Heading
 
-_SENTENCE_END = r"[.!?…][\"'”’)\]]*\s+|[。！？]"
-# Behind these a text is cut, the best first; behind the others begins what two chunks share.
-_ENDS = tuple(map(re.compile, (r"\n[ \t]*\n+", r"\n", _SENTENCE_END, r"\s+")))
-_SHARED_ENDS = (re.compile(rf"\n|{_SENTENCE_END}"), _ENDS[-1])
+# Behind these a text is cut, the best first. A number with a dot begins an item of a list more often than it ends a
+# sentence; lines come later because those of a PDF break sentences.
+_SENTENCE = re.compile(r"(?<!\d)[.!?…][\"'”’)\]]*\s+|[。！？]")
+_ENDS = (re.compile(r"\n[ \t]*\n+"), _SENTENCE, re.compile(r"\n"), re.compile(r"\s+"))
 _SPACE = re.compile(r"\s*")
 
 Place = tuple[int, int]
@@ -60,7 +60,7 @@ class Cutter:
         if begin > section[0]:
             begin = self._first_end(begin, place[0]) or begin
         if end < section[1]:
-            end = self._last_end(_ENDS, place[1], end) or end
+            end = self._last_end(place[1], end) or end
         return self.trimmed(min(begin, place[0]), max(end, place[1]))
 
     def trimmed(self, start: int, end: int) -> Place:
@@ -75,7 +75,7 @@ class Cutter:
         if heading := self._heading(self._character(own), limit):
             return heading.offset
         low = max(new, self._character(max(own, self._token(start) + most // 2)))
-        return self._last_end(_ENDS, low, limit) or limit
+        return self._last_end(low, limit) or limit
 
     def _heading(self, low: int, high: int) -> Heading | None:
         """Return the outermost heading between these, and of several the last."""
@@ -91,14 +91,14 @@ class Cutter:
         return self._first_end(low, cut) or low
 
     def _first_end(self, low: int, high: int) -> int | None:
-        for pattern in _SHARED_ENDS:
+        for pattern in _ENDS[1:]:
             match = pattern.search(self.text, low, high)
             if match and match.end() < high:
                 return match.end()
         return None
 
-    def _last_end(self, patterns: Sequence[re.Pattern[str]], low: int, high: int) -> int | None:
-        for pattern in patterns:
+    def _last_end(self, low: int, high: int) -> int | None:
+        for pattern in _ENDS:
             end = max((match.end() for match in pattern.finditer(self.text, low, high)), default=None)
             if end is not None:
                 return end

@@ -71,11 +71,12 @@ class Documents:
         """Answer with all collections that the caller may see."""
         rows = await self._library.collections()
         mine = [row for row in rows if is_visible(row.collection, caller.key, is_private=self._is_private)]
-        yield CollectionList(collections=tuple([await self._card(row) for row in mine]))
+        last = await stream_last_seq(self._bus.nc, "RAG")
+        yield CollectionList(collections=tuple([await self._card(row, last) for row in mine]))
 
     async def get_collection(self, request: GetCollection, caller: Caller) -> AsyncGenerator[CollectionCard]:
         """Answer with one collection."""
-        yield await self._card(await self._collection(request.collection, caller))
+        yield await self._told(request.collection, caller)
 
     async def delete_collection(self, request: DeleteCollection, caller: Caller) -> AsyncGenerator[CollectionRemoved]:
         """Answer when nobody finds the collection any more, and its blobs are gone."""
@@ -101,12 +102,12 @@ class Documents:
         building = asyncio.ensure_future(self._library.rebuild(collection))
         try:
             while not building.done():
-                yield await self._card(await self._collection(request.collection, caller))
+                yield await self._told(request.collection, caller)
                 await asyncio.wait((building,), timeout=_PERIOD)
             building.result()
         finally:
             building.cancel()
-        yield await self._card(await self._collection(request.collection, caller))
+        yield await self._told(request.collection, caller)
 
     async def verify_collection(self, request: VerifyCollection, caller: Caller) -> AsyncGenerator[Verified | Status]:
         """Compare the collection with the log."""
@@ -168,9 +169,13 @@ class Documents:
             raise RefusedError("collection_not_found", f"There is no collection '{name}'.", param="collection")
         return row
 
-    async def _card(self, row: CollectionRow) -> CollectionCard:
-        card = await self._library.index(row.collection)
+    async def _told(self, name: str, caller: Caller) -> CollectionCard:
         last = await stream_last_seq(self._bus.nc, "RAG")
+        return await self._card(await self._collection(name, caller), last)
+
+    async def _card(self, row: CollectionRow, last: int) -> CollectionCard:
+        """Return how a collection stands, when the log has events up to `last`."""
+        card = await self._library.index(row.collection)
         return CollectionCard(
             name=row.name,
             document_count=row.documents,

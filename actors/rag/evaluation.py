@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from actors.rag.going_on import going_on
 from actors.rag.retrieval import Retrieval
-from actors.rag.waiting import telling
 from bus.errors import RefusedError
 from bus.frames import Status
 from bus.messages.rag import EvaluateSearch, Evaluation, Judged, SearchDocuments
@@ -37,7 +37,7 @@ class Evaluations:
 
     async def receive(self, request: EvaluateSearch, caller: Caller) -> AsyncGenerator[Evaluation | Status]:
         """Search for each query, one after another, and tell the means. Raises as a search does, and for any step."""
-        async with aclosing(telling(self._evaluate(request, caller), self._instance)) as items:
+        async with aclosing(going_on(self._evaluate(request, caller), self._instance)) as items:
             async for item in items:
                 yield item
 

@@ -7,9 +7,7 @@ given and by however many.
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator
-from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -20,7 +18,7 @@ from actors.rag.embedders import PASSING, Embedder
 from actors.rag.library import Library
 from actors.rag.reading import How, Reader
 from actors.rag.scope import collection_id
-from actors.rag.shelf import Shelf
+from actors.rag.shelf import Pins, Shelf
 from actors.rag.writer import Writer
 from bus.blobs import Blobs, blob_name
 from bus.errors import RefusedError
@@ -37,10 +35,14 @@ from bus.serve import Caller
 from eventlog.rag_events import CollectionCreated, DocumentStored, RagEvent
 
 # Documents that are read at a time; each is in memory as a whole.
-_AT_ONCE = 4
+_READ_AT_ONCE = 4
+# Documents of one asker that are under way; those that were read are recorded, and taken in, together.
+_AT_ONCE = 32
 # While nothing happens, the asker hears so often that it goes on, in seconds.
 _PERIOD = 15.0
 _METADATA_BYTES = 64 * 1024
+# All outcomes are told in one message.
+_ERROR_CHARACTERS = 200
 
 # With these nothing more can be stored now: the whole ends, and as a job it is tried again.
 _ENDING = PASSING | {"storage_full"}
@@ -49,6 +51,16 @@ _ENDING = PASSING | {"storage_full"}
 class _Done(Struct, frozen=True, kw_only=True):
     outcome: DocumentOutcome
     embedding_seconds: float = 0.0
+
+
+class _Kept(Struct, frozen=True, kw_only=True):
+    """What is told of a document that was read; the rest is in its blob."""
+
+    contents_blob: str
+    chunks: int
+    pages: int
+    truncated_chunks: int
+    embedding_seconds: float
 
 
 class Ingest:
@@ -64,7 +76,7 @@ class Ingest:
         self._reader = reader
         self._embedders = reader.embedders
         self._is_private = config.private_collections
-        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._places = asyncio.Semaphore(_READ_AT_ONCE)
 
     async def receive(self, request: IngestDocuments, caller: Caller) -> AsyncGenerator[IngestProgress]:
         """Store the documents, and tell of each, in the order in which they are done.
@@ -154,8 +166,7 @@ class Ingest:
 
     async def _document(self, source: DocumentSource, how: How) -> _Done:
         try:
-            async with self._places:
-                return await self._stored(source, how)
+            return await self._stored(source, how)
         except RefusedError as error:
             if error.code in _ENDING:
                 raise
@@ -164,62 +175,70 @@ class Ingest:
                 status="failed",
                 document_id=source.document_id,
                 code=error.code,
-                error=error.failure.message,
+                error=error.failure.message[:_ERROR_CHARACTERS],
             )
             return _Done(outcome=failed)
 
     async def _stored(self, source: DocumentSource, how: How) -> _Done:
-        """Store one document. 1. Unchanged: nothing is done. 2. Its blob is kept, 3. and read. 4. It is recorded."""
+        """Store one document. 1. Unchanged: nothing is done. 2. It is read, 3. and recorded, together with others."""
         name = _checked(source)
         document_id = source.document_id or f"doc-{name[:32]}"
         content_hash = _content_hash(source, name, how)
         known = await self._library.document(how.collection, document_id)
         if known is not None and known.content_hash == content_hash:  # 1
             return _Done(outcome=_unchanged(source, known))
-        with ExitStack() as pins:
-            pins.enter_context(self._shelf.pinned(name))
-            path = await self._kept(source, name)  # 2
-            try:
-                read = await self._reader.read(source, document_id, path, how)  # 3
-                content = await asyncio.to_thread(encode, read.contents)
-                contents_blob = blob_name(content)
-                pins.enter_context(self._shelf.pinned(contents_blob))
-                await self._shelf.blobs.put(content)
-            except RefusedError:
-                pins.close()
-                await self._shelf.remove([name])
-                raise
-            event = DocumentStored(
-                id=new_id(),
-                at=datetime.now(UTC),
-                collection=how.collection,
-                document_id=document_id,
-                filename=source.filename,
-                source_blob=name,
-                contents_blob=contents_blob,
-                content_hash=content_hash,
-                chunks=len(read.contents.chunks),
-            )
-            before = await self._record(event)  # 4
-        if before is not None:
-            await self._shelf.remove({before.source_blob, before.contents_blob})
+        blobs: set[str] = set()
+        try:
+            with self._shelf.pinning() as pins:
+                blobs = pins.names
+                pins.add(name)
+                async with self._places:
+                    kept = await self._kept(source, document_id, name, how, pins)  # 2
+                event = DocumentStored(
+                    id=new_id(),
+                    at=datetime.now(UTC),
+                    collection=how.collection,
+                    document_id=document_id,
+                    filename=source.filename,
+                    source_blob=name,
+                    contents_blob=kept.contents_blob,
+                    content_hash=content_hash,
+                    chunks=kept.chunks,
+                )
+                before = await self._record(event)  # 3
+        except RefusedError:
+            await self._shelf.remove(blobs)
+            raise
+        await self._shelf.remove(() if before is None else (before.source_blob, before.contents_blob))
         outcome = DocumentOutcome(
             filename=source.filename,
             status="stored" if before is None else "replaced",
             document_id=document_id,
-            chunks=event.chunks,
-            pages=read.contents.pages,
-            truncated_chunks=read.truncated_chunks,
+            chunks=kept.chunks,
+            pages=kept.pages,
+            truncated_chunks=kept.truncated_chunks,
         )
-        return _Done(outcome=outcome, embedding_seconds=read.embedding_seconds)
+        return _Done(outcome=outcome, embedding_seconds=kept.embedding_seconds)
 
-    async def _kept(self, source: DocumentSource, name: str) -> Path:
+    async def _kept(self, source: DocumentSource, document_id: str, name: str, how: How, pins: Pins) -> _Kept:
+        """Read a document, and keep what was given and what was read."""
         if source.text is not None:
             await self._shelf.blobs.put(source.text.encode())
         path = await self._shelf.take(name, self._given)
         if path is None:
             raise RefusedError("invalid_request", "The file is gone or damaged; send it again.", param="blob")
-        return path
+        read = await self._reader.read(source, document_id, path, how)
+        content = await asyncio.to_thread(encode, read.contents)
+        contents_blob = blob_name(content)
+        pins.add(contents_blob)
+        await self._shelf.blobs.put(content)
+        return _Kept(
+            contents_blob=contents_blob,
+            chunks=len(read.contents.chunks),
+            pages=read.contents.pages,
+            truncated_chunks=read.truncated_chunks,
+            embedding_seconds=read.embedding_seconds,
+        )
 
     async def _record(self, event: DocumentStored) -> DocumentCard | None:
         """Record that the document is stored, and return the one in whose place it is."""

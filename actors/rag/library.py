@@ -25,7 +25,7 @@ from actors.rag.indexes import Indexes
 from actors.rag.labels import Labels
 from actors.rag.store import Store
 from actors.rag.store_batch import Entry
-from actors.rag.store_query import CollectionRow
+from actors.rag.store_query import CollectionRow, Place
 from actors.rag.store_rows import Row
 from bus.errors import LostError
 from bus.messages.rag import Filter
@@ -124,6 +124,10 @@ class Library:
     async def collection(self, collection: str) -> CollectionRow | None:
         """Return one collection, or None."""
         return await self.read(lambda cursor: store_query.collection(cursor, collection))
+
+    async def places(self, collections: Sequence[str]) -> dict[str, Place]:
+        """Return those of the collections that are there, by id, as a search has to know them."""
+        return await self.read(lambda cursor: store_query.places(cursor, collections))
 
     async def index(self, collection: str) -> Card:
         """Tell how the index of a collection stands."""

@@ -5,12 +5,13 @@ Never       decides anything: what was recorded has happened
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import structlog
 
-from actors.rag.contents import Contents, decode
+from actors.rag.contents import decode
 from actors.rag.library import Library
+from actors.rag.store_batch import Entry
 from bus.blobs import Blobs
 from bus.client import Bus
 from bus.errors import LostError
@@ -22,8 +23,9 @@ from eventlog.rag_events import DocumentStored
 log = structlog.get_logger()
 
 _STREAM = "RAG"
-# Events that are taken in together; with their contents, which may be large.
-_BATCH = 64
+# So many events are taken in together, or so many bytes of contents.
+_BATCH = 1000
+_MOST_BYTES = 64 * 2**20
 _PATIENCE = 60.0
 
 
@@ -60,7 +62,7 @@ class Projector:
         async with reading_log(self._bus, max(after - 1, 0), _STREAM) as reader:
             while True:
                 entries = await reader.batch(_BATCH)
-                await self._take_in([entry for entry in entries if entry.seq > after])
+                await self._take_in(entry for entry in entries if entry.seq > after)
                 self._reached = entries[-1].source
                 self._moved.set()
                 self._moved = asyncio.Event()
@@ -77,12 +79,16 @@ class Projector:
             message = f"The event is recorded, and the documents are not there yet after {_PATIENCE:g} s."
             raise LostError("timeout", message, retry_after=1) from error
 
-    async def _take_in(self, entries: Sequence[Recorded]) -> None:
-        if entries:
-            await self._library.apply([(entry, await self._contents(entry)) for entry in entries])
-
-    async def _contents(self, entry: Recorded) -> Contents | None:
-        if not isinstance(entry.event, DocumentStored):
-            return None
-        blob = await self._blobs.get(entry.event.contents_blob)
-        return None if blob is None else decode(blob)
+    async def _take_in(self, entries: Iterable[Recorded]) -> None:
+        some, size = list[Entry](), 0
+        for entry in entries:
+            blob = None
+            if isinstance(entry.event, DocumentStored):
+                blob = await self._blobs.get(entry.event.contents_blob)
+            some.append((entry, None if blob is None else await asyncio.to_thread(decode, blob)))
+            size += len(blob or b"")
+            if size > _MOST_BYTES:
+                await self._library.apply(some)
+                some, size = [], 0
+        if some:
+            await self._library.apply(some)

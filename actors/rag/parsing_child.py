@@ -59,7 +59,8 @@ def _titled(parsed: Parsed) -> Parsed:
     outermost: Heading | None = min(parsed.headings, key=lambda heading: heading.level, default=None)
     if outermost is None or "title" in parsed.metadata:
         return parsed
-    return msgspec.structs.replace(parsed, metadata={"title": outermost.title, **parsed.metadata})
+    metadata = {"title": outermost.title, **parsed.metadata}
+    return Parsed(text=parsed.text, pages=parsed.pages, headings=parsed.headings, metadata=metadata)
 
 
 if __name__ == "__main__":

@@ -70,11 +70,6 @@ def kind_of(task: Task) -> Kind:
     return kind
 
 
-def media_type(content_type: str | None) -> str:
-    """Return it without parameters, in lower case."""
-    return (content_type or "").partition(";")[0].strip().lower()
-
-
 def utf16_of(content: bytes) -> Literal["utf-16-le", "utf-16-be"] | None:
     """Return which UTF-16 a text without a byte order mark is, if it looks like one."""
     head = content[:_HEAD_BYTES]
@@ -99,7 +94,7 @@ def _archive(path: str) -> Kind:
 
 
 def _said(task: Task, head: bytes) -> Kind:
-    said = media_type(task.content_type)
+    said = (task.content_type or "").partition(";")[0].strip().lower()
     if said.startswith(_OTHER_TYPES):
         raise UnreadableError(f"It is said to be {said}. {_READ}")
     kind = _TYPES.get(said) or _SUFFIXES.get(PurePath(task.filename).suffix.lower())

@@ -16,7 +16,6 @@ from actors.rag.hits import fitted, hit
 from actors.rag.library import Library
 from actors.rag.rerankers import Rerankers
 from actors.rag.scope import collection_id
-from actors.rag.store_query import CollectionRow
 from actors.rag.store_rows import Row
 from bus.client import Bus
 from bus.errors import BusError, RefusedError
@@ -91,15 +90,12 @@ class Retrieval:
         if request.mode == "bm25" and request.similarity_threshold is not None:
             message = "A 'similarity_threshold' is for cosines, and mode 'bm25' has none."
             raise RefusedError("invalid_request", message, param="similarity_threshold")
-        names = dict.fromkeys(request.collections)
-        rows = [await self._collection(name, caller) for name in names]
-        return Asked(request=request, collections=tuple(rows), key=caller.key)
-
-    async def _collection(self, name: str, caller: Caller) -> CollectionRow:
-        row = await self._library.collection(collection_id(name, caller.key, is_private=self._is_private))
-        if row is None:
-            raise RefusedError("collection_not_found", f"There is no collection '{name}'.", param="collections")
-        return row
+        ids = {collection_id(name, caller.key, is_private=self._is_private): name for name in request.collections}
+        there = await self._library.places(tuple(ids))
+        for each, name in ids.items():
+            if each not in there:
+                raise RefusedError("collection_not_found", f"There is no collection '{name}'.", param="collections")
+        return Asked(request=request, collections=tuple(there[each] for each in ids), key=caller.key)
 
     async def _joined(self, found: Candidates, most: int, is_wanted: Callable[[Row], bool]) -> list[_Scored]:
         """Return the first `most` that are there and wanted."""

@@ -17,6 +17,23 @@ _PERIOD = 3600.0
 _PIECE = 2**20
 
 
+class Pins:
+    """The blobs that somebody needs who is storing a document: until it is there, or never will be."""
+
+    def __init__(self, pinned: Counter[str], leaving: list[set[str]]) -> None:
+        self.names: set[str] = set()
+        self._pinned = pinned
+        self._leaving = leaving
+
+    def add(self, name: str) -> None:
+        """Keep the blob, also from those who are about to delete it."""
+        if name not in self.names:
+            self.names.add(name)
+            self._pinned[name] += 1
+            for leaving in self._leaving:
+                leaving.discard(name)
+
+
 class Shelf:
     """A folder of blobs. `named` returns which of some blobs the documents have that are there."""
 
@@ -24,23 +41,20 @@ class Shelf:
         self._folder = folder
         self.blobs = Blobs(folder)
         self._named = named
-        # In use by somebody who is storing a document that has them.
         self._pinned: Counter[str] = Counter()
+        # Those that were to be deleted when they were pinned.
+        self._missed: set[str] = set()
         # Those that each removal under way is about to delete.
         self._leaving: list[set[str]] = []
 
     @contextmanager
-    def pinned(self, name: str) -> Generator[None]:
-        """Keep the blob until the block ends: until then the document that has it is there, or never will be."""
-        self._pinned[name] += 1
-        for leaving in self._leaving:
-            leaving.discard(name)
+    def pinning(self) -> Generator[Pins]:
+        """Keep blobs until the block ends."""
+        pins = Pins(self._pinned, self._leaving)
         try:
-            yield
+            yield pins
         finally:
-            self._pinned[name] -= 1
-            if not self._pinned[name]:
-                del self._pinned[name]
+            self._pinned -= Counter(pins.names)
 
     async def take(self, name: str, source: Blobs) -> Path | None:
         """Return the file of the blob, copied from `source` if it is not here; None where it is neither here nor there.
@@ -60,14 +74,21 @@ class Shelf:
         return await self.blobs.find(name)
 
     async def remove(self, names: Iterable[str]) -> int:
-        """Delete those of the blobs that no document has or will have; return how many."""
-        leaving = {name for name in names if name not in self._pinned}
+        """Delete those of the blobs that no document has, once nobody needs them; return how many.
+
+        Those that are pinned are deleted by a later call, for whichever blobs.
+        """
+        wanted = self._missed.union(names)
+        leaving = {name for name in wanted if name not in self._pinned}
+        self._missed = wanted - leaving
+        if not leaving:
+            return 0
         # Whoever pins one of them from here on takes it out.
         self._leaving.append(leaving)
         try:
             leaving -= await self._named(tuple(leaving))
         finally:
-            self._leaving = [each for each in self._leaving if each is not leaving]
+            self._leaving[:] = [each for each in self._leaving if each is not leaving]
         for name in leaving:
             self.blobs.remove(name)
         return len(leaving)

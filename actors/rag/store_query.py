@@ -1,6 +1,6 @@
 """What the store is asked. Each question has a cursor of `Store`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -50,6 +50,23 @@ def as_one(cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
         yield
     finally:
         cursor.rollback()
+
+
+class Place(Struct, frozen=True):
+    """A collection as a search has to know it: `name` is what its users call it."""
+
+    collection: str
+    name: str
+    model: str
+    dimensions: int
+
+
+def places(cursor: duckdb.DuckDBPyConnection, collection_ids: Sequence[str]) -> dict[str, Place]:
+    """Return those of the collections that are there, by id. What they hold is not counted, which would take longer."""
+    query = (
+        "SELECT collection, name, model, dimensions FROM collections WHERE collection IN (SELECT unnest(?::VARCHAR[]))"
+    )
+    return {row[0]: Place(*row) for row in cursor.execute(query, [list(collection_ids)]).fetchall()}
 
 
 def collections(cursor: duckdb.DuckDBPyConnection) -> list[CollectionRow]:

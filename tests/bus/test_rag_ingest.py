@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 from msgspec import structs
 
+from actors.rag import absent
 from actors.rag.contents import decode
+from bus.blobs import Blobs
 from bus.errors import LostError, RefusedError
 from bus.messages.jobs import CancelJob, GetJob, JobReply, SubmitJob
 from bus.messages.rag_documents import (
     CHUNKS_TYPE,
+    CollectionCard,
     CollectionList,
     DeleteCollection,
     DocumentList,
+    DocumentsDeleted,
     DocumentSource,
     GetChunk,
     GetCollection,
@@ -25,6 +29,7 @@ from bus.messages.rag_documents import (
     IngestResult,
     ListCollections,
     ListDocuments,
+    RebuildCollection,
 )
 from bus.subjects import (
     CANCEL_JOB,
@@ -32,11 +37,14 @@ from bus.subjects import (
     GET_CHUNK,
     GET_COLLECTION,
     GET_JOB,
+    INGEST_DOCUMENTS,
     LIST_COLLECTIONS,
     LIST_DOCUMENTS,
+    REBUILD_COLLECTION,
     SUBMIT_JOB,
 )
-from tests.support.nats import Server, until, until_it
+from tests.support.jobs import living
+from tests.support.nats import Server, connected, until, until_it
 from tests.support.rag_world import DIMENSIONS, KEY, MODEL, RagWorld, jobs_actor, rag_actor, rag_world, vector
 from tests.support.tiny_bert import MAX_TOKENS
 
@@ -299,3 +307,68 @@ async def submitted(world: RagWorld, order: IngestDocuments) -> JobReply:
 async def has_ended(world: RagWorld, job_id: str) -> bool:
     reply = await world.bus.ask(GET_JOB(), GetJob(job_id=job_id))
     return reply.status in {"completed", "failed", "cancelled"}
+
+
+async def test_rag_that_is_not_installed_says_so(server: Server) -> None:
+    async def on_open() -> None:
+        opened.set()
+
+    opened = asyncio.Event()
+    async with connected(server.url) as bus, living(absent.child(bus, "rag-1", on_open).run()):
+        await opened.wait()
+        with pytest.raises(RefusedError, match=r"mlx-fusion\[rag\]"):
+            await bus.ask(LIST_COLLECTIONS(), ListCollections())
+        with pytest.raises(RefusedError, match=r"mlx-fusion\[rag\]"):
+            async with bus.stream(INGEST_DOCUMENTS(), IngestDocuments(documents=(DocumentSource(text="a"),))) as answer:
+                await anext(answer)
+
+
+async def test_clients_that_change_the_same_documents_at_once_agree_in_the_end(server: Server, tmp_path: Path) -> None:
+    async with rag_world(server, tmp_path) as world, rag_actor(world):
+        await world.ingest(world.texts(a="a bird"))
+        changes = [world.ingest(world.texts(a=f"the river {number}", b=f"a tree {number % 2}")) for number in range(6)]
+        deletions = [world.delete(document_id="a") for _ in range(3)]
+        told = await asyncio.gather(*changes, *deletions, return_exceptions=True)
+        cards = await world.documents()
+        verified = await world.verified()
+        blobs = world.blobs()
+
+    assert all(isinstance(one, IngestResult | DocumentsDeleted) or is_unknown(one) for one in told), told
+    assert "b" in cards
+    assert verified.problems == ()
+    assert blobs == {blob for card in cards.values() for blob in (card.source_blob, card.contents_blob)}
+
+
+def is_unknown(error: object) -> bool:
+    return isinstance(error, RefusedError) and error.code == "document_not_found"
+
+
+async def test_document_with_the_longest_id_there_can_be_is_kept(server: Server, tmp_path: Path) -> None:
+    name = "ü/.*> \u5b57😀" * 28
+    async with rag_world(server, tmp_path) as world, rag_actor(world):
+        result = await world.ingest(world.texts(**{name: "a bird sings"}))
+        deleted = await world.delete(document_id=name)
+
+    assert [one.status for one in result.documents] == ["stored"]
+    assert deleted.document_ids == (name,)
+
+
+async def test_rebuilt_collection_is_as_before(server: Server, tmp_path: Path) -> None:
+    async with rag_world(server, tmp_path) as world, rag_actor(world):
+        await world.ingest(world.texts(a="a bird sings", b="the river runs"))
+        async with world.bus.stream(REBUILD_COLLECTION(), RebuildCollection(collection="default")) as answer:
+            cards = [item async for item in answer if isinstance(item, CollectionCard)]
+        verified = await world.verified()
+
+    assert (cards[-1].index.state, cards[-1].index.vectors, cards[-1].chunk_count) == ("ready", 2, 2)
+    assert verified.problems == ()
+
+
+async def test_what_is_damaged_is_found_by_verifying(server: Server, tmp_path: Path) -> None:
+    async with rag_world(server, tmp_path) as world, rag_actor(world):
+        await world.ingest(world.texts(a="a bird sings", b="the river runs"))
+        cards = await world.documents()
+        Blobs(world.config.rag_blobs).remove(cards["a"].contents_blob)
+        verified = await world.verified()
+
+    assert verified.problems == ("a: its contents are gone or damaged",)

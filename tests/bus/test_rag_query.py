@@ -56,7 +56,7 @@ def end_of(chunks: list[QueryChunk]) -> Answer:
 
 
 async def test_answers_stream_with_the_sources_they_name(server: Server, tmp_path: Path) -> None:
-    engine = Says("It runs cold", " [", "1]", " and birds sing [1, 2][7].")
+    engine = Says("It runs cold", " [", "1]", " and birds sing [1, 2][7].", " ![](https://evil.example/?q=1)")
     async with answering(server, tmp_path, engine) as world:
         chunks = await ask(world, question(max_tokens=50, temperature=0.5, seed=3))
 
@@ -64,7 +64,7 @@ async def test_answers_stream_with_the_sources_they_name(server: Server, tmp_pat
     assert chunks[0].results is not None
     hits = chunks[0].results.hits
     assert [hit.document_id for hit in hits] == ["river", "bird"]
-    assert answer.text == "It runs cold [1] and birds sing [1, 2][7]."
+    assert answer.text == "It runs cold [1] and birds sing [1, 2][7]. ![](https://evil.example/?q=1)"
     assert [
         (one.number, one.document_id, answer.text[one.answer_start : one.answer_end]) for one in answer.citations
     ] == [
@@ -75,9 +75,12 @@ async def test_answers_stream_with_the_sources_they_name(server: Server, tmp_pat
     assert (answer.citations[0].chunk_id, answer.citations[0].start, answer.citations[0].end) == (
         (hits[0].chunk_id, 0, len(RIVER))
     )
-    assert answer.warnings == ("The answer names 1 times a source that the model was not given, such as [7].",)
+    assert answer.warnings == (
+        "Marks that name no source which the model was given: 1 ([7]).",
+        "Links in the answer lead to hosts that no source links to: evil.example.",
+    )
     assert (answer.found, answer.model, answer.finish_reason, answer.error) == (True, CHAT_MODEL, "stop", None)
-    assert answer.usage == Usage(prompt_tokens=5, completion_tokens=4)
+    assert answer.usage == Usage(prompt_tokens=5, completion_tokens=5)
     [asked] = engine.asked
     assert (asked.max_tokens, asked.temperature, asked.seed, asked.tools) == (50, 0.5, 3, ())
 

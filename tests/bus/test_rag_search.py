@@ -134,7 +134,7 @@ async def test_what_fails_is_told_and_the_rest_answers(server: Server, tmp_path:
             reranked = await world.search(query, rerank_model=RERANK_MODEL)
         unranked = await world.search(query, rerank_model=RERANK_MODEL)
         world.words.fail(LostError("crashed", "The model is gone."), LostError("crashed", "The model is gone."))
-        words = await world.search(query)
+        words = await world.search(query, similarity_threshold=0.99)
         dense = await refusal(world, query=query, mode="dense")
 
     assert [(hit.document_id, hit.score, hit.rerank) for hit in reranked.hits] == [
@@ -148,7 +148,7 @@ async def test_what_fails_is_told_and_the_rest_answers(server: Server, tmp_path:
     assert RERANK_MODEL in unranked.warnings[0]
     assert [(hit.score == hit.bm25, hit.cosine) for hit in words.hits] == [(True, None)] * 3
     assert words.degraded
-    assert "The model is gone." in words.warnings[0]
+    assert "without the similarity_threshold: The model is gone." in words.warnings[0]
     assert dense == ("crashed", None)
 
 

@@ -204,6 +204,19 @@ async def test_cancels_that_come_again_leave_the_clean_up_alone(server: Server) 
     assert actor.cleaned == 1
 
 
+async def test_who_was_away_for_a_moment_is_told_to_ask_again(server: Server) -> None:
+    actor = Gated()
+    async with connected(server.url) as bus, serving(bus, service(), Endpoint(SAY("m"), actor.receive)):
+        async with bus.stream(SAY("m"), Question()) as answer:
+            await anext(answer)
+            # As the server says it of a frame that it cannot deliver.
+            await bus.nc.publish(answer.cancel_subject, headers={"Status": "503"})
+            with pytest.raises(LostError) as lost:
+                await anext(answer)
+
+    assert (lost.value.code, lost.value.failure.retry_after) == ("unavailable", 1)
+
+
 async def test_plain_nats_client_is_answered_in_frames_with_an_end(server: Server) -> None:
     actor = Gated()
     actor.gate.set()

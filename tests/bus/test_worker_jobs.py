@@ -1,5 +1,6 @@
 """The worker: what a job itself asks for, which job comes first, and when an attempt ends early."""
 
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,13 @@ import pytest
 from msgspec import Struct
 
 from actors.engines.echo import EchoEngine
+from bus.client import settled
 from bus.errors import LostError
 from bus.messages.chat import ChatRequest
+from bus.messages.embeddings import EmbedChunk, EmbedRequest
 from bus.messages.tokens import DetokenizeRequest, TokenizeRequest
+from bus.serve import Caller, Endpoint, ServiceInfo, serving
+from bus.subjects import EMBED
 from eventlog.events import JobStarted
 from tests.support import make
 from tests.support.jobs import Chat, living, world
@@ -51,6 +56,24 @@ async def test_every_operation_of_a_chat_model_can_be_a_job(
 
     assert isinstance(job.result, msgspec.Raw)
     assert msgspec.json.decode(job.result) == result
+
+
+async def test_more_vectors_than_a_result_may_hold_fail_the_job(server: Server, tmp_path: Path) -> None:
+    async def embed(_: EmbedRequest, _caller: Caller) -> AsyncGenerator[EmbedChunk]:
+        for start in range(400):
+            await settled(fusion.bus.nc)  # As fast as they are read.
+            yield EmbedChunk(start=start, vectors=(bytes(200_000),))
+
+    async with world(server, tmp_path) as fusion, living(fusion.worker()):
+        info = ServiceInfo(name="embed", instance="embed-1", description="Large vectors")
+        async with serving(fusion.bus, info, Endpoint(EMBED(make.MODEL), embed)):
+            await fusion.queue(EmbedRequest(input="all"), operation="embed")
+            await fusion.ended()
+            job = await fusion.get()
+
+    assert (job.status, job.reason, job.result_blob) == ("failed", "refused", None)
+    assert job.error is not None
+    assert "more than 67108864 bytes" in job.error
 
 
 async def test_operation_that_nobody_knows_fails(server: Server, tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ async def test_quantised_folder_gives_nearly_the_same_vectors(tmp_path: Path) ->
     async with loaded(tmp_path / "plain") as engine:
         plain = await embed(engine, *texts)
         assert isinstance(engine._rows._model, VectorModel)
-        await engine._rows._thread.call(write_quantised, engine._rows._model._model, tmp_path / "quantised")
+        await engine._rows._threads[0].call(write_quantised, engine._rows._model._model, tmp_path / "quantised")
     async with loaded(tmp_path / "quantised") as engine:
         quantised = await embed(engine, *texts)
 
@@ -286,7 +286,7 @@ async def test_folder_with_weights_of_another_shape_ends_the_thread(tmp_path: Pa
     with pytest.raises(ValueError, match="shape"):
         await engine.load()
 
-    assert not engine._rows._thread._thread.is_alive()
+    assert not any(thread._thread.is_alive() for thread in engine._rows._threads)
 
 
 PROGRAM = """

@@ -11,8 +11,9 @@ import msgspec
 import psutil
 import pytest
 
+from actors.limited_child import Reply
 from actors.media import Media, MediaLimits
-from actors.media_task import Reply, Task
+from actors.media_task import Task
 from bus.blobs import Blobs
 from bus.errors import RefusedError
 from bus.messages.embeddings import ImagePart

@@ -7,11 +7,22 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pytest
 
-from bus.messages.rag_documents import CHUNKS_TYPE, DocumentSource, GivenChunk, IngestDocuments, IngestProgress
+from bus.errors import LostError
+from bus.messages.models import ListModels
+from bus.messages.rag_documents import (
+    CHUNKS_TYPE,
+    DocumentSource,
+    GivenChunk,
+    IngestDocuments,
+    IngestProgress,
+    ListCollections,
+)
 from bus.streams import ensure_stream, events_stream, stream_state
-from bus.subjects import INGEST_DOCUMENTS
-from tests.support.nats import server_running, until, until_it
+from bus.subjects import INGEST_DOCUMENTS, LIST_COLLECTIONS, LIST_MODELS
+from tests.support.nats import connected, server_running, until, until_it
+from tests.support.processes import fusion_up
 from tests.support.rag_world import DIMENSIONS, RagProcess, RagWorld, rag_process, rag_world
 
 # `FUSION_RAG_CYCLES=20 pytest tests/faults/test_rag_survives.py` takes its time.
@@ -176,3 +187,15 @@ async def test_documents_are_not_thrown_away_when_the_log_was_lost(tmp_path: Pat
     assert "the state of nats-server was lost or replaced" in process.log
     assert left == blobs
     assert len(blobs) == 2
+
+
+async def test_everything_else_starts_where_documents_cannot_be_had(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "rag").write_text("no folder")
+    async with fusion_up(tmp_path) as fusion, connected(fusion.running.nats_url) as bus:
+        models = await bus.ask(LIST_MODELS(), ListModels(), patience=20)
+        with pytest.raises(LostError) as lost:
+            await bus.ask(LIST_COLLECTIONS(), ListCollections())
+
+    assert [card.state for card in models.models] == ["ready"]
+    assert lost.value.code == "unavailable"

