@@ -130,7 +130,7 @@ async def read_document(request: web.Request, collection: str, document_id: str)
         body = await read_body(request, _document_body)
         source = await _source(write, body, document_id, "")
         message = IngestDocuments(collection=collection, documents=(source,), **_how(body))
-        return Ingest(message=message, param="text")
+        return Ingest(message=message, param="text" if body.chunks is None else "chunks")
 
 
 def _room(request: web.Request, kind: type[DocumentForm], names: tuple[str, ...], count: int) -> Room:

@@ -168,6 +168,7 @@ async def test_collection_tells_how_it_stands_and_ends(server: Server, tmp_path:
         health = await rag.ask("GET", f"{path}/health")
         rebuilt = await rag.post(f"{path}/rebuild")
         verified = await rag.post(f"{path}/verify")
+        foreign = await rag.post(f"{path}/rebuild", data="x", headers={"Content-Type": "text/plain"})
         deleted = await rag.ask("DELETE", path)
         gone = [
             await rag.ask(method, path + more)
@@ -184,6 +185,7 @@ async def test_collection_tells_how_it_stands_and_ends(server: Server, tmp_path:
     assert (card.body["name"], card.body["document_count"], card.body["index"]["state"]) == ("nature", 1, "ready")
     assert (health.body["status"], health.body["index"]) == ("healthy", card.body["index"])
     assert rebuilt.body["index"]["vectors"] == card.body["chunk_count"]
+    assert foreign.status == 400
     assert (verified.body["status"], verified.body["problems"]) == ("consistent", [])
     assert (deleted.body["documents_deleted"], deleted.body["status"]) == (1, "deleted")
     assert [told(reply) for reply in gone] == [(404, "collection_not_found", "collection")] * len(gone)
