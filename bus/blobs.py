@@ -12,8 +12,8 @@ import os
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, Coroutine, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -47,6 +47,9 @@ class Draft:
     def name(self) -> str:
         """The one given, or that of a blob with what was written so far."""
         return self._given or self._hash.hexdigest()
+
+
+Write = Callable[[], AbstractAsyncContextManager[Draft]]
 
 
 class Blobs:
@@ -83,14 +86,27 @@ class Blobs:
 
         Raises `RefusedError` ("storage_full").
         """
-        path = await asyncio.to_thread(self._draft_path)
-        with _telling_full(), _leaving_nothing(path):
+        async with self.writing_together() as write, write() as draft:
+            yield draft
+
+    @asynccontextmanager
+    async def writing_together(self) -> AsyncGenerator[Write]:
+        """Give what gives drafts, one after another, which are stored when this block ends, as with `writing`."""
+        drafts: dict[Path, Draft] = {}
+
+        @asynccontextmanager
+        async def write() -> AsyncGenerator[Draft]:
+            path = await asyncio.to_thread(self._draft_path)
             # Not on a thread: a cancel meanwhile would leave the file open.
             with _create(path) as file:
-                draft = Draft(file, secrets.token_hex(32) if self._is_passing else None)
-                yield draft
+                drafts[path] = Draft(file, secrets.token_hex(32) if self._is_passing else None)
+                yield drafts[path]
                 await asyncio.to_thread(file.flush if self._is_passing else lambda: _sync(file))
-            await _to_its_end(asyncio.to_thread(self._name, path, draft.name))
+
+        with _telling_full(), _leaving_nothing(drafts):
+            yield write
+            for path, draft in drafts.items():
+                await _to_its_end(asyncio.to_thread(self._name, path, draft.name))
 
     async def find(self, name: str) -> Path | None:
         """Return the file of the blob, to be read only, or None when it is gone or was damaged."""
@@ -112,7 +128,7 @@ class Blobs:
     def _put(self, content: bytes) -> str:
         name = blob_name(content)
         draft = self._draft_path()
-        with _leaving_nothing(draft):
+        with _leaving_nothing((draft,)):
             with _create(draft) as file:
                 file.write(content)
                 _sync(file)
@@ -200,11 +216,12 @@ def _telling_full() -> Generator[None]:
 
 
 @contextmanager
-def _leaving_nothing(draft: Path) -> Generator[None]:
+def _leaving_nothing(drafts: Iterable[Path]) -> Generator[None]:
     try:
         yield
     except BaseException:
-        draft.unlink(missing_ok=True)
+        for draft in drafts:
+            draft.unlink(missing_ok=True)
         raise
 
 

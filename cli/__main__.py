@@ -6,10 +6,10 @@ import sys
 from actors.catalogue import ModelFilesError
 from bus.errors import BusError
 from bus.settings import SettingsError
-from cli import chat, demo, doctor, history, jobs, models, ps, replay, run, status, up
+from cli import chat, demo, doctor, history, jobs, models, ps, rag, replay, run, status, up
 from cli.state import NotRunningError
 
-COMMANDS = (up, demo, status, chat, models, ps, jobs, history, replay, doctor, run)
+COMMANDS = (up, demo, status, chat, models, ps, jobs, rag, history, replay, doctor, run)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,8 @@ import msgspec
 from bus.client import Bus
 from bus.events import EventLog
 from bus.messages.history import HistoryQuery, JobQuery
-from bus.messages.jobs import CancelJob, GetJob, JobReply, Operation, ReplayJob, SubmitJob
+from bus.messages.jobs import CancelJob, GetJob, JobProgress, JobReply, Operation, ReplayJob, SubmitJob
+from bus.progress import hearing_progress
 from bus.subjects import CANCEL_JOB, GET_HISTORY, GET_JOB, JOB_FEED, LIST_HISTORY, REPLAY_JOB, SUBMIT_JOB, fill
 from cli.connect import Subparsers, add_action
 from eventlog.events import Priority, Unknown
@@ -72,7 +74,7 @@ async def _submit(bus: Bus, args: argparse.Namespace) -> None:
     job = await bus.ask(SUBMIT_JOB(), request)
     print(f"{job.job_id}  {job.status}", flush=True)
     if args.wait:
-        _print_whole(await _ended(bus, job.job_id))
+        _print_whole(await ended(bus, job.job_id))
 
 
 async def _list(bus: Bus, args: argparse.Namespace) -> None:
@@ -115,7 +117,7 @@ async def _watch(bus: Bus, _: argparse.Namespace) -> None:
 async def _replay(bus: Bus, args: argparse.Namespace) -> None:
     job = await bus.ask(REPLAY_JOB(), ReplayJob(job_id=args.job_id))
     print(f"{job.job_id}  replays {args.job_id}", flush=True)
-    job = await _ended(bus, job.job_id)
+    job = await ended(bus, job.job_id)
     print(f"{job.job_id}  {job.status}" + (f": {job.error}" if job.error else ""))
     if job.comparison is not None:
         print("the result is the same" if job.comparison.is_same else "the result is not the same")
@@ -123,10 +125,15 @@ async def _replay(bus: Bus, args: argparse.Namespace) -> None:
             print(f"  {difference}")
 
 
-async def _ended(bus: Bus, job_id: str) -> JobReply:
-    """Wait until the job has ended, and return it."""
-    async with EventLog(bus).hearing(fill(JOB_FEED, job_id)) as heard:
+async def ended(bus: Bus, job_id: str, on_progress: Callable[[JobProgress], None] = lambda _: None) -> JobReply:
+    """Wait until the job has ended, telling meanwhile how far it is, and return it."""
+    async with (
+        EventLog(bus).hearing(fill(JOB_FEED, job_id)) as heard,
+        hearing_progress(bus, job_id, heard),
+    ):
         while (job := await bus.ask(GET_JOB(), GetJob(job_id=job_id))).status not in _FINAL:
+            if job.progress is not None:
+                on_progress(job.progress)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_QUIET):
                     await heard.wait()

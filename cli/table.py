@@ -13,6 +13,11 @@ def table(rows: Iterable[Sequence[str]]) -> str:
     )
 
 
+def counted(count: int, thing: str) -> str:
+    """Return how many there are of it: 1 chunk, 2 chunks."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def size(count: float | None) -> str:
     """Return a number of bytes with three digits or so: 1.53 GB. GB are 10⁹ bytes."""
     if count is None:

@@ -9,7 +9,7 @@ from bus.blobs import Blobs
 from bus.client import Bus
 from http_edge.anthropic_answer import ANTHROPIC
 from http_edge.config import EdgeConfig
-from http_edge.context import BLOBS, BUS, CONFIG, UPLOADS
+from http_edge.context import BLOBS, BUS, CONFIG, RAG_BLOBS, UPLOADS
 from http_edge.errors import FORMATS, OPENAI, RESPONSES
 from http_edge.middleware import answered, name_request
 from http_edge.ollama import OLLAMA
@@ -33,6 +33,12 @@ from http_edge.routes import (
     ollama_embed,
     ollama_generate,
     ollama_models,
+    rag_collections,
+    rag_documents,
+    rag_eval,
+    rag_ingest,
+    rag_query,
+    rag_search,
     rerank,
     responses,
     subscriptions,
@@ -65,11 +71,17 @@ _CAPABILITIES = (
     (ollama_generate, OLLAMA),
     (ollama_embed, OLLAMA),
     (ollama_models, OLLAMA),
+    (rag_ingest, OPENAI),
+    (rag_search, OPENAI),
+    (rag_query, RESPONSES),
+    (rag_collections, OPENAI),
+    (rag_documents, OPENAI),
+    (rag_eval, OPENAI),
     (health, OPENAI),
 )
 
 # Where an unknown path is not OpenAI's; a route is the folder of what is below it.
-_FOLDERS = {"/api": OLLAMA, "/api/mcp": OPENAI, "/api/history": OPENAI}
+_FOLDERS = {"/api": OLLAMA, "/api/mcp": OPENAI, "/api/history": OPENAI, "/api/rag": OPENAI}
 
 
 def make_app(bus: Bus, config: EdgeConfig, blobs: Blobs, uploads: Blobs) -> web.Application:
@@ -79,6 +91,7 @@ def make_app(bus: Bus, config: EdgeConfig, blobs: Blobs, uploads: Blobs) -> web.
     app[CONFIG] = config
     app[BLOBS] = blobs
     app[UPLOADS] = uploads
+    app[RAG_BLOBS] = Blobs(bus.config.rag_blobs)
     app.on_response_prepare.append(name_request)
     app[FORMATS] = _FOLDERS | {
         route.path: told_as for capability, told_as in _CAPABILITIES for route in capability.ROUTES

@@ -18,6 +18,8 @@ class EdgeConfig(Struct, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 32 * 2**20
     max_file_bytes: Annotated[int, Meta(ge=1024)] = 200 * 2**20
+    max_document_bytes: Annotated[int, Meta(ge=1024)] = 100 * 2**20
+    max_ingest_bytes: Annotated[int, Meta(ge=1024)] = 2**30
     max_image_bytes: Annotated[int, Meta(ge=1024)] = 20 * 2**20
     max_video_bytes: Annotated[int, Meta(ge=1024)] = 200 * 2**20
     sse_comment_seconds: Seconds = 5.0

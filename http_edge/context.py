@@ -10,6 +10,7 @@ BUS = web.AppKey("bus", Bus)
 CONFIG = web.AppKey("config", EdgeConfig)
 BLOBS = web.AppKey("blobs", Blobs)
 UPLOADS = web.AppKey("uploads", Blobs)
+RAG_BLOBS = web.AppKey("rag_blobs", Blobs)
 
 REQUEST_ID = web.RequestKey("request_id", str)
 

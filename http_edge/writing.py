@@ -23,12 +23,16 @@ async def write_patiently(request: web.Request, response: web.StreamResponse, co
 
 
 async def large_json_response(request: web.Request, message: object) -> web.StreamResponse:
-    """Return `message` as a response, which is written by then if it is large. Raises as `write_patiently` does."""
-    content = msgspec.json.encode(message)
+    """Return `message` as a response, as `large_response` does."""
+    return await large_response(request, msgspec.json.encode(message), "application/json")
+
+
+async def large_response(request: web.Request, content: bytes, content_type: str) -> web.StreamResponse:
+    """Return `content` as a response, which is written by then if it is large. Raises as `write_patiently` does."""
+    headers = {"Content-Type": content_type}
     if len(content) <= _PIECE_BYTES:
-        return web.Response(body=content, content_type="application/json")
-    response = web.StreamResponse()
-    response.content_type = "application/json"
+        return web.Response(body=content, headers=headers)
+    response = web.StreamResponse(headers=headers)
     response.content_length = len(content)
     await response.prepare(request)
     for start in range(0, len(content), _PIECE_BYTES):

@@ -14,6 +14,17 @@ Metadata = dict[str, Any]
 Filter = dict[str, Any]
 Mode = Literal["hybrid", "dense", "bm25"]
 Fusion = Literal["rrf", "convex"]
+QueryText = Annotated[str, Meta(min_length=1, max_length=32_000)]
+Collections = Annotated[tuple[CollectionName, ...], Meta(min_length=1, max_length=32)]
+TopK = Annotated[int, Meta(ge=1, le=1000)]
+Candidates = Annotated[int, Meta(ge=1, le=1000)]
+Threshold = Annotated[float, Meta(ge=-1, le=1)]
+Vector = tuple[float, ...]
+MaxTokens = Annotated[int, Meta(ge=1)]
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+# How relevant documents are to a query, by their ids: above 0 is relevant.
+Relevant = Annotated[dict[str, float], Meta(min_length=1)]
+Depth = Annotated[int, Meta(ge=1, le=100)]
 
 
 class SearchDocuments(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -24,17 +35,17 @@ class SearchDocuments(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     anew. `parent` gives with each chunk the section around it. `embedding` is the vector of the query, if it is known.
     """
 
-    query: Annotated[str, Meta(min_length=1, max_length=32_000)]
-    collections: Annotated[tuple[CollectionName, ...], Meta(min_length=1, max_length=32)] = ("default",)
-    top_k: Annotated[int, Meta(ge=1, le=1000)] = 5
+    query: QueryText
+    collections: Collections = ("default",)
+    top_k: TopK = 5
     mode: Mode = "hybrid"
     fusion: Fusion = "rrf"
-    candidates: Annotated[int, Meta(ge=1, le=1000)] = 100
-    similarity_threshold: Annotated[float, Meta(ge=-1, le=1)] | None = None
+    candidates: Candidates = 100
+    similarity_threshold: Threshold | None = None
     filter: Filter = {}
     rerank_model: str | None = None
     parent: bool = False
-    embedding: tuple[float, ...] | None = None
+    embedding: Vector | None = None
 
 
 class Passage(Struct, frozen=True, kw_only=True):
@@ -100,8 +111,8 @@ class QueryDocuments(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     search: SearchDocuments
     model: str | None = None
     messages: tuple[Message, ...] = ()
-    max_tokens: Annotated[int, Meta(ge=1)] | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    max_tokens: MaxTokens | None = None
+    temperature: Temperature | None = None
     seed: int | None = None
 
 
@@ -158,9 +169,9 @@ class QueryChunk(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Judged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A query, and how relevant documents are to it by their ids: above 0 is relevant."""
 
-    query: Annotated[str, Meta(min_length=1, max_length=32_000)]
-    relevant: Annotated[dict[str, float], Meta(min_length=1)]
-    embedding: tuple[float, ...] | None = None
+    query: QueryText
+    relevant: Relevant
+    embedding: Vector | None = None
 
 
 class EvaluateSearch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -168,10 +179,10 @@ class EvaluateSearch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     queries: Annotated[tuple[Judged, ...], Meta(min_length=1, max_length=1000)]
     collection: CollectionName = "default"
-    k: Annotated[int, Meta(ge=1, le=100)] = 10
+    k: Depth = 10
     mode: Mode = "hybrid"
     fusion: Fusion = "rrf"
-    candidates: Annotated[int, Meta(ge=1, le=1000)] = 100
+    candidates: Candidates = 100
     rerank_model: str | None = None
 
 

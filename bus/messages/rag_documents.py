@@ -11,6 +11,10 @@ from bus.messages.rag import CollectionName, DocumentId, Filter, Metadata
 # The content type of a document that comes in pieces: a JSON array of `GivenChunk`.
 CHUNKS_TYPE = "application/vnd.fusion.chunks+json"
 
+ChunkSize = Annotated[int, Meta(ge=16, le=8192)]
+Overlap = Annotated[int, Meta(ge=0, le=4096)]
+MOST_DOCUMENTS = 1000
+
 DocumentStatus = Literal["stored", "replaced", "unchanged", "failed"]
 IndexState = Literal["ready", "rebuilding"]
 
@@ -43,10 +47,10 @@ class IngestDocuments(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     id is there is replaced, unless nothing would change. `embedding_model` is for a collection that is to be made.
     """
 
-    documents: Annotated[tuple[DocumentSource, ...], Meta(min_length=1, max_length=1000)]
+    documents: Annotated[tuple[DocumentSource, ...], Meta(min_length=1, max_length=MOST_DOCUMENTS)]
     collection: CollectionName = "default"
-    chunk_size: Annotated[int, Meta(ge=16, le=8192)] = 512
-    overlap: Annotated[int, Meta(ge=0, le=4096)] = 64
+    chunk_size: ChunkSize = 512
+    overlap: Overlap = 64
     embedding_model: str | None = None
 
 

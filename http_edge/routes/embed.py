@@ -20,7 +20,7 @@ from http_edge.embedding import How, Inputs, embedded, floats
 from http_edge.generation import refuse_unsupported
 from http_edge.portions import naming
 from http_edge.routes.embeddings import Usage
-from http_edge.upload import reading_form
+from http_edge.upload import Room, read_form
 from http_edge.uploads import Held, holding
 from http_edge.wire import Listed, ModelName, read_body
 from http_edge.writing import large_json_response
@@ -166,15 +166,17 @@ async def _form(request: web.Request, kind: type[FormT], name: str, held: Held) 
     config = request.app[CONFIG]
     limit = config.max_video_bytes if kind is VideoBody else config.max_image_bytes
     fields = {field: _LONGEST.get(field, _SHORT) for field in kind.__struct_fields__ if field != name}
-    async with reading_form(request, name, limit, fields, held.writing) as form:
-        try:
-            body = msgspec.convert(form.fields, kind, strict=False)
-        except msgspec.ValidationError as error:
-            raise refusal(error, kind) from error
-        refuse_unsupported(body, NEUTRAL)
-        if form.file is not None and not form.file.size:
-            raise RefusedError("invalid_request", "The file is empty.", param=name)
-    return body, None if form.file is None else form.file.name
+    form = await read_form(request, Room(names=(name,), file_bytes=limit, fields=fields), held.writing)
+    try:
+        body = msgspec.convert(form.fields, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise refusal(error, kind) from error
+    refuse_unsupported(body, NEUTRAL)
+    if not form.files:
+        return body, None
+    if not form.files[0].draft.size:
+        raise RefusedError("invalid_request", "The file is empty.", param=name)
+    return body, form.files[0].draft.name
 
 
 def _required(file: str | None) -> str:

@@ -7,14 +7,14 @@ from urllib.parse import quote
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from bus.blobs import Draft
 from bus.errors import RefusedError
 from bus.ids import new_id
 from bus.messages.files import DeleteFile, FileReply, GetFile, ListFiles, Order, PutFile
 from bus.subjects import DELETE_FILE, GET_FILE, LIST_FILES, PUT_FILE
 from http_edge.context import BLOBS, BUS, CONFIG
 from http_edge.keys import fingerprint
-from http_edge.upload import Form, reading_form
+from http_edge.upload import File as Uploaded
+from http_edge.upload import Form, Room, read_form
 from http_edge.wire import json_response, read_query
 
 # What a form has beside the file, and the most bytes of each.
@@ -65,29 +65,29 @@ class Deleted(Struct, frozen=True, kw_only=True):
 
 async def upload(request: web.Request) -> web.StreamResponse:
     """Keep a file, which comes as a form."""
-    limit = request.app[CONFIG].max_file_bytes
-    async with reading_form(request, "file", limit, _FIELDS, request.app[BLOBS].writing) as form:
-        file = _checked(form)
+    room = Room(names=("file",), file_bytes=request.app[CONFIG].max_file_bytes, fields=_FIELDS)
+    async with request.app[BLOBS].writing_together() as write:
+        file = _checked(await read_form(request, room, write))
     message = PutFile(
         file_id=f"file-{new_id()}",
-        filename=form.filename,
+        filename=file.filename,
         purpose="batch",
-        bytes=file.size,
-        blob=file.name,
+        bytes=file.draft.size,
+        blob=file.draft.name,
         key=fingerprint(request),
     )
     return json_response(_file(await request.app[BUS].ask(PUT_FILE(), message)))
 
 
-def _checked(form: Form) -> Draft:
-    if form.file is None:
+def _checked(form: Form) -> Uploaded:
+    if not form.files:
         raise RefusedError("invalid_request", "The form has no file.", param="file")
     purpose = form.fields.get("purpose")
     if purpose != "batch":
         said = "nothing" if purpose is None else f"'{purpose[:80]}'"
         message = f"Files are kept for batches only: 'purpose' has to be 'batch', not {said}."
         raise RefusedError("invalid_request", message, param="purpose")
-    return form.file
+    return form.files[0]
 
 
 async def list_page(request: web.Request) -> web.StreamResponse:

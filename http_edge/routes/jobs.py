@@ -1,6 +1,5 @@
 """/api/mcp/jobs, and the same under /v1/jobs: work that is accepted now and done later."""
 
-import hashlib
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -25,12 +24,13 @@ from bus.messages.jobs import (
     RunTimeout,
     SubmitJob,
 )
-from bus.subjects import CANCEL_JOB, GET_JOB, LIST_HISTORY, REPLAY_JOB, SUBMIT_JOB
+from bus.subjects import CANCEL_JOB, GET_JOB, LIST_HISTORY, REPLAY_JOB
 from eventlog.events import Priority
 from eventlog.history_schema import Sort
 from eventlog.job import JobStatus
-from http_edge.context import BLOBS, BUS
+from http_edge.context import BUS
 from http_edge.keys import fingerprint
+from http_edge.submitting import ENDED, job_id_of, result_of, submitted
 from http_edge.wire import ModelName, json_response, read_body, read_optional_body, read_query
 
 PREFIXES = ("/api/mcp/jobs", "/v1/jobs")
@@ -141,46 +141,34 @@ class JobPage(Struct, frozen=True, kw_only=True):
 async def submit(request: web.Request) -> web.StreamResponse:
     """Accept a job. The same `Idempotency-Key` of the same client gives the same job, whenever it is sent again."""
     body = await read_body(request, _body)
-    named, client = request.headers.get("Idempotency-Key"), fingerprint(request)
     message = SubmitJob(
         model=body.model_id,
         operation=body.operation,
         input=Raw(msgspec.json.encode(body.input)),
         priority=body.priority or "normal",
         metadata=body.metadata or {},
-        job_id=_job_id_of(named, client) if named else None,
+        job_id=job_id_of(request),
         run_at=body.run_at,
         expires_at=body.expires_at,
         run_timeout=body.run_timeout,
         max_attempts=body.max_attempts,
         callback_url=body.callback_url,
-        key=client,
+        key=fingerprint(request),
     )
-    try:
-        job = await request.app[BUS].ask(SUBMIT_JOB(), message)
-    except RefusedError as error:
-        if error.code != "conflict":
-            raise
-        reason = "This 'Idempotency-Key' was used before with another input, operation or model."
-        raise RefusedError("conflict", reason, param="Idempotency-Key") from error
-    return json_response(_submitted(job))
+    return json_response(accepted(await submitted(request, message)))
 
 
 async def replay(request: web.Request) -> web.StreamResponse:
     """Run a job that has ended again, as a new one."""
     await read_optional_body(request, _replay_body)
     message = ReplayJob(job_id=path_job_id(request), key=fingerprint(request))
-    return json_response(_submitted(await request.app[BUS].ask(REPLAY_JOB(), message)))
+    return json_response(accepted(await request.app[BUS].ask(REPLAY_JOB(), message)))
 
 
 async def retrieve(request: web.Request) -> web.StreamResponse:
     """Tell how a job stands, with its result when it is done and still kept."""
     job = await request.app[BUS].ask(GET_JOB(), GetJob(job_id=path_job_id(request)))
-    result = None if job.result is UNSET or bytes(job.result) == b"null" else job.result
-    if result is None and job.result_blob is not None:
-        content = await request.app[BLOBS].get(job.result_blob)
-        result = None if content is None else Raw(content)
-    return json_response(_whole(job, result))
+    return json_response(_whole(job, await result_of(request, job)))
 
 
 async def list_page(request: web.Request) -> web.StreamResponse:
@@ -224,13 +212,8 @@ def path_job_id(request: web.Request) -> str:
     return job_id
 
 
-def _job_id_of(named: str, client: str | None) -> str:
-    # Bytes of a header that are no UTF-8 come as surrogates.
-    told = f"{client or ''} {named}".encode(errors="surrogateescape")
-    return f"job-{hashlib.sha256(told).hexdigest()[:32]}"
-
-
-def _submitted(job: JobReply) -> Submitted:
+def accepted(job: JobReply) -> Submitted:
+    """Return what is told of a job that was accepted."""
     return Submitted(
         job_id=job.job_id,
         status=job.status,
@@ -243,12 +226,11 @@ def _submitted(job: JobReply) -> Submitted:
 
 
 def _whole(job: JobReply, result: Raw | None) -> JobView:
-    has_ended = job.status in {"completed", "failed", "cancelled"}
     return JobView(
         **_common(job),
         result=result,
         position=job.position,
-        estimated_completion_ms=UNSET if has_ended else job.estimated_completion_ms,
+        estimated_completion_ms=UNSET if job.status in ENDED else job.estimated_completion_ms,
         run_at=_utc_or_none(job.run_at),
         expires_at=_utc_or_none(job.expires_at),
         run_timeout=job.run_timeout,

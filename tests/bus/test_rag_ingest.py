@@ -13,7 +13,7 @@ from actors.rag import absent
 from actors.rag.contents import decode
 from bus.blobs import Blobs
 from bus.errors import LostError, RefusedError
-from bus.messages.jobs import CancelJob, GetJob, JobReply, SubmitJob
+from bus.messages.jobs import CancelJob
 from bus.messages.rag_documents import (
     CHUNKS_TYPE,
     CollectionCard,
@@ -36,16 +36,23 @@ from bus.subjects import (
     DELETE_COLLECTION,
     GET_CHUNK,
     GET_COLLECTION,
-    GET_JOB,
-    INGEST_DOCUMENTS,
     LIST_COLLECTIONS,
     LIST_DOCUMENTS,
     REBUILD_COLLECTION,
-    SUBMIT_JOB,
 )
 from tests.support.jobs import living
-from tests.support.nats import Server, connected, until, until_it
-from tests.support.rag_world import DIMENSIONS, KEY, MODEL, RagWorld, jobs_actor, rag_actor, rag_world, vector
+from tests.support.nats import Server, until
+from tests.support.rag_world import (
+    DIMENSIONS,
+    KEY,
+    MODEL,
+    finished,
+    jobs_actor,
+    rag_actor,
+    rag_world,
+    submitted,
+    vector,
+)
 from tests.support.tiny_bert import MAX_TOKENS
 
 
@@ -263,8 +270,7 @@ async def test_cancelled_ingest_leaves_what_it_had_stored(server: Server, tmp_pa
         job = await submitted(world, order)
         await until(lambda: len(world.words.asked) > 1)
         await world.bus.ask(CANCEL_JOB(), CancelJob(job_id=job.job_id))
-        await until_it(lambda: has_ended(world, job.job_id))
-        ended = await world.bus.ask(GET_JOB(), GetJob(job_id=job.job_id))
+        ended = await finished(world, job.job_id)
         world.words.gate.set()
         cards = await world.documents()
         again = await world.ingest(order)
@@ -277,8 +283,7 @@ async def test_cancelled_ingest_leaves_what_it_had_stored(server: Server, tmp_pa
 async def test_ingest_as_a_job_has_the_same_result(server: Server, tmp_path: Path) -> None:
     async with rag_world(server, tmp_path) as world, rag_actor(world), jobs_actor(world):
         job = await submitted(world, world.texts(a="a bird sings"))
-        await until_it(lambda: has_ended(world, job.job_id))
-        ended = await world.bus.ask(GET_JOB(), GetJob(job_id=job.job_id))
+        ended = await finished(world, job.job_id)
 
     result = msgspec.json.decode(ended.result, type=IngestResult)
     assert [one.status for one in result.documents] == ["stored"]
@@ -289,38 +294,23 @@ def given(document_id: str, *chunks: GivenChunk) -> DocumentSource:
     return DocumentSource(document_id=document_id, content_type=CHUNKS_TYPE, text=text)
 
 
-async def submitted(world: RagWorld, order: IngestDocuments) -> JobReply:
-    request = SubmitJob(model="rag", operation="rag.ingest", input=msgspec.Raw(msgspec.json.encode(order)))
-    replies = list[JobReply]()
-
-    async def is_taken() -> bool:
-        try:
-            replies.append(await world.bus.ask(SUBMIT_JOB(), request))
-        except LostError:
-            return False
-        return True
-
-    await until_it(is_taken)
-    return replies[-1]
-
-
-async def has_ended(world: RagWorld, job_id: str) -> bool:
-    reply = await world.bus.ask(GET_JOB(), GetJob(job_id=job_id))
-    return reply.status in {"completed", "failed", "cancelled"}
-
-
-async def test_rag_that_is_not_installed_says_so(server: Server) -> None:
+async def test_rag_that_is_not_installed_says_so_also_to_jobs(server: Server, tmp_path: Path) -> None:
     async def on_open() -> None:
         opened.set()
 
     opened = asyncio.Event()
-    async with connected(server.url) as bus, living(absent.child(bus, "rag-1", on_open).run()):
-        await opened.wait()
-        with pytest.raises(RefusedError, match=r"mlx-fusion\[rag\]"):
-            await bus.ask(LIST_COLLECTIONS(), ListCollections())
-        with pytest.raises(RefusedError, match=r"mlx-fusion\[rag\]"):
-            async with bus.stream(INGEST_DOCUMENTS(), IngestDocuments(documents=(DocumentSource(text="a"),))) as answer:
-                await anext(answer)
+    async with rag_world(server, tmp_path) as world, jobs_actor(world):
+        async with living(absent.child(world.bus, "rag-1", on_open).run()):
+            await opened.wait()
+            with pytest.raises(LostError, match=r"mlx-fusion\[rag\]"):
+                await world.collections()
+            with pytest.raises(LostError, match=r"mlx-fusion\[rag\]"):
+                await world.ingest(world.texts(a="a bird sings"))
+            job = await submitted(world, world.texts(a="a bird sings"))
+            ended = await finished(world, job.job_id)
+
+    assert (ended.status, ended.reason) == ("failed", "model_unavailable")
+    assert "mlx-fusion[rag]" in (ended.error or "")
 
 
 async def test_clients_that_change_the_same_documents_at_once_agree_in_the_end(server: Server, tmp_path: Path) -> None:

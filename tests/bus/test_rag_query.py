@@ -8,39 +8,18 @@ from typing import Any
 
 import pytest
 
-from actors.engines.echo import EchoEngine
 from actors.rag.prompt import NOT_FOUND
 from bus.errors import RefusedError
 from bus.frames import Status
-from bus.messages.chat import ChatChunk, ChatRequest, Message, Usage
+from bus.messages.chat import Message, Usage
 from bus.messages.rag import Answer, QueryChunk, QueryDocuments, SearchDocuments
 from bus.subjects import QUERY_DOCUMENTS
 from tests.support.nats import Server
+from tests.support.rag_says import Gated, Says
 from tests.support.rag_world import RagWorld, rag_actor, rag_world
-from tests.support.stack import CARDS, CHAT_MODEL, GatedEngine, chat_actor
+from tests.support.stack import CARDS, CHAT_MODEL, chat_actor
 
 BIRD, RIVER = "a bird sings in the old tree", "the river runs cold and fast"
-
-
-class Says(EchoEngine):
-    """Says these pieces, and keeps what it was asked; `error` comes after the first one."""
-
-    def __init__(self, *pieces: str, context_length: int = 4096, error: Exception | None = None) -> None:
-        super().__init__(context_length=context_length)
-        self.pieces = pieces
-        self.asked: list[ChatRequest] = []
-        self._error = error
-
-    def prepare(self, request: ChatRequest) -> Any:
-        self.asked.append(request)
-        return super().prepare(request)
-
-    async def generate(self, _: Any) -> AsyncGenerator[ChatChunk]:
-        for piece in self.pieces:
-            yield ChatChunk(text=piece)
-            if self._error:
-                raise self._error
-        yield ChatChunk(finish_reason="stop", usage=Usage(prompt_tokens=5, completion_tokens=len(self.pieces)))
 
 
 @asynccontextmanager
@@ -195,13 +174,6 @@ async def test_results_stay_when_the_model_fails(server: Server, tmp_path: Path)
     assert (wrong.value.code, wrong.value.failure.param) == ("invalid_request", "model")
     assert without[0].results is not None
     assert end_of(without).error_code == "model_not_found"
-
-
-class Gated(GatedEngine):
-    """A model that waits in the middle of its answer."""
-
-    def tokenize(self, request: Any) -> Any:
-        return EchoEngine().tokenize(request)
 
 
 async def test_who_leaves_ends_the_writing(server: Server, tmp_path: Path) -> None:

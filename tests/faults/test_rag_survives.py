@@ -17,13 +17,23 @@ from bus.messages.rag_documents import (
     GivenChunk,
     IngestDocuments,
     IngestProgress,
+    IngestResult,
     ListCollections,
 )
 from bus.streams import ensure_stream, events_stream, stream_state
 from bus.subjects import INGEST_DOCUMENTS, LIST_COLLECTIONS, LIST_MODELS
 from tests.support.nats import connected, server_running, until, until_it
 from tests.support.processes import fusion_up
-from tests.support.rag_world import DIMENSIONS, RagProcess, RagWorld, rag_process, rag_world
+from tests.support.rag_world import (
+    DIMENSIONS,
+    RagProcess,
+    RagWorld,
+    finished,
+    jobs_actor,
+    rag_process,
+    rag_world,
+    submitted,
+)
 
 # `FUSION_RAG_CYCLES=20 pytest tests/faults/test_rag_survives.py` takes its time.
 CYCLES = int(os.environ.get("FUSION_RAG_CYCLES", "4"))
@@ -137,6 +147,26 @@ def many() -> bytes:
     rows = np.random.default_rng(7).standard_normal((MANY, DIMENSIONS)).round(3)
     chunks = [GivenChunk(text=f"chunk {number}", embedding=tuple(row.tolist())) for number, row in enumerate(rows)]
     return msgspec.json.encode(chunks)
+
+
+async def test_ingest_goes_on_after_the_process_was_stopped_in_the_middle(tmp_path: Path) -> None:
+    async with server_running(tmp_path) as server, rag_world(server, tmp_path) as world, jobs_actor(world):
+        async with rag_process(world) as process:
+            await world.ingest(world.texts(a="a bird sings"))
+            world.words.gate.clear()
+            job = await submitted(world, world.texts(a="a bird sings", b="the river runs"))
+            await until(lambda: len(world.words.asked) > 1)
+            status = await process.stop()
+            world.words.gate.set()
+            await process.start()
+            ended = await finished(world, job.job_id)
+            cards = await world.documents()
+
+    assert status == 0
+    assert (ended.status, ended.attempts) == ("completed", 2)
+    result = msgspec.json.decode(ended.result, type=IngestResult)
+    assert [one.status for one in result.documents] == ["unchanged", "stored"]
+    assert set(cards) == {"a", "b"}
 
 
 async def test_documents_are_built_again_from_a_log_that_events_has_forgotten(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ import signal
 import sys
 import zlib
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from msgspec import structs
 
@@ -26,6 +27,7 @@ from bus.errors import LostError, RefusedError
 from bus.heartbeat import say
 from bus.ids import new_id
 from bus.messages.embeddings import EmbedChunk, EmbedRequest
+from bus.messages.jobs import GetJob, JobReply, SubmitJob
 from bus.messages.models import GetModel, ListModels, ModelCard, ModelList
 from bus.messages.presence import Heartbeat
 from bus.messages.rag import SearchDocuments, SearchResults
@@ -49,12 +51,14 @@ from bus.streams import ensure_streams
 from bus.subjects import (
     DELETE_DOCUMENTS,
     EMBED,
+    GET_JOB,
     GET_MODEL,
     INGEST_DOCUMENTS,
     LIST_COLLECTIONS,
     LIST_DOCUMENTS,
     LIST_MODELS,
     SEARCH_DOCUMENTS,
+    SUBMIT_JOB,
     VERIFY_COLLECTION,
 )
 from tests.support.jobs import living
@@ -238,6 +242,32 @@ async def jobs_actor(world: RagWorld) -> AsyncGenerator[None]:
         yield
 
 
+async def submitted(world: RagWorld, order: IngestDocuments) -> JobReply:
+    """Submit the order as a job, as soon as the jobs actor answers."""
+    request = SubmitJob(model="rag", operation="rag.ingest", input=msgspec.Raw(msgspec.json.encode(order)))
+    replies = list[JobReply]()
+
+    async def is_taken() -> bool:
+        with suppress(LostError):
+            replies.append(await world.bus.ask(SUBMIT_JOB(), request))
+        return bool(replies)
+
+    await until_it(is_taken)
+    return replies[-1]
+
+
+async def finished(world: RagWorld, job_id: str) -> JobReply:
+    """Wait until the job has ended, and return it."""
+    replies = list[JobReply]()
+
+    async def has_ended() -> bool:
+        replies.append(await world.bus.ask(GET_JOB(), GetJob(job_id=job_id)))
+        return replies[-1].status in {"completed", "failed", "cancelled"}
+
+    await until_it(has_ended, 60)
+    return replies[-1]
+
+
 class RagProcess:
     """`python -m actors rag`, which may be killed and started again."""
 
@@ -247,7 +277,7 @@ class RagProcess:
         own = {"FUSION_NATS_URL": world.config.url, "FUSION_STATE_DIR": str(world.config.state)}
         self._environment = os.environ | own
         self._config = world.config.state / "rag.yaml"
-        self._config.write_text(f"rag: {{{settings}}}\n")
+        self._config.write_text(f"actors: {{drain_seconds: 0.5}}\nrag: {{{settings}}}\n")
         self._process: asyncio.subprocess.Process | None = None
         self._instance = ""
 

@@ -14,16 +14,21 @@ prepare_blas()
 from actors.engines.text import TextEngine  # noqa: E402 - imports mlx
 from actors.engines.text_model import TextLimits  # noqa: E402 - imports mlx
 from tests.support import tiny_models  # noqa: E402 - stays with the others
-from tests.support.nats import server_running  # noqa: E402 - stays with the others
+from tests.support.nats import Server, server_running  # noqa: E402 - stays with the others
 from tests.support.stack import CHAT_MODEL, Stack, chat_actor, stack  # noqa: E402 - stays with the others
 
 TOY = Path(__file__).parents[2] / "models" / "fusion-toy"
 
 
 @pytest.fixture
-async def nats_url(tmp_path: Path) -> AsyncGenerator[str]:
+async def server(tmp_path: Path) -> AsyncGenerator[Server]:
     async with server_running(tmp_path) as server:
-        yield server.url
+        yield server
+
+
+@pytest.fixture
+async def nats_url(server: Server) -> str:
+    return server.url
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from bus.blobs import Blobs
 from bus.client import Bus
 from bus.config import BusConfig
 from bus.errors import Code
-from http_edge import ollama_options
+from http_edge import ollama_options, rag, rag_documents
 from http_edge.app import make_app
 from http_edge.config import EdgeConfig
 from http_edge.errors import STATUSES
@@ -33,11 +33,17 @@ from http_edge.routes import (
     ollama_embed,
     ollama_generate,
     ollama_models,
+    rag_collections,
+    rag_eval,
+    rag_ingest,
+    rag_query,
+    rag_search,
     rerank,
     subscriptions,
     tokens,
     webhooks,
 )
+from http_edge.routes import rag_documents as routes_of_documents
 from tests.support.docs import page, section, unnamed
 
 
@@ -129,6 +135,44 @@ def test_every_field_of_embed_is_documented(kind: type[msgspec.Struct], heading:
     own = section(page("embeddings.md"), heading)
 
     assert [name for name in kind.__struct_fields__ if not re.search(rf"[`\"]{name}[`\"]", own)] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "heading"),
+    [
+        (rag_documents.FilesForm, "## `POST /api/rag/ingest`"),
+        (rag_documents.DocumentsBody, "## `POST /api/rag/ingest`"),
+        (rag_documents.ListedDocument, "## `POST /api/rag/ingest`"),
+        (rag_ingest.Accepted, "## `POST /api/rag/ingest`"),
+        (rag_ingest.Stored, "## `POST /api/rag/ingest`"),
+        (rag_search.Body, "## `POST /api/rag/search`"),
+        (rag_search.Found, "## `POST /api/rag/search`"),
+        (rag.Source, "## `POST /api/rag/search`"),
+        (rag_query.Answered, "## `POST /api/rag/query`"),
+        (routes_of_documents.Page, "## Documents"),
+        (routes_of_documents.Document, "## Documents"),
+        (routes_of_documents.Documents, "## Documents"),
+        (routes_of_documents.Put, "## Documents"),
+        (routes_of_documents.DeletedByFilter, "## Documents"),
+        (rag_documents.DocumentBody, "## Documents"),
+        (rag_collections.Comparison, "## Collections"),
+        (rag_collections.Health, "## Collections"),
+        (rag_eval.Body, "## `POST /api/rag/eval`"),
+        (rag_eval.JudgedQuery, "## `POST /api/rag/eval`"),
+        (rag_eval.Quality, "## `POST /api/rag/eval`"),
+        (rag_collections.Stats, "## Short names"),
+    ],
+)
+def test_every_field_of_rag_is_documented(kind: type[msgspec.Struct], heading: str) -> None:
+    own = section(page("rag_http.md"), heading)
+
+    assert [name for name in kind.__struct_fields__ if not re.search(rf"[`\"]{name}[`\"]", own)] == []
+
+
+def test_a_query_has_the_fields_of_a_search_and_those_that_are_documented() -> None:
+    fields = [each for each in rag_query.Body.__struct_fields__ if each not in rag_search.Body.__struct_fields__]
+
+    assert unnamed(fields, section(page("rag_http.md"), "## `POST /api/rag/query`")) == []
 
 
 def test_every_option_of_ollama_is_documented() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.media_task import UnreadableError
+from actors.limited_child import UnreadableError
 from actors.media_video import decode_video
 from tests.support.pictures import video
 
