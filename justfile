@@ -79,3 +79,8 @@ bench-edge *arguments:
 # Fusion's embeddings beside sentence-transformers and infinity: what `python -m bench.embeddings --help` tells
 bench-embeddings *arguments:
     uv run python -m bench.embeddings {{ arguments }}
+
+# how well documents are found, and how fast beside Chroma and LanceDB: what `python -m bench.rag_speed --help` tells
+bench-rag *arguments:
+    uv run python -m bench.rag_quality
+    uv run python -m bench.rag_speed {{ arguments }}

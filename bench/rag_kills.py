@@ -50,6 +50,8 @@ _COLLECTION = "kills"
 # A collection that is large enough for a graph, so that there are snapshots to be damaged.
 _LARGE, _CHUNKS, _DIMENSIONS = "large", 6000, 384
 _SNAPSHOT_SECONDS = 0.5
+# The supervisor gives up what ends more than five times in a minute.
+_BETWEEN = 12.0
 _AT_ONCE = 3
 _PATIENCE = 120.0
 _DAMAGES = ("left alone", "a bit flipped", "cut off", "emptied")
@@ -87,7 +89,7 @@ async def _report(args: argparse.Namespace) -> None:
             for cycle in range(args.cycles):
                 damage = _DAMAGES[cycle % len(_DAMAGES)]
                 async with _clients(running, told, dice):
-                    await asyncio.sleep(dice.uniform(0.5, 3.0))
+                    await asyncio.sleep(_BETWEEN + dice.uniform(0.0, 2.0))
                     damages[damage] += await _killed(running, damage, dice)
                 await _answering(running)
                 lost |= told.there - await _there(running)

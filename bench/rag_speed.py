@@ -9,12 +9,13 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
+import psutil
 from aiohttp import ClientSession
 from msgspec import Struct
 
@@ -30,15 +31,20 @@ _COLLECTION = "speed"
 _CHUNKS_PER_DOCUMENT = 100
 _FOUND = 10
 _MODES: tuple[Mode, ...] = ("dense", "bm25", "hybrid")
-_HEAD = ("system", "mode", "p50 ms", "p95 ms", "recall@10", "chunks/s", "RSS MB")
+_HEAD = ("system", "mode", "p50 ms", "p95 ms", "CPU ms", "recall@10", "chunks/s", "RSS MB")
 _PEER_PATIENCE = 3600.0
+# Percent of a core.
+_AT_REST = 10.0
 
 # Returns what is found by the query with this number.
 Ask = Callable[[int], Awaitable[list[str]]]
 
 
 class _Asked(Struct, frozen=True):
+    """What came of the queries; `cpu_seconds` is what the process that has the index took for all of them."""
+
     seconds: list[float]
+    cpu_seconds: float
     hits: list[list[str]]
 
 
@@ -68,21 +74,39 @@ async def _report(args: argparse.Namespace) -> None:
     print(f"{machine()}; {args.chunks} chunks, {len(chunks.queries)} queries\n")
     with TemporaryDirectory(prefix="fusion-bench-") as name:
         systems = {"Fusion": await _ours(Path(name), chunks)}
+        _print([_HEAD, ["---"] * len(_HEAD), *_rows("Fusion", systems["Fusion"], args.chunks, truth)])
         for peer, python in (("chroma", args.chroma), ("lancedb", args.lancedb)):
             if python:
                 systems[peer] = await _peer(peer, python, Path(name), chunks)
-    rows = [row for name, system in systems.items() for row in _rows(name, system, args.chunks, truth)]
-    print(*(f"| {' | '.join(row)} |" for row in (_HEAD, ["---"] * len(_HEAD), *rows)), sep="\n")
+                _print(_rows(peer, systems[peer], args.chunks, truth))
     print(*_ratios(systems), sep="\n")
+
+
+def _print(rows: Iterable[Sequence[str]]) -> None:
+    print(*(f"| {' | '.join(row)} |" for row in rows), sep="\n", flush=True)
 
 
 async def _ours(folder: Path, chunks: TestSet) -> _System:
     async with fusion(folder) as running, ClientSession(running.url) as http:
         seconds = await running.ingest(_documents(chunks), _COLLECTION)
+        begun = time.perf_counter()
+        await _at_rest(running)
+        seconds_of_graph = time.perf_counter() - begun
+        print(f"stored and found after {seconds:.0f} s, in the graph {seconds_of_graph:.0f} s later", flush=True)
         ways = {str(mode): _by_nats(running, chunks, mode) for mode in _MODES}
         ways["hybrid, HTTP"] = _by_http(http, chunks)
-        modes = {name: await _asked(ask, len(chunks.queries)) for name, ask in ways.items()}
-        return _System(seconds, running.rag.memory_info().rss / 1e6, modes)
+        modes = {name: await _asked(ask, len(chunks.queries), running.rag) for name, ask in ways.items()}
+        return _System(seconds + seconds_of_graph, running.rag.memory_info().rss / 1e6, modes)
+
+
+async def _at_rest(running: Fusion) -> None:
+    """Return when all vectors are in the graph: the process has nothing to do any more."""
+    process = running.rag
+    process.cpu_percent()
+    while True:
+        await asyncio.sleep(2)
+        if process.cpu_percent() < _AT_REST:
+            return
 
 
 def _documents(chunks: TestSet) -> Iterator[Given]:
@@ -122,14 +146,16 @@ def _numbers(results: SearchResults) -> list[str]:
     return [str(int(hit.document_id) + int(hit.chunk_id.rpartition("_")[2])) for hit in results.hits]
 
 
-async def _asked(ask: Ask, count: int) -> _Asked:
+async def _asked(ask: Ask, count: int, process: psutil.Process) -> _Asked:
     await ask(0)
     seconds, hits = [], []
+    before = process.cpu_times()
     for number in range(count):
         begun = time.perf_counter()
         hits.append(await ask(number))
         seconds.append(time.perf_counter() - begun)
-    return _Asked(seconds, hits)
+    after = process.cpu_times()
+    return _Asked(seconds, after.user + after.system - before.user - before.system, hits)
 
 
 async def _peer(peer: str, python: str, folder: Path, chunks: TestSet) -> _System:
@@ -148,7 +174,8 @@ def _rows(name: str, system: _System, count: int, truth: list[list[str]]) -> Ite
     for mode, asked in system.modes.items():
         times = tuple(f"{percentile(asked.seconds, percent) * 1000:.1f}" for percent in (50, 95))
         recall = f"{_recall(asked.hits, truth):.4f}" if mode == "dense" else ""
-        yield (name, mode, *times, recall, f"{count / system.ingest_seconds:.0f}", f"{system.rss_mb:.0f}")
+        cpu = f"{asked.cpu_seconds / len(asked.seconds) * 1000:.1f}"
+        yield (name, mode, *times, cpu, recall, f"{count / system.ingest_seconds:.0f}", f"{system.rss_mb:.0f}")
 
 
 def _recall(hits: list[list[str]], truth: list[list[str]]) -> float:
@@ -168,6 +195,7 @@ def _ratios(systems: dict[str, _System]) -> Iterator[str]:
                 f"p{percent} {percentile(ours.modes[mode].seconds, percent) / percentile(asked.seconds, percent):.2f}"
                 for percent in (50, 95)
             ]
+            shown.append(f"CPU {ours.modes[mode].cpu_seconds / asked.cpu_seconds:.2f}")
             yield f"- Fusion's {mode} over that of {name}: {', '.join(shown)}"
 
 

@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actors.rag import absent
 from actors.supervisor import GaveUpError
 from bus.client import Bus
 from bus.config import BusConfig
 from bus.events import EventLog
+from bus.frames import Status
 from bus.messages.history import HistoryQuery, JobQuery
 from bus.messages.jobs import SubmitJob
+from bus.messages.rag import QueryDocuments, SearchDocuments
+from bus.messages.rag_documents import DocumentSource, IngestDocuments
 from bus.process import configure_logs
-from bus.subjects import GET_HISTORY, JOB_FEED, LIST_HISTORY, SUBMIT_JOB, fill
+from bus.subjects import GET_HISTORY, INGEST_DOCUMENTS, JOB_FEED, LIST_HISTORY, QUERY_DOCUMENTS, SUBMIT_JOB, fill
 from cli.state import Running
 from cli.system import System
 from cli.up import FAILURES, Progress, leaf, prepared
@@ -30,6 +34,12 @@ if TYPE_CHECKING:
 
 CHAT_MODEL = "fusion-toy"
 EMBEDDING_MODEL = "all-MiniLM-L6-v2"
+QUESTION = "When was the reactor shut down?"
+DOCUMENTS = {
+    "reactor.txt": "The research reactor by the sea ran for eleven years. It was switched off for ever in March 1987.",
+    "bread.txt": "The dough rests over night. The loaf is baked at 230 degrees for three quarters of an hour.",
+    "handbook.txt": "Every employee has 27 days of paid leave in a year. Trains are booked by the office.",
+}
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -84,6 +94,10 @@ async def _stops(running: Running, bus_config: BusConfig, models: set[str]) -> N
         ends: list[int] = []
         await _stop("3. A durable job, followed live by its events", lambda: _job(bus, ends))
         await _stop("4. The history, from DuckDB", lambda: _history(bus, ends[0]))
+        if EMBEDDING_MODEL in models and absent.is_installed():
+            await _stop("5. A question, answered from documents", lambda: _documents(bus))
+        else:
+            print("\n5. Documents are left out: an extra, rag, or the embedding model is not installed.")
 
 
 async def _stop(title: str, visit: Callable[[], Awaitable[None]]) -> None:
@@ -146,3 +160,22 @@ async def _history(bus: Bus, end: int) -> None:
         print(f"{job.job_id}  {job.status}  {job.operation} on {job.model}, {seconds:.2f} s, attempt {job.attempts}")
     history = await bus.ask(GET_HISTORY(), JobQuery(job_id=page.jobs[0].job_id))
     print(f"{len(history.events)} events of it, as of event {history.as_of} of the log")
+
+
+async def _documents(bus: Bus) -> None:
+    """Store some documents, and have a question answered from them."""
+    sources = tuple(DocumentSource(document_id=name, text=text) for name, text in DOCUMENTS.items())
+    async with bus.stream(INGEST_DOCUMENTS(), IngestDocuments(documents=sources)) as progress:
+        async for item in progress:
+            if not isinstance(item, Status) and item.document is not None:
+                print(f"{item.document.status}  {item.document.document_id}")
+    print(f"> {QUESTION}")
+    request = QueryDocuments(search=SearchDocuments(query=QUESTION, top_k=1), model=CHAT_MODEL)
+    async with bus.stream(QUERY_DOCUMENTS(), request) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, Status):
+                continue
+            for hit in piece.results.hits if piece.results else ():
+                print(f"found in {hit.document_id}, characters {hit.start} to {hit.end}: {hit.text}")
+            print(piece.text, end="", flush=True)
+    print(f"\n[{CHAT_MODEL} is too small to read what was found; a larger model answers from it]")

@@ -1,12 +1,16 @@
 """`fusion rag`, as a user runs it, before the rag actor with an embedding model of a few lines."""
 
 import asyncio
+import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.support.cli import fusion, on_terminal
-from tests.support.nats import server_running
+from bus.events import EventLog
+from bus.subjects import JOB_EVENTS
+from eventlog.events import JobCancelled
+from tests.support.cli import fusion, on_terminal, start
+from tests.support.nats import server_running, until, until_it
 from tests.support.rag_world import RagWorld, jobs_actor, rag_actor, rag_world
 
 
@@ -16,9 +20,10 @@ async def test_folder_is_taken_in_found_listed_checked_and_deleted(tmp_path: Pat
         here = place(world)
         first = await fusion("rag", "ingest", str(folder), environment=here)
         again = await fusion("rag", "ingest", str(folder), "--glob", "*.md", environment=here)
-        found, filtered, listed, collections, verified, rebuilt = await asyncio.gather(
+        found, filtered, unanswered, listed, collections, verified, rebuilt = await asyncio.gather(
             fusion("rag", "search", "a bird sings", "--top-k", "1", environment=here),
             fusion("rag", "search", "a bird sings", "--filter", '{"author": "Ada"}', environment=here),
+            fusion("rag", "query", "What sings?", "--model", "nobody", environment=here),
             fusion("rag", "documents", environment=here),
             fusion("rag", "collections", environment=here),
             fusion("rag", "verify", environment=here),
@@ -37,6 +42,8 @@ async def test_folder_is_taken_in_found_listed_checked_and_deleted(tmp_path: Pat
     assert found.out.startswith("[1] birds.md, Birds, characters ")
     assert "\n    A bird sings in the old tree.\n" in found.out
     assert filtered.out.startswith("0 passages in ")
+    assert unanswered.status == 1
+    assert "'nobody'" in unanswered.err
     assert "birds.md  (1 chunk)" in listed.out
     assert "notes/river.txt  (1 chunk)" in listed.out
     assert listed.out.endswith("\n2 documents\n")
@@ -61,6 +68,20 @@ async def test_many_files_are_several_jobs_under_one_bar(tmp_path: Path) -> None
 
     assert len(stored) == 120
     assert "/120" in shown
+
+
+async def test_interrupt_cancels_the_job(tmp_path: Path) -> None:
+    folder = documents(tmp_path / "documents")
+    async with whole(tmp_path) as world:
+        world.words.gate.clear()
+        process = await start("rag", "ingest", str(folder), environment=place(world))
+        await until(lambda: bool(world.words.asked), 30)
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(30):
+            await process.communicate()
+        await until_it(lambda: is_cancelled(world), 30)
+
+    assert process.returncode == 130
 
 
 async def test_problem_that_verify_finds_is_printed_and_its_exit_status(tmp_path: Path) -> None:
@@ -93,6 +114,10 @@ async def test_what_cannot_be_taken_in_is_said_before_anything_is(tmp_path: Path
     assert absent.err == f"fusion: {tmp_path / 'nobody'} is not there.\n"
     assert nothing.err == "fusion: there are no such files.\n"
     assert "--state-dir" in elsewhere.err
+
+
+async def is_cancelled(world: RagWorld) -> bool:
+    return any(isinstance(item.event, JobCancelled) for item in await EventLog(world.bus).read(JOB_EVENTS))
 
 
 def documents(folder: Path) -> Path:
