@@ -1,17 +1,18 @@
 """What the routes of RAG share: asking the rag actor, and what is told of a passage."""
 
-import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
+import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from bus.decoding import decode
 from bus.errors import LostError, RefusedError
 from bus.frames import Status
 from bus.inbox import Answer
-from bus.messages.rag import Filter, Hit, Passage
+from bus.messages.rag import Hit, Passage
 from bus.messages.rag_documents import GetCollection
 from bus.subjects import GET_COLLECTION, Address
 from http_edge.context import BUS, REQUEST_ID
@@ -100,14 +101,14 @@ async def require_rag(request: web.Request) -> None:
         await ask_rag(request, GET_COLLECTION(), GetCollection(collection="default"))
 
 
-def read_filter(text: str | None) -> Filter:
-    """Return the filter that stands in a query string as JSON. Raises `RefusedError` if it is none."""
+def json_object(text: str | None, param: str) -> dict[str, Any]:
+    """Return the JSON object that `param` of a query string or a form is, `{}` unsaid. Raises `RefusedError`."""
     if text is None:
         return {}
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RefusedError("invalid_request", "'filter' is not valid JSON.", param="filter") from error
-    if not isinstance(found, dict):
-        raise RefusedError("invalid_request", "'filter' has to be a JSON object.", param="filter")
-    return found
+        return decode(_object, text.encode(errors="surrogateescape"))
+    except RefusedError as error:
+        raise RefusedError("invalid_request", f"'{param}' has to be a JSON object.", param=param) from error
+
+
+_object = msgspec.json.Decoder(dict[str, Any])

@@ -9,7 +9,7 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from bus.blobs import Write
-from bus.decoding import decode, refusal
+from bus.decoding import refusal
 from bus.errors import RefusedError
 from bus.messages.rag import CollectionName, DocumentId, Metadata
 from bus.messages.rag_documents import (
@@ -22,6 +22,7 @@ from bus.messages.rag_documents import (
     Overlap,
 )
 from http_edge.context import BLOBS, CONFIG
+from http_edge.rag import json_object
 from http_edge.upload import Form, Room, read_form
 from http_edge.wire import Listed, ModelName, read_body
 
@@ -129,7 +130,7 @@ async def read_document(request: web.Request, collection: str, document_id: str)
         body = await read_body(request, _document_body)
         source = await _source(write, body, document_id, "")
         message = IngestDocuments(collection=collection, documents=(source,), **_how(body))
-        return Ingest(message=message, param="text")
+        return Ingest(message=message, param="text" if body.chunks is None else "chunks")
 
 
 def _room(request: web.Request, kind: type[DocumentForm], names: tuple[str, ...], count: int) -> Room:
@@ -157,20 +158,11 @@ def _how(said: How) -> dict[str, Any]:
 def _files(form: Form, metadata: str | None, param: str) -> tuple[DocumentSource, ...]:
     if not form.files:
         raise RefusedError("invalid_request", "The form has no file.", param=param)
-    about = _metadata(metadata)
+    about = json_object(metadata, "metadata")
     return tuple(
         DocumentSource(filename=file.filename, blob=file.draft.name, content_type=file.content_type, metadata=about)
         for file in form.files
     )
-
-
-def _metadata(text: str | None) -> Metadata:
-    if text is None:
-        return {}
-    try:
-        return decode(_object, text.encode())
-    except RefusedError as error:
-        raise RefusedError("invalid_request", "'metadata' has to be a JSON object.", param="metadata") from error
 
 
 async def _source(
@@ -206,5 +198,4 @@ def _given(chunks: Sequence[str | GivenChunk]) -> bytes:
 
 _documents_body = msgspec.json.Decoder(DocumentsBody)
 _document_body = msgspec.json.Decoder(DocumentBody)
-_object = msgspec.json.Decoder(dict[str, Any])
 _encode = msgspec.json.Encoder().encode

@@ -2,14 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
 from actors.supervisor import Child
-from bus.client import Bus
-from bus.errors import RefusedError
+from bus.client import Bus, settled
+from bus.errors import BusError, RefusedError
+from bus.messages.jobs import RefuseJobs
 from bus.serve import Caller, Endpoint, ServiceInfo, serving
-from bus.subjects import REQUESTS
+from bus.subjects import REFUSE_JOBS, REQUESTS, wake_of
 
 # Of the extra `rag`; hnswlib may be missing (docs/adr/0019).
 _PACKAGES = ("charset_normalizer", "docx", "pypdfium2", "lxml", "markdown_it", "Stemmer", "trafilatura")
@@ -29,11 +34,21 @@ async def _refuse(_request: object, _: Caller) -> AsyncGenerator[Any]:
 def child(bus: Bus, instance: str, on_open: Callable[[], Awaitable[None]]) -> Child:
     """Return what the supervisor needs to have everything refused."""
 
+    async def on_wake(_: Msg) -> None:
+        with suppress(BusError):  # Only tidiness: a job that is left waits until it expires.
+            await bus.ask(REFUSE_JOBS(), RefuseJobs(model="rag", error=_MESSAGE))
+
     async def run() -> None:
         info = ServiceInfo(name="fusion-rag", instance=instance, description="Says that RAG is not installed")
         subjects = [subject for subject in REQUESTS if subject.pattern.startswith("fusion.rag.")]
         async with serving(bus, info, *(Endpoint(subject(), _refuse) for subject in subjects)):
-            await on_open()
-            await asyncio.Event().wait()
+            subscription = await bus.nc.subscribe(wake_of("rag"), cb=on_wake)
+            try:
+                await settled(bus.nc)
+                await on_open()
+                await asyncio.Event().wait()
+            finally:
+                with suppress(NatsError):
+                    await subscription.unsubscribe()
 
     return Child("rag", run)

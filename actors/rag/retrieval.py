@@ -22,8 +22,8 @@ from bus.errors import BusError, RefusedError
 from bus.messages.rag import Hit, SearchDocuments, SearchResults
 from bus.serve import Caller
 
-# Rows are read at least so many at a time.
-_PAGE = 32
+# Rows are read at least so many at a time: some may be gone, or not wanted.
+_PAGE = 10
 
 
 class _Scored(Struct, frozen=True):

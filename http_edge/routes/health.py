@@ -144,6 +144,8 @@ _ENDPOINTS = (
     "POST /v1/models/load",
     "DELETE /v1/models/{id}/unload",
     "POST /v1/jobs",
+    "POST /api/rag/ingest",
+    "POST /api/rag/query",
     "GET /v1/queue/stats",
     "GET /health",
     "GET /readyz",

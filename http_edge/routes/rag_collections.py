@@ -1,5 +1,6 @@
 """/api/rag/collections: which there are, how their indexes stand, and the end of one; /rag_stats counts them."""
 
+import msgspec
 from aiohttp import web
 from msgspec import Struct
 
@@ -20,7 +21,11 @@ from bus.subjects import (
     VERIFY_COLLECTION,
 )
 from http_edge.rag import ask_rag
-from http_edge.wire import json_response
+from http_edge.wire import json_response, read_optional_body
+
+
+class Nothing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """There is nothing to say of how an index is built, or compared."""
 
 
 class Collections(Struct, frozen=True, kw_only=True):
@@ -110,12 +115,14 @@ async def delete(request: web.Request) -> web.StreamResponse:
 
 async def rebuild(request: web.Request) -> web.StreamResponse:
     """Build the index of a collection anew, and tell how it stands then. It goes on when the client has left."""
+    await read_optional_body(request, _nothing)
     card = await ask_rag(request, REBUILD_COLLECTION(), RebuildCollection(collection=_name(request)))
     return json_response(card)
 
 
 async def verify(request: web.Request) -> web.StreamResponse:
     """Compare a collection with the log."""
+    await read_optional_body(request, _nothing)
     found = await ask_rag(request, VERIFY_COLLECTION(), VerifyCollection(collection=_name(request)))
     return json_response(
         Comparison(
@@ -135,6 +142,8 @@ async def _find(request: web.Request) -> CollectionCard:
 def _name(request: web.Request) -> str:
     return request.match_info["collection"]
 
+
+_nothing = msgspec.json.Decoder(Nothing)
 
 ROUTES = [
     web.get("/api/rag/collections", list_all),

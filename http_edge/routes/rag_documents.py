@@ -24,7 +24,7 @@ from bus.subjects import DELETE_DOCUMENTS, GET_CHUNK, GET_DOCUMENT, INGEST_DOCUM
 from http_edge.context import RAG_BLOBS
 from http_edge.errors import STATUSES
 from http_edge.portions import naming
-from http_edge.rag import ask_rag, read_filter, require_rag, source_of
+from http_edge.rag import ask_rag, json_object, require_rag, source_of
 from http_edge.rag_documents import read_document
 from http_edge.wire import json_response, read_optional_body, read_query
 from http_edge.writing import large_response
@@ -120,7 +120,9 @@ async def list_page(request: web.Request) -> web.StreamResponse:
     """List the documents of a collection."""
     page = read_query(request, Page)
     collection = request.match_info["collection"]
-    message = ListDocuments(collection=collection, filter=read_filter(page.filter), limit=page.limit, after=page.after)
+    message = ListDocuments(
+        collection=collection, filter=json_object(page.filter, "filter"), limit=page.limit, after=page.after
+    )
     reply = await ask_rag(request, LIST_DOCUMENTS(), message)
     documents = tuple(map(_document, reply.documents))
     next_after = documents[-1].document_id if reply.has_more else None
@@ -172,8 +174,11 @@ async def delete(request: web.Request) -> web.StreamResponse:
 
 async def delete_filtered(request: web.Request) -> web.StreamResponse:
     """Let nobody find those documents any more for which a filter is true, given in the body or in the query."""
-    body = await read_optional_body(request, _filtered)
-    said = body.filter or read_filter(read_query(request, FilteredByQuery).filter)
+    in_query = read_query(request, FilteredByQuery).filter
+    in_body = (await read_optional_body(request, _filtered)).filter
+    if in_query is not None and in_body is not None:
+        raise RefusedError("invalid_request", "Give the 'filter' in the query or in the body.", param="filter")
+    said = in_body or json_object(in_query, "filter")
     if not said:
         reason = "Give a 'filter'. DELETE /api/rag/collections/{collection} deletes all documents."
         raise RefusedError("invalid_request", reason, param="filter")

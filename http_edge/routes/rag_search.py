@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -81,8 +80,8 @@ async def search(request: web.Request) -> web.StreamResponse:
     return await large_json_response(request, found(results))
 
 
-def search_of(body: Any) -> SearchDocuments:
-    """Return the search that a body with the fields of `Body` asks for. Raises `RefusedError`."""
+def search_of(body: Body) -> SearchDocuments:
+    """Return the search that `body` asks for. Raises `RefusedError`."""
     if body.collection is not None and body.collections is not None:
         raise RefusedError("invalid_request", "Give 'collection' or 'collections', not both.", param="collections")
     said = {name: getattr(body, name) for name in _ALIKE} | {"rerank_model": body.rerank}
@@ -102,7 +101,7 @@ def found(results: SearchResults) -> Found:
 
 
 @contextmanager
-def naming_as_clients(body: Any, longest: str = "query") -> Iterator[None]:
+def naming_as_clients(body: Struct, longest: str = "query") -> Iterator[None]:
     """Have refusals name the field at fault as `body` does; `longest` is what makes a message too large."""
     names = _NAMES if getattr(body, "collections", None) else _NAMES | {"collections": "collection"}
 

@@ -126,6 +126,30 @@ async def test_draft_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+async def test_drafts_that_are_written_together_are_stored_all_or_none(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path)
+
+    async def write_two(end: Exception | None = None) -> list[str]:
+        names = []
+        async with blobs.writing_together() as write:
+            for piece in (b"hello", b"world"):
+                async with write() as draft:
+                    draft.write(piece)
+                names.append(draft.name)
+            assert [await blobs.get(name) for name in names] == [None, None]
+            if end is not None:
+                raise end
+        return names
+
+    with pytest.raises(ZeroDivisionError):
+        await write_two(ZeroDivisionError())
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    names = await write_two()
+
+    assert left == []
+    assert [await blobs.get(name) for name in names] == [b"hello", b"world"]
+
+
 async def test_draft_that_a_crash_has_left_is_forgotten(tmp_path: Path) -> None:
     blobs = Blobs(tmp_path)
 

@@ -36,13 +36,12 @@ from bus.subjects import (
     DELETE_COLLECTION,
     GET_CHUNK,
     GET_COLLECTION,
-    INGEST_DOCUMENTS,
     LIST_COLLECTIONS,
     LIST_DOCUMENTS,
     REBUILD_COLLECTION,
 )
 from tests.support.jobs import living
-from tests.support.nats import Server, connected, until
+from tests.support.nats import Server, until
 from tests.support.rag_world import (
     DIMENSIONS,
     KEY,
@@ -295,18 +294,23 @@ def given(document_id: str, *chunks: GivenChunk) -> DocumentSource:
     return DocumentSource(document_id=document_id, content_type=CHUNKS_TYPE, text=text)
 
 
-async def test_rag_that_is_not_installed_says_so(server: Server) -> None:
+async def test_rag_that_is_not_installed_says_so_also_to_jobs(server: Server, tmp_path: Path) -> None:
     async def on_open() -> None:
         opened.set()
 
     opened = asyncio.Event()
-    async with connected(server.url) as bus, living(absent.child(bus, "rag-1", on_open).run()):
-        await opened.wait()
-        with pytest.raises(RefusedError, match=r"mlx-fusion\[rag\]"):
-            await bus.ask(LIST_COLLECTIONS(), ListCollections())
-        with pytest.raises(RefusedError, match=r"mlx-fusion\[rag\]"):
-            async with bus.stream(INGEST_DOCUMENTS(), IngestDocuments(documents=(DocumentSource(text="a"),))) as answer:
-                await anext(answer)
+    async with rag_world(server, tmp_path) as world, jobs_actor(world):
+        async with living(absent.child(world.bus, "rag-1", on_open).run()):
+            await opened.wait()
+            with pytest.raises(LostError, match=r"mlx-fusion\[rag\]"):
+                await world.collections()
+            with pytest.raises(LostError, match=r"mlx-fusion\[rag\]"):
+                await world.ingest(world.texts(a="a bird sings"))
+            job = await submitted(world, world.texts(a="a bird sings"))
+            ended = await finished(world, job.job_id)
+
+    assert (ended.status, ended.reason) == ("failed", "model_unavailable")
+    assert "mlx-fusion[rag]" in (ended.error or "")
 
 
 async def test_clients_that_change_the_same_documents_at_once_agree_in_the_end(server: Server, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ import pytest
 from actors.engines.echo import EchoReranker
 from actors.rag import absent
 from actors.rag.prompt import NOT_FOUND
+from bus.errors import RefusedError
 from bus.messages.presence import Heartbeat
+from http_edge.config import EdgeConfig
 from tests.support.jobs import living
 from tests.support.nats import Server, until
 from tests.support.rag_edge import RagEdge, rag_edge
@@ -36,10 +38,12 @@ COLD = {"query": "cold river"}
 
 
 @asynccontextmanager
-async def answering(server: Server, folder: Path, engine: Any = None) -> AsyncGenerator[RagEdge]:
+async def answering(
+    server: Server, folder: Path, engine: Any = None, config: EdgeConfig | None = None
+) -> AsyncGenerator[RagEdge]:
     """Serve RAG with two documents, before a chat model if one is given."""
     async with AsyncExitStack() as parts:
-        rag = await parts.enter_async_context(rag_edge(server, folder))
+        rag = await parts.enter_async_context(rag_edge(server, folder, config))
         if engine is not None:
             rag.world.words.cards.append(CARDS[0])
             await parts.enter_async_context(chat_actor(rag.world.bus, engine))
@@ -117,12 +121,12 @@ async def test_answer_streams_as_named_events(server: Server, tmp_path: Path) ->
 
 
 async def test_what_was_found_stays_when_the_model_fails(server: Server, tmp_path: Path) -> None:
-    failing = Says("It runs", error=ZeroDivisionError())
+    failing = Says("It runs", error=RefusedError("insufficient_memory", "There is no room."))
     async with answering(server, tmp_path, failing) as rag:
         whole = await rag.post(QUERY, json=COLD)
 
     assert (whole.status, whole.body["answer"], whole.body["degraded"]) == (200, "It runs", True)
-    assert whole.body["error"]["code"] == "crashed"
+    assert whole.body["error"]["code"] == "insufficient_memory"
     assert len(whole.body["sources"]) == 2
 
 
@@ -134,13 +138,18 @@ async def test_without_a_chat_model_what_was_found_is_told(server: Server, tmp_p
     assert len(alone.body["sources"]) == 2
 
 
-async def test_client_that_leaves_the_stream_ends_the_writing(server: Server, tmp_path: Path) -> None:
-    engine = Gated()
-    async with answering(server, tmp_path, engine) as rag:
+async def test_silent_stream_has_comments_and_a_client_that_leaves_ends_the_writing(
+    server: Server, tmp_path: Path
+) -> None:
+    engine, config = Gated(), EdgeConfig(port=0, drain_seconds=2.0, sse_comment_seconds=0.05)
+    async with answering(server, tmp_path, engine, config) as rag:
         async with rag.edge.http.post(QUERY, json=COLD | {"stream": True}) as response:
-            await response.content.readuntil(b"delta")
+            before = await response.content.readuntil(b"event: delta")
+            await response.content.readuntil(b"\n: working\n")
             response.close()
         await until(engine.closed.is_set)
+
+    assert before.startswith(b"event: search_results")
 
 
 async def test_what_is_wrong_with_a_query_is_told_by_its_field(server: Server, tmp_path: Path) -> None:
