@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,8 @@ from cli.table import counted
 # What one job takes in: so that what is tried again after a crash is little, and a message holds their names.
 _FILES_PER_JOB = 100
 _PIECE = 2**20
+# What a document may be called; file names may have characters that are none.
+_ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 _PATIENCE = 30.0
 
 
@@ -96,11 +99,18 @@ def _below(path: Path, glob: str) -> Iterator[_File]:
     elif not path.is_dir():
         sys.exit(f"fusion: {path} is not there.")
     else:
-        for file in sorted(path.rglob(glob)):
+        for file in _globbed(path, glob):
             inside = file.relative_to(path)
             is_hidden = any(part.startswith(".") for part in inside.parts)
             if file.is_file() and not is_hidden:
                 yield _File(file, inside.as_posix())
+
+
+def _globbed(folder: Path, glob: str) -> list[Path]:
+    try:
+        return sorted(folder.rglob(glob))
+    except (ValueError, NotImplementedError) as error:
+        sys.exit(f"fusion: --glob {glob!r} is no pattern: {error}")
 
 
 async def _stored(blobs: Blobs, files: Sequence[_File]) -> tuple[list[DocumentSource], list[_Failed]]:
@@ -108,6 +118,11 @@ async def _stored(blobs: Blobs, files: Sequence[_File]) -> tuple[list[DocumentSo
     sources: list[DocumentSource] = []
     failed: list[_Failed] = []
     for file in files:
+        if not _ID.fullmatch(file.document_id):
+            failed.append(
+                _Failed(file.document_id, "Its path is longer than 255 characters, or not all of it is text.")
+            )
+            continue
         try:
             blob = await _put(blobs, file.path)
         except OSError as error:

@@ -16,6 +16,7 @@ from tests.support.rag_world import RagWorld, jobs_actor, rag_actor, rag_world
 
 async def test_folder_is_taken_in_found_listed_checked_and_deleted(tmp_path: Path) -> None:
     folder = documents(tmp_path / "documents")
+    (folder / "bell\x07.txt").write_text("Its name is no text.")
     async with whole(tmp_path) as world:
         here = place(world)
         first = await fusion("rag", "ingest", str(folder), environment=here)
@@ -36,8 +37,8 @@ async def test_folder_is_taken_in_found_listed_checked_and_deleted(tmp_path: Pat
 
     assert first.status == 1
     assert sorted(line.split("  ")[0].strip() for line in first.out.splitlines()[:-1]) == ["failed", "stored", "stored"]
-    assert first.out.endswith("default: 2 stored, 0 replaced, 0 unchanged, 1 failed; 2 new chunks\n")
-    assert first.err.startswith("fusion: picture.png: ")
+    assert first.out.endswith("default: 2 stored, 0 replaced, 0 unchanged, 2 failed; 2 new chunks\n")
+    assert [line.split(": ")[1] for line in first.err.splitlines()] == ["'bell\\x07.txt'", "picture.png"]
     assert (again.status, again.out.split()[:2]) == (0, ["unchanged", "birds.md"])
     assert found.out.startswith("[1] birds.md, Birds, characters ")
     assert "\n    A bird sings in the old tree.\n" in found.out
@@ -100,19 +101,21 @@ async def test_what_cannot_be_taken_in_is_said_before_anything_is(tmp_path: Path
     one, other = documents(tmp_path / "one"), documents(tmp_path / "other")
     async with whole(tmp_path) as world:
         here = place(world)
-        twice, absent, nothing, elsewhere = await asyncio.gather(
+        twice, absent, nothing, patternless, elsewhere = await asyncio.gather(
             fusion("rag", "ingest", str(one), str(other), environment=here),
             fusion("rag", "ingest", str(tmp_path / "nobody"), environment=here),
             fusion("rag", "ingest", str(one), "--glob", "*.pdf", environment=here),
+            fusion("rag", "ingest", str(one), "--glob", "/*.pdf", environment=here),
             fusion("rag", "ingest", str(one), environment=here | {"FUSION_STATE_DIR": str(tmp_path / "elsewhere")}),
         )
         stored = (await world.collections()).collections
 
     assert stored == ()
-    assert [each.status for each in (twice, absent, nothing, elsewhere)] == [1, 1, 1, 1]
+    assert [each.status for each in (twice, absent, nothing, patternless, elsewhere)] == [1] * 5
     assert "would be the same document" in twice.err
     assert absent.err == f"fusion: {tmp_path / 'nobody'} is not there.\n"
     assert nothing.err == "fusion: there are no such files.\n"
+    assert patternless.err.startswith("fusion: --glob '/*.pdf' is no pattern: ")
     assert "--state-dir" in elsewhere.err
 
 
