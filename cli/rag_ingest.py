@@ -119,14 +119,13 @@ async def _stored(blobs: Blobs, files: Sequence[_File]) -> tuple[list[DocumentSo
     failed: list[_Failed] = []
     for file in files:
         if not _ID.fullmatch(file.document_id):
-            failed.append(
-                _Failed(file.document_id, "Its path is longer than 255 characters, or not all of it is text.")
-            )
+            error = "Its path is longer than 255 characters, or not all of it is text."
+            failed.append(_Failed(repr(file.document_id), error))
             continue
         try:
             blob = await _put(blobs, file.path)
-        except OSError as error:
-            failed.append(_Failed(file.document_id, f"It cannot be read: {error.strerror}"))
+        except OSError as unread:
+            failed.append(_Failed(file.document_id, f"It cannot be read: {unread.strerror}"))
         else:
             sources.append(DocumentSource(filename=file.document_id, document_id=file.document_id, blob=blob))
     return sources, failed
