@@ -20,11 +20,11 @@ async def test_cycles_of_loading_and_unloading_leave_nothing_behind(tmp_path: Pa
     config, port = tmp_path / "fusion.yaml", own_port()
 
     async def has_consumers() -> bool:
-        return (await kept(port))["consumers"] == 6
+        return (await kept(port))["consumers"] == 9
 
     async with heavy_up(tmp_path, more=f"nats: {{monitor_port: {port}}}") as fusion, asyncio.timeout(240):
         await asyncio.gather(fusion.load(ONE), fusion.load(TWO))
-        # What takes the jobs of a model, one for each priority, stays when it is unloaded.
+        # What takes the jobs of a model, or of the rag actor, one for each priority, stays when it is unloaded.
         await until_it(has_consumers)
         await asyncio.gather(fusion.unload(ONE), fusion.unload(TWO))
         before = await rested(config, port, own=1)
