@@ -41,8 +41,10 @@ asyncio.run(main())
 @asynccontextmanager
 async def decoding(folder: Path, seconds: float = 20.0) -> AsyncGenerator[Media]:
     media = Media((Blobs(folder),), MediaLimits(most_bytes=10**6, most_pixels=10**6, seconds=seconds))
-    yield media
-    await media.close()
+    try:
+        yield media
+    finally:
+        await media.close()
 
 
 async def decode(media: Media, blob: str) -> tuple[int, ...]:
@@ -79,8 +81,9 @@ async def test_child_that_is_killed_costs_no_other_request(tmp_path: Path) -> No
         await decode(media, blob)
         (first,) = children()
         first.suspend()
+        (process,) = media._processes._idle
         asking = asyncio.create_task(decode(media, blob))
-        await until(lambda: media._processes._turns._value == 1)
+        await until(lambda: process._is_working)
         first.kill()
         with pytest.raises(RefusedError, match="crashed"):
             await asking
@@ -98,8 +101,9 @@ async def test_request_that_is_given_up_ends_the_work_on_it(tmp_path: Path) -> N
         await decode(media, blob)
         (child,) = children()
         child.suspend()
+        (process,) = media._processes._idle
         asking = asyncio.create_task(decode(media, blob))
-        await until(lambda: media._processes._turns._value == 1 and not media._processes._idle)
+        await until(lambda: process._is_working)
 
         asking.cancel()
 
