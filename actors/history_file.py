@@ -3,24 +3,22 @@
 import asyncio
 import shutil
 import tempfile
-import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import duckdb
 
 from actors.projection_file import opened, wal_of
-from bus.errors import LostError
+from actors.projection_readers import Readers
 from eventlog.events import Recorded
 from eventlog.history import History
 
 T = TypeVar("T")
 
 _READ_SECONDS = 5.0
-_READERS = 4
 
 
 class HistoryFile:
@@ -31,9 +29,8 @@ class HistoryFile:
         self.checkpoint = 0
         self._history: History | None = None
         self._writer = ThreadPoolExecutor(1, "history-writer")
-        self._readers = ThreadPoolExecutor(_READERS, "history-reader")
+        self._readers = Readers("history")
         self._writing = asyncio.Lock()
-        self._reading: set[asyncio.Future[Any]] = set()
         self._may_read = asyncio.Event()
 
     async def open(self) -> None:
@@ -44,10 +41,10 @@ class HistoryFile:
 
     async def close(self) -> None:
         """Close the file."""
-        await self._quiet()
+        await self._readers.quiet()
         await self._on_writer(self._close)
         self._writer.shutdown()
-        self._readers.shutdown()
+        self._readers.close()
 
     async def ingest(self, entries: Sequence[Recorded]) -> None:
         """Take in `entries`, in the order of the log; those that are in already are left out."""
@@ -62,19 +59,7 @@ class HistoryFile:
     async def read(self, work: Callable[[duckdb.DuckDBPyConnection], T], seconds: float = _READ_SECONDS) -> T:
         """Return what `work` reads, beside what is written meanwhile. Raises `LostError` ("timeout")."""
         await self._may_read.wait()
-        cursor, gone = self._now.cursor(), threading.Event()
-        reading = asyncio.get_running_loop().run_in_executor(self._readers, _read, work, cursor, gone)
-        self._reading.add(reading)
-        reading.add_done_callback(self._has_read)
-        try:
-            async with asyncio.timeout(seconds):
-                return await asyncio.shield(reading)
-        except TimeoutError as error:
-            raise LostError("timeout", f"The history took longer than {seconds:g} s to answer.") from error
-        finally:
-            if not reading.done():
-                gone.set()
-                cursor.interrupt()
+        return await self._readers.read(self._now.cursor(), work, seconds)
 
     async def copy(self, to: Path) -> None:
         """Copy the file as it is between two batches of events."""
@@ -87,7 +72,7 @@ class HistoryFile:
             yield
             self._may_read.clear()
             try:
-                await self._quiet()
+                await self._readers.quiet()
                 await self._on_writer(lambda: self._take_over(other))
             finally:
                 self._may_read.set()
@@ -100,15 +85,6 @@ class HistoryFile:
         self._now.close()
         other.replace(self.path)
         self._history = History(self.path)
-
-    def _has_read(self, reading: asyncio.Future[Any]) -> None:
-        self._reading.discard(reading)
-        if not reading.cancelled():
-            reading.exception()  # Of one that nobody waits for any more, nobody asks.
-
-    async def _quiet(self) -> None:
-        while self._reading:
-            await asyncio.wait(self._reading)
 
     @property
     def _now(self) -> History:
@@ -128,15 +104,6 @@ def _open(path: Path) -> History:
     for left in path.parent.glob(f"{path.name}-*"):
         shutil.rmtree(left, ignore_errors=True)
     return opened("history", path, History)
-
-
-def _read(
-    work: Callable[[duckdb.DuckDBPyConnection], T], cursor: duckdb.DuckDBPyConnection, gone: threading.Event
-) -> T:
-    with cursor:
-        if gone.is_set():  # What has not begun cannot be interrupted.
-            raise duckdb.InterruptException
-        return work(cursor)
 
 
 def _copy(path: Path, to: Path) -> None:

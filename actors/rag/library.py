@@ -4,7 +4,6 @@ One thread writes the store, others read it meanwhile; the indexes are in indexe
 """
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,6 +14,7 @@ import duckdb
 from numpy.typing import NDArray
 
 from actors.projection_file import opened
+from actors.projection_readers import Readers
 from actors.rag import bm25, store_query, store_rows
 from actors.rag.blocks import Vectors
 from actors.rag.collection_index import Card, Found
@@ -27,13 +27,11 @@ from actors.rag.store import Store
 from actors.rag.store_batch import Entry
 from actors.rag.store_query import CollectionRow, Place
 from actors.rag.store_rows import Row
-from bus.errors import LostError
 from bus.messages.rag import Filter
 from bus.messages.rag_documents import DocumentCard
 
 T = TypeVar("T")
 
-_READERS = 4
 _READ_SECONDS = 30.0
 
 
@@ -44,8 +42,7 @@ class Library:
         self._path = folder / "rag.duckdb"
         self._opened: Store | None = None
         self._writer = ThreadPoolExecutor(1, "rag-writer")
-        self._readers = ThreadPoolExecutor(_READERS, "rag-reader")
-        self._reading: set[asyncio.Future[Any]] = set()
+        self._readers = Readers("documents")
         self._indexes = Indexes(folder / "indexes", self, ef=config.ef, snapshot_seconds=config.snapshot_seconds)
 
     async def open(self) -> None:
@@ -61,11 +58,10 @@ class Library:
         """Save the indexes and close everything."""
         if self._opened is not None:
             await self._indexes.close()
-            while self._reading:
-                await asyncio.wait(self._reading)
+            await self._readers.quiet()
             await self._on_writer(self._store.close)
         self._writer.shutdown()
-        self._readers.shutdown()
+        self._readers.close()
 
     @property
     def checkpoint(self) -> int:
@@ -79,20 +75,7 @@ class Library:
 
     async def read(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         """Return what `work` reads, beside what is written meanwhile. Raises `LostError` ("timeout")."""
-        gone = threading.Event()
-        cursor = self._store.cursor()
-        reading = asyncio.get_running_loop().run_in_executor(self._readers, _read, work, cursor, gone)
-        self._reading.add(reading)
-        reading.add_done_callback(self._has_read)
-        try:
-            async with asyncio.timeout(_READ_SECONDS):
-                return await asyncio.shield(reading)
-        except TimeoutError as error:
-            raise LostError("timeout", f"The documents took longer than {_READ_SECONDS:g} s to answer.") from error
-        finally:
-            if not reading.done():
-                gone.set()
-                cursor.interrupt()
+        return await self._readers.read(self._store.cursor(), work, _READ_SECONDS)
 
     async def dense(self, collection: str, vector: NDArray[Any], limit: int, allowed: Filter) -> Found:
         """Return the chunks whose vectors have the highest cosine, at most `limit`. Raises `RefusedError`."""
@@ -187,19 +170,5 @@ class Library:
         assert self._opened is not None  # noqa: S101 - open comes first
         return self._opened
 
-    def _has_read(self, reading: asyncio.Future[Any]) -> None:
-        self._reading.discard(reading)
-        if not reading.cancelled():
-            reading.exception()  # Of one that nobody waits for any more, nobody asks.
-
     async def _on_writer(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, work)
-
-
-def _read(
-    work: Callable[[duckdb.DuckDBPyConnection], T], cursor: duckdb.DuckDBPyConnection, gone: threading.Event
-) -> T:
-    with cursor:
-        if gone.is_set():  # What has not begun cannot be interrupted.
-            raise duckdb.InterruptException
-        return work(cursor)

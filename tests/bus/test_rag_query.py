@@ -185,3 +185,5 @@ async def test_who_leaves_ends_the_writing(server: Server, tmp_path: Path) -> No
                     break
         async with asyncio.timeout(20):
             await engine.closed.wait()
+
+    assert engine.closed.is_set()

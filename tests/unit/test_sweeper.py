@@ -18,3 +18,4 @@ async def test_blob_is_deleted_soon_after_it_is_too_old(tmp_path: Path) -> None:
     sweeping.cancel()
     with suppress(asyncio.CancelledError):
         await sweeping
+    assert await blobs.get(name) is None
