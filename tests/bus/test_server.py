@@ -23,8 +23,9 @@ from bus.server import (
     server_run,
     server_version,
 )
-from tests.support.nats import Server, connected, until
+from tests.support.nats import Server, connected
 from tests.support.ports import own_port
+from tests.support.processes import gone
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -80,7 +81,7 @@ async def test_server_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     parent.send_signal(signal.SIGKILL)
 
     await parent.communicate()
-    await until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
+    assert await gone([server], 10) == []
 
 
 async def test_server_that_ends_by_itself_is_an_error_for_the_supervisor(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from bus.errors import RefusedError
 from bus.messages.embeddings import ImagePart
 from tests.support.nats import until
 from tests.support.pictures import pixels, png, video
-from tests.support.processes import REPOSITORY, gone
+from tests.support.processes import REPOSITORY, children_that_run, gone
 
 PARENT = """
 import asyncio, sys
@@ -53,8 +53,7 @@ async def decode(media: Media, blob: str) -> tuple[int, ...]:
 
 
 def children(parent: int | None = None) -> list[psutil.Process]:
-    found = psutil.Process(parent).children(recursive=True)
-    return [each for each in found if each.status() != psutil.STATUS_ZOMBIE and "actors.media_child" in each.cmdline()]
+    return children_that_run("actors.media_child", parent)
 
 
 async def test_child_that_hangs_is_killed_and_the_next_file_is_read(tmp_path: Path) -> None:

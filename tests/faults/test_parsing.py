@@ -11,7 +11,7 @@ import pytest
 from actors.rag.parsing import Parser, ParserLimits
 from bus.errors import RefusedError
 from tests.support.documents import archive, docx, docx_with, flate_bomb, pdf, raw_pdf
-from tests.support.processes import gone
+from tests.support.processes import children_that_run, gone
 
 MIB = 2**20
 DEEP = b"<div>" * 200_000 + b"x" + b"</div>" * 200_000
@@ -47,10 +47,7 @@ async def told(parser: Parser, folder: Path, name: str, content: bytes) -> str:
 
 def children() -> list[psutil.Process]:
     """Return the processes that read documents, also those that have ended but were not waited for."""
-    found = psutil.Process().children()
-    return [
-        each for each in found if each.status() == psutil.STATUS_ZOMBIE or "actors.rag.parsing_child" in each.cmdline()
-    ]
+    return children_that_run("actors.rag.parsing_child", or_ended=True)
 
 
 async def test_hostile_documents_are_refused_or_read_and_good_ones_are_read_after_them(tmp_path: Path) -> None:

@@ -129,10 +129,28 @@ async def gone(processes: list[psutil.Process], seconds: float) -> list[psutil.P
 
 
 def _runs(process: psutil.Process) -> bool:
+    """Whether it has not ended; one that nobody has waited for yet has."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def children_that_run(module: str, parent: int | None = None, *, or_ended: bool = False) -> list[psutil.Process]:
+    """Return those below `parent`, or below this process, that run the Python module `module`.
+
+    With `or_ended` also all that have ended but were not waited for; whatever they ran, it is known no more.
+    """
+
+    def is_one(process: psutil.Process) -> bool:
+        try:
+            return module in process.cmdline()
+        except psutil.ZombieProcess:
+            return or_ended
+        except psutil.NoSuchProcess:
+            return False
+
+    return [each for each in psutil.Process(parent).children(recursive=True) if is_one(each)]
 
 
 def _logs(state: Path) -> str:

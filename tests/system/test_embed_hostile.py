@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import psutil
 from PIL import Image
 
 from http_edge.config import EdgeConfig
 from tests.support.embed import form, post, seeing, uploads
 from tests.support.pictures import bomb, data_url, encoded, gif, pixels, png, video
+from tests.support.processes import children_that_run
 from tests.support.stack import EMBED_MODEL
 
 GOOD = png(pixels(200, 300))
@@ -125,7 +125,7 @@ async def test_files_that_cannot_be_read_are_refused_and_others_are_read_as_befo
         plain = await post(edge, "/embed/image", data=b"file=x", headers={"Content-Type": "text/plain"})
         longest = await post(edge, "/embed/text", json={"model": EMBED_MODEL, "texts": ["a", "b" * 1_100_000]})
         after = await post(edge, "/embed/image", data=form(file=GOOD))
-        children = [each for each in psutil.Process().children() if "actors.media_child" in each.cmdline()]
+        children = children_that_run("actors.media_child")
         assert (plain[0], "multipart/form-data" in plain[1]["error"]["message"]) == (400, True)
         assert (longest[0], longest[1]["error"]["param"]) == (413, "texts[1]")
         assert (after[0], after[1]["embeddings"]) == (200, before[1]["embeddings"])
