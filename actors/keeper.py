@@ -75,6 +75,8 @@ class Keeper:
         self._turns: dict[str, asyncio.Future[str]] = {}
         self._ending: dict[str, _Ending] = {}
         self._first: dict[str, tuple[str, int]] = {}
+        # The last heartbeat of each slot that was taken in. It counts once: what happened after it knows better.
+        self._taken_in: dict[str, Heartbeat] = {}
 
     async def run(self, recorder: Recorder) -> None:
         """Keep the slots for ever."""
@@ -236,14 +238,15 @@ class Keeper:
         for name, beat in there.items():
             used = max(beat.rss_bytes, beat.mlx_bytes)
             if name in self._scheduler.slots:
-                self._do(
-                    self._scheduler.slot_works(name, beat.working, used, now, is_draining=beat.state == "draining")
-                )
+                if self._taken_in.get(name) is not beat:
+                    is_draining = beat.state == "draining"
+                    self._do(self._scheduler.slot_works(name, beat.working, used, now, is_draining=is_draining))
                 self._release_lost(self._scheduler.slots[name], beat, now)
             elif beat.state == "empty":
                 self._do(self._scheduler.slot_empty(name, now))
             elif beat.state in {"ready", "stuck"} and (entry := self._registry.find(beat.model or "")):
                 self._do(self._scheduler.slot_adopted(name, self._heavy(entry), used, now, beat.working))
+        self._taken_in = there
 
     def _release_lost(self, slot: Slot, beat: Heartbeat, now: float) -> None:
         """Take back the leases of a slot where nothing runs: the word that they were released was lost."""

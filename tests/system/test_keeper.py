@@ -1,0 +1,75 @@
+"""The keeper of the slots: what it makes of their heartbeats, which come late and again and again."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from actors.config import ActorsConfig
+from actors.keeper import Keeper
+from actors.recorder import Recorder
+from actors.registry import Registry
+from actors.slot_steps import Rules
+from actors.slots import Scheduler
+from bus.client import Bus
+from bus.events import EventLog
+from bus.messages.catalogue import ModelEntry
+from bus.messages.presence import Heartbeat
+from tests.support.nats import connected, until
+
+MODELS = ("one", "two")
+ENTRIES = tuple(ModelEntry(id=name, kind="chat", tier=2) for name in MODELS)
+
+
+async def beat(bus: Bus, model: str, working: int, rss_bytes: int) -> None:
+    """Say what the slot that has the model says."""
+    said = Heartbeat(
+        instance=f"slot-{model}",
+        role="chat",
+        state="ready",
+        pid=1,
+        at=time.time(),
+        model=model,
+        slot=MODELS.index(model),
+        working=working,
+        rss_bytes=rss_bytes,
+    )
+    await bus.publish(f"fusion.heartbeat.{said.instance}", said)
+
+
+@asynccontextmanager
+async def keeping(bus: Bus, scheduler: Scheduler, folder: Path) -> AsyncGenerator[Keeper]:
+    """Keep the slots of `scheduler` until the block ends."""
+    registry = Registry(lambda: ENTRIES, folder / "models.json")
+    keeper = Keeper(bus, scheduler, registry, ActorsConfig(), instance="core", need=lambda _: 2**20)
+    running = asyncio.create_task(keeper.run(Recorder(EventLog(bus))))
+    try:
+        yield keeper
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_a_slot_said_before_its_lease_was_released_is_no_work_after_that(
+    nats_url: str, tmp_path: Path
+) -> None:
+    scheduler = Scheduler(Rules(budget_bytes=2**30), expected=2)
+    async with connected(nats_url) as bus, keeping(bus, scheduler, tmp_path) as keeper:
+        for model in MODELS:
+            await beat(bus, model, working=0, rss_bytes=2**20)
+            await until(lambda model=model: keeper.slot_of(model) is not None)
+        lease = keeper.ask(ENTRIES[0])
+        assert await lease.turn == "slot-one"
+        slot = scheduler.slots["slot-one"]
+        await beat(bus, "one", working=1, rss_bytes=2 * 2**20)
+        await until(lambda: slot.measured_bytes == 2 * 2**20)
+        keeper.release(lease.id)
+        released_at = slot.used_at
+
+        await beat(bus, "two", working=0, rss_bytes=3 * 2**20)
+        await until(lambda: scheduler.slots["slot-two"].measured_bytes == 3 * 2**20)
+
+        assert (slot.is_busy, slot.used_at) == (False, released_at)
+        await beat(bus, "one", working=1, rss_bytes=4 * 2**20)  # A job, for which nobody asked here.
+        await until(lambda: slot.is_busy)
