@@ -179,15 +179,18 @@ async def _rerank(bus: Bus, address: Address[RerankRequest, RerankChunk], reques
 
 
 async def _ingest(bus: Bus, request: IngestDocuments, job: Job) -> Result:
-    result = None
+    result, said = None, ""
     async with bus.stream(INGEST_DOCUMENTS(), request, request_id=job.job_id, key=job.key) as answer:
         async for item in answer:
             if isinstance(item, Status):
                 continue
             result = item.result
+            message = item.detail
             if item.document is not None:
                 message = f"{item.document.filename or item.document.document_id}: {item.document.status}"
+            if message and message != said:
                 await say_progress(bus, job.job_id, JobProgress(done=item.done, total=item.total, message=message))
+                said = message
     if result is None:
         raise LostError("stream_broken", "The documents were stored, and no result came.")
     return Result(body=msgspec.json.encode(result))

@@ -5,7 +5,7 @@ Leaves the vectors themselves to the models' actors, which are asked over the bu
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +37,9 @@ _PAUSE = 0.5
 PASSING = frozenset(("queue_full", "queue_timeout", "cancelled", "insufficient_memory"))
 
 Vectors = NDArray[np.float32]
+
+# Hears how many of the texts have their vectors.
+OnEmbedded = Callable[[int], None]
 
 
 class Embedder(Struct, frozen=True, kw_only=True):
@@ -74,7 +77,9 @@ class Embedders:
             self._known[key] = await self._read(card)
         return self._known[key]
 
-    async def documents(self, embedder: Embedder, texts: Sequence[str], key: str | None) -> Embedded:
+    async def documents(
+        self, embedder: Embedder, texts: Sequence[str], key: str | None, on_embedded: OnEmbedded
+    ) -> Embedded:
         """Return the vectors of texts of documents, asked for in portions, again and again while that may help.
 
         Raises `RefusedError` for texts that have no vector, and `LostError`. `key` is the fingerprint of the API key.
@@ -83,7 +88,7 @@ class Embedders:
         truncated: set[int] = set()
         for portion in portions(texts, lambda _: 0):
             first = sum(map(len, rows))
-            some = await self._patiently(embedder, portion, embedder.document_prompt, key)
+            some = await self._patiently(embedder, portion, key, _behind(first, on_embedded))
             rows.append(some.vectors)
             truncated |= {first + number for number in some.truncated}
         return Embedded(np.concatenate(rows), frozenset(truncated))
@@ -131,19 +136,26 @@ class Embedders:
         )
 
     async def _patiently(
-        self, embedder: Embedder, texts: tuple[str, ...], prompt: str | None, key: str | None
+        self, embedder: Embedder, texts: tuple[str, ...], key: str | None, on_embedded: OnEmbedded
     ) -> Embedded:
         until = time.monotonic() + _PATIENCE
         while True:
             try:
-                return await self._ask(embedder.model, texts, prompt, key)
+                return await self._ask(embedder.model, texts, embedder.document_prompt, key, on_embedded)
             except BusError as error:
                 may_pass = isinstance(error, LostError) or error.code in PASSING
                 if not may_pass or time.monotonic() > until:
                     raise
                 await asyncio.sleep(error.failure.retry_after or _PAUSE)
 
-    async def _ask(self, model: str, texts: tuple[str, ...], prompt: str | None, key: str | None) -> Embedded:
+    async def _ask(
+        self,
+        model: str,
+        texts: tuple[str, ...],
+        prompt: str | None,
+        key: str | None,
+        on_embedded: OnEmbedded = lambda _: None,
+    ) -> Embedded:
         vectors: list[bytes] = []
         truncated: set[int] = set()
         request = EmbedRequest(input=texts, truncate=True, prompt_name=prompt)
@@ -152,10 +164,16 @@ class Embedders:
                 if not isinstance(item, Status):
                     vectors += item.vectors
                     truncated |= set(item.truncated)
+                    on_embedded(len(vectors))
         if len(vectors) != len(texts):
             raise LostError("stream_broken", f"{len(vectors)} vectors came for {len(texts)} texts.")
         rows = np.frombuffer(b"".join(vectors), "<f4").reshape(len(texts), -1)
         return Embedded(normalised(rows), frozenset(truncated))
+
+
+def _behind(first: int, on_embedded: OnEmbedded) -> OnEmbedded:
+    """Return what hears of those behind the `first` ones."""
+    return lambda done: on_embedded(first + done)
 
 
 def normalised(rows: NDArray[np.floating]) -> Vectors:

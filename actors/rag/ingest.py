@@ -16,7 +16,7 @@ from actors.rag.config import RagConfig
 from actors.rag.contents import encode
 from actors.rag.embedders import PASSING, Embedder
 from actors.rag.library import Library
-from actors.rag.reading import How, Reader
+from actors.rag.reading import How, OnEmbedded, Reader
 from actors.rag.scope import collection_id
 from actors.rag.shelf import Pins, Shelf
 from actors.rag.writer import Writer
@@ -38,8 +38,8 @@ from eventlog.rag_events import CollectionCreated, DocumentStored, RagEvent
 _READ_AT_ONCE = 4
 # Documents of one asker that are under way; those that were read are recorded, and taken in, together.
 _AT_ONCE = 32
-# While nothing happens, the asker hears so often that it goes on, in seconds.
-_PERIOD = 15.0
+# While no document is done, the asker hears so often that it goes on, in seconds.
+_PERIOD = 1.0
 _METADATA_BYTES = 64 * 1024
 # All outcomes are told in one message.
 _ERROR_CHARACTERS = 200
@@ -61,6 +61,17 @@ class _Kept(Struct, frozen=True, kw_only=True):
     pages: int
     truncated_chunks: int
     embedding_seconds: float
+
+
+class _Progress:
+    """How far documents are that take long."""
+
+    def __init__(self) -> None:
+        self.detail = ""
+
+    def embedded(self, source: DocumentSource, done: int, total: int) -> None:
+        """Hear that so many chunks of a document have their vectors."""
+        self.detail = f"{source.filename or source.document_id or 'text'}: {done:,} of {total:,} chunks embedded"
 
 
 class Ingest:
@@ -88,7 +99,8 @@ class Ingest:
         total = len(request.documents)
         # At once, for nobody waits long to be heard, and who has heard nothing cannot end it.
         yield IngestProgress(done=0, total=total)
-        how = await self._how(request, collection, caller.key)
+        progress = _Progress()
+        how = await self._how(request, collection, caller.key, progress.embedded)
         waiting = iter(enumerate(request.documents))
         running: dict[asyncio.Task[_Done], int] = {}
         done: dict[int, _Done] = {}
@@ -98,7 +110,7 @@ class Ingest:
                     running[asyncio.create_task(self._document(one[1], how))] = one[0]
                 ended, _ = await asyncio.wait(running, timeout=_PERIOD, return_when=asyncio.FIRST_COMPLETED)
                 if not ended:
-                    yield IngestProgress(done=len(done), total=total)
+                    yield IngestProgress(done=len(done), total=total, detail=progress.detail)
                 for task in ended:
                     number = running.pop(task)
                     done[number] = task.result()
@@ -110,7 +122,7 @@ class Ingest:
         result = _result(request.collection, [done[number] for number in range(total)], how)
         yield IngestProgress(done=total, total=total, result=result)
 
-    async def _how(self, request: IngestDocuments, collection: str, key: str | None) -> How:
+    async def _how(self, request: IngestDocuments, collection: str, key: str | None, on_embedded: OnEmbedded) -> How:
         """Return how the documents are read, by the model of the collection, which is made if there is none."""
         if request.overlap >= request.chunk_size:
             message = f"The overlap of {request.overlap} tokens is not smaller than a chunk of {request.chunk_size}."
@@ -123,6 +135,7 @@ class Ingest:
             chunk_size=chunk_size,
             overlap=min(request.overlap, chunk_size // 2),
             key=key,
+            on_embedded=on_embedded,
         )
 
     async def _embedder(self, request: IngestDocuments, collection: str, key: str | None) -> Embedder:

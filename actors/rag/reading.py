@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from actors.rag.parsing import Parser
 from bus.errors import RefusedError
 from bus.messages.rag_documents import CHUNKS_TYPE, DocumentSource
 
+# Hears of a document how many of its chunks have their vectors, and how many it has.
+OnEmbedded = Callable[[DocumentSource, int, int], None]
+
 
 class How(Struct, frozen=True, kw_only=True):
     """How documents are to be read: into which collection, by which model, cut how. `key` is of the API key."""
@@ -24,6 +28,7 @@ class How(Struct, frozen=True, kw_only=True):
     chunk_size: int
     overlap: int
     key: str | None
+    on_embedded: OnEmbedded
 
 
 class Read(Struct, frozen=True, kw_only=True):
@@ -61,7 +66,10 @@ class Reader:
         vectors[list(cut.known)] = cut.vectors
         truncated = {number for number, chunk in enumerate(cut.chunks) if chunk.is_truncated}
         if unknown:
-            some = await self.embedders.documents(how.embedder, [texts[number] for number in unknown], how.key)
+            wanted = [texts[number] for number in unknown]
+            some = await self.embedders.documents(
+                how.embedder, wanted, how.key, lambda done: how.on_embedded(source, len(known) + done, len(texts))
+            )
             if some.vectors.shape[1] != how.embedder.dimensions:
                 message = f"The vectors of {how.embedder.model} have {some.vectors.shape[1]} numbers, not as before."
                 raise RefusedError("conflict", message, param="embedding_model")

@@ -81,11 +81,15 @@ class IngestResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class IngestProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`done` of `total` documents have been dealt with, the last of them `document`. The last one has the `result`."""
+    """`done` of `total` documents have been dealt with, the last of them `document`. The last one has the `result`.
+
+    `detail` says in words how far one is that takes long.
+    """
 
     done: int
     total: int
     document: DocumentOutcome | None = None
+    detail: str = ""
     result: IngestResult | None = None
 
 

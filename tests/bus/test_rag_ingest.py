@@ -13,7 +13,7 @@ from actors.rag import absent
 from actors.rag.contents import decode
 from bus.blobs import Blobs
 from bus.errors import LostError, RefusedError
-from bus.messages.jobs import CancelJob
+from bus.messages.jobs import CancelJob, GetJob, JobProgress
 from bus.messages.rag_documents import (
     CHUNKS_TYPE,
     CollectionCard,
@@ -36,16 +36,18 @@ from bus.subjects import (
     DELETE_COLLECTION,
     GET_CHUNK,
     GET_COLLECTION,
+    GET_JOB,
     LIST_COLLECTIONS,
     LIST_DOCUMENTS,
     REBUILD_COLLECTION,
 )
 from tests.support.jobs import living
-from tests.support.nats import Server, until
+from tests.support.nats import Server, until, until_it
 from tests.support.rag_world import (
     DIMENSIONS,
     KEY,
     MODEL,
+    RagWorld,
     finished,
     jobs_actor,
     rag_actor,
@@ -287,6 +289,22 @@ async def test_ingest_as_a_job_has_the_same_result(server: Server, tmp_path: Pat
 
     result = msgspec.json.decode(ended.result, type=IngestResult)
     assert [one.status for one in result.documents] == ["stored"]
+
+
+async def test_job_tells_how_far_a_long_document_is(server: Server, tmp_path: Path) -> None:
+    async with rag_world(server, tmp_path) as world, rag_actor(world), jobs_actor(world):
+        world.words.gate.clear()
+        job = await submitted(world, IngestDocuments(documents=(given("long", *(GivenChunk(text=w) for w in "abc")),)))
+        detail = JobProgress(done=0, total=1, message="long: 1 of 3 chunks embedded")
+        await until_it(lambda: _says(world, job.job_id, detail))
+        world.words.gate.set()
+        ended = await finished(world, job.job_id)
+
+    assert msgspec.json.decode(ended.result, type=IngestResult).chunks_created == 3
+
+
+async def _says(world: RagWorld, job_id: str, progress: JobProgress) -> bool:
+    return (await world.bus.ask(GET_JOB(), GetJob(job_id=job_id))).progress == progress
 
 
 def given(document_id: str, *chunks: GivenChunk) -> DocumentSource:

@@ -72,7 +72,10 @@ KEY = "key-0123456789ab"
 
 
 class Words:
-    """An embedding model: the vector of a text is which words it has. The gate holds it up, the errors come first."""
+    """An embedding model: the vector of a text is which words it has. The errors come first.
+
+    The gate holds it up: one text of several is done before.
+    """
 
     def __init__(self, folder: Path, *errors: Exception, model: str = MODEL) -> None:
         self.gate = asyncio.Event()
@@ -100,9 +103,13 @@ class Words:
         self.asked.append(request)
         if self._errors:
             raise self._errors.pop(0)
-        await self.gate.wait()
         texts = (request.input,) if isinstance(request.input, str) else request.input
-        yield EmbedChunk(start=0, vectors=tuple(vector(str(text)).tobytes() for text in texts), prompt_tokens=1)
+        vectors = tuple(vector(str(text)).tobytes() for text in texts)
+        if len(vectors) > 1:
+            yield EmbedChunk(start=0, vectors=vectors[:1])
+        await self.gate.wait()
+        first = min(1, len(vectors) - 1)
+        yield EmbedChunk(start=first, vectors=vectors[first:], prompt_tokens=1)
 
     async def get(self, request: GetModel, _: Caller) -> AsyncGenerator[ModelCard]:
         found = next((card for card in self.cards if card.id == request.model), None)
