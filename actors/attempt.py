@@ -226,7 +226,8 @@ class Attempts:
         except BusError as error:
             if isinstance(error, LostError) or error.code in _PASSING:
                 return Outcome(error=str(error), may_pass=True)
-            return Outcome(reason="refused", error=str(error))
+            code, param = error.code, error.failure.param
+            return Outcome(reason="refused", error=str(error), error_code=code, error_param=param)
         return Outcome(
             result_blob=await self._blobs.put(result.body),
             prompt_tokens=result.prompt_tokens,
@@ -260,7 +261,15 @@ class Attempts:
                 id=stamp.id, at=stamp.at, job_id=job_id, attempt=attempt, delay=delay, error=outcome.error
             )
         reason = "max_attempts" if outcome.may_pass else outcome.reason or "error"
-        return JobFailed(id=stamp.id, at=stamp.at, job_id=job_id, reason=reason, error=outcome.error)  # 4
+        return JobFailed(  # 4
+            id=stamp.id,
+            at=stamp.at,
+            job_id=job_id,
+            reason=reason,
+            error=outcome.error,
+            error_code=outcome.error_code,
+            error_param=outcome.error_param,
+        )
 
     async def _record_end(self, event: JobEvent, fence: int) -> None:
         """Record `event` right behind the attempt; where a cancel came in between, that the job is cancelled."""

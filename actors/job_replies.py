@@ -63,6 +63,8 @@ class JobReplies:
             result=msgspec.Raw(result) if result is not None and len(result) <= _INLINE_BYTES else msgspec.UNSET,
             result_blob=job.result_blob,
             error=job.error,
+            error_code=job.error_code,
+            error_param=job.error_param,
             reason=job.reason,
             metadata=job.metadata,
             estimated_completion_ms=None if left is None else round(left * 1000),

@@ -57,6 +57,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: bool = False
     reason: FailureReason | None = None
     error: str = ""
+    error_code: str | None = None
+    error_param: str | None = None
     may_pass: bool = False
 
 

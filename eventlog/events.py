@@ -120,13 +120,15 @@ class JobCompleted(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
 
 
 class JobFailed(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="job.failed"):
-    """The job will not be done."""
+    """The job will not be done. `error_code` and `error_param` are those of the request that was refused."""
 
     id: str
     at: datetime
     job_id: str
     reason: FailureReason
     error: str
+    error_code: str | None = None
+    error_param: str | None = None
     v: int = 1
 
 

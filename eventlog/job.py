@@ -58,6 +58,8 @@ class Job(Struct, frozen=True, kw_only=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     error: str | None = None
+    error_code: str | None = None
+    error_param: str | None = None
     reason: str | None = None
     queued_at: datetime | None = None
     run_at: datetime | None = None
@@ -111,7 +113,15 @@ def apply(job: Job | None, event: JobEvent) -> Job | None:  # noqa: PLR0911 - on
         case JobCompleted():
             return _completed(job, event)
         case JobFailed():
-            return replace(job, status="failed", completed_at=event.at, error=event.error, reason=event.reason)
+            return replace(
+                job,
+                status="failed",
+                completed_at=event.at,
+                error=event.error,
+                error_code=event.error_code,
+                error_param=event.error_param,
+                reason=event.reason,
+            )
         case JobCancelled():
             return replace(job, status="cancelled", completed_at=event.at)
         case _:

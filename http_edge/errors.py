@@ -48,6 +48,12 @@ STATUSES: dict[Code, tuple[int, ErrorType]] = {
 _LONGEST_RETRY_AFTER = 30
 
 
+def code_of(told: str | None) -> Code:
+    """Return the code that somebody has recorded or told as a text; one that is not known here is an internal error."""
+    codes: dict[str | None, Code] = {code: code for code in STATUSES}
+    return codes.get(told, "internal_error")
+
+
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
     """OpenAI's error; all four keys are always there."""
 

@@ -115,6 +115,8 @@ class JobReply(Struct, frozen=True, kw_only=True, omit_defaults=True):
     result: Raw | UnsetType = UNSET
     result_blob: str | None = None
     error: str | None = None
+    error_code: str | None = None
+    error_param: str | None = None
     reason: str | None = None
     metadata: dict[str, Any] = {}
     estimated_completion_ms: int | None = None

@@ -103,6 +103,8 @@ class JobView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     completed_at: datetime | None = None
     result: Raw | None = None
     error: str | None = None
+    error_code: str | None = None
+    error_param: str | None = None
     reason: str | None = None
     position: int | None = None
     estimated_completion_ms: int | UnsetType | None = UNSET
@@ -229,6 +231,8 @@ def _whole(job: JobReply, result: Raw | None) -> JobView:
     return JobView(
         **_common(job),
         result=result,
+        error_code=job.error_code,
+        error_param=job.error_param,
         position=job.position,
         estimated_completion_ms=UNSET if job.status in ENDED else job.estimated_completion_ms,
         run_at=_utc_or_none(job.run_at),

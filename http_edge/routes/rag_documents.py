@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from bus.errors import Code, LostError, RefusedError
+from bus.errors import LostError, RefusedError
 from bus.messages.rag import Filter, Metadata
 from bus.messages.rag_documents import (
     DeleteDocuments,
@@ -22,7 +22,7 @@ from bus.messages.rag_documents import (
 )
 from bus.subjects import DELETE_DOCUMENTS, GET_CHUNK, GET_DOCUMENT, INGEST_DOCUMENTS, LIST_DOCUMENTS
 from http_edge.context import RAG_BLOBS
-from http_edge.errors import STATUSES
+from http_edge.errors import code_of
 from http_edge.portions import naming
 from http_edge.rag import ask_rag, json_object, require_rag, source_of
 from http_edge.rag_documents import read_document
@@ -237,9 +237,7 @@ def _put(result: IngestResult, param: str) -> Put:
 
 
 def _failed(outcome: DocumentOutcome, param: str) -> RefusedError:
-    codes: dict[str | None, Code] = {code: code for code in STATUSES}
-    code = codes.get(outcome.code, "internal_error")
-    return RefusedError(code, outcome.error or "The document could not be stored.", param=param)
+    return RefusedError(code_of(outcome.code), outcome.error or "The document could not be stored.", param=param)
 
 
 def _gone(card: DocumentCard) -> RefusedError:

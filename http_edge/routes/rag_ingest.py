@@ -10,7 +10,7 @@ from bus.errors import LostError, RefusedError
 from bus.messages.jobs import JobReply, SubmitJob
 from bus.messages.rag_documents import DocumentOutcome, IngestResult
 from eventlog.job import JobStatus
-from http_edge.errors import ErrorBody
+from http_edge.errors import ErrorBody, code_of
 from http_edge.keys import fingerprint
 from http_edge.portions import naming
 from http_edge.rag import require_rag
@@ -101,7 +101,10 @@ async def _stored(request: web.Request, job: JobReply, param: str) -> web.Respon
     if job.status == "cancelled":
         raise RefusedError("cancelled", f"The job '{job.job_id}' was cancelled.")
     if job.status == "failed" and job.reason == "refused":
-        raise RefusedError("invalid_request", job.error or "The documents were refused.", param=param)
+        param = job.error_param or param
+        raise RefusedError(
+            code_of(job.error_code or "invalid_request"), job.error or "The documents were refused.", param=param
+        )
     if job.status == "failed":
         raise LostError("unavailable", f"The job '{job.job_id}' has failed: {job.error}", retry_after=1)
     result = await result_of(request, job)

@@ -11,7 +11,7 @@ from bus.frames import Status
 from bus.messages.chat import ChatChunk, Message
 from bus.messages.rag import Answer, Citation, MaxTokens, QueryChunk, QueryDocuments, SearchResults, Temperature
 from bus.subjects import QUERY_DOCUMENTS
-from http_edge.errors import STATUSES, ErrorBody, ErrorType
+from http_edge.errors import STATUSES, ErrorBody, code_of
 from http_edge.generation import WireUsage, wire_usage
 from http_edge.rag import Source, asking_rag
 from http_edge.routes.rag_search import Body as SearchBody
@@ -154,9 +154,8 @@ class _Told:
 def _error(answer: Answer) -> ErrorBody | None:
     if answer.error is None:
         return None
-    kinds: dict[str, ErrorType] = {code: kind for code, (_, kind) in STATUSES.items()}
-    code = answer.error_code
-    return ErrorBody(message=answer.error, type=kinds.get(code or "", "server_error"), param=None, code=code)
+    code = code_of(answer.error_code)
+    return ErrorBody(message=answer.error, type=STATUSES[code][1], param=None, code=code)
 
 
 def _frame(event: str, told: Struct) -> bytes:

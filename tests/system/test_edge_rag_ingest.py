@@ -207,10 +207,16 @@ async def test_what_only_the_actor_can_refuse_is_told_to_who_waits(server: Serve
         overlap = await rag.post(INGEST, json=texts("a", chunk_size=16, overlap=16, wait=True))
         model = await rag.post(INGEST, json=texts("a", embedding_model="local/none", wait=True))
 
-    assert (overlap.status, overlap.body["error"]["code"]) == (400, "invalid_request")
-    assert "overlap" in overlap.body["error"]["message"]
-    assert model.status == 400
-    assert "local/none" in model.body["error"]["message"]
+        job = await rag.post(INGEST, json=texts("a", chunk_size=16, overlap=16))
+        failed = await job_ended(rag, job)
+
+    told = overlap.body["error"]
+    assert (overlap.status, told["code"], told["param"]) == (400, "invalid_request", "overlap")
+    assert "overlap" in told["message"]
+    told = model.body["error"]
+    assert (model.status, told["code"], told["param"]) == (404, "model_not_found", "embedding_model")
+    assert "local/none" in told["message"]
+    assert (failed["error_code"], failed["error_param"]) == ("invalid_request", "overlap")
 
 
 async def test_twenty_thousand_parts_are_refused_and_leave_nothing(server: Server, tmp_path: Path) -> None:
