@@ -18,6 +18,7 @@ import structlog
 from numpy.typing import NDArray
 
 from actors.rag.blocks import Vector, Vectors
+from actors.rag.change import Change
 from actors.rag.collection_index import Card, CollectionIndex, Copy, Found
 from actors.rag.hnsw import HnswIndex, is_installed
 from actors.rag.index import unit
@@ -35,34 +36,6 @@ _TURN = 0.01
 _PAGE = 10_000
 # An index is saved again when more than this part of it is new: what is not saved is quickly added again.
 _WORTH_SAVING = 0.01
-
-
-class Change(Protocol):
-    """What has changed in a collection."""
-
-    @property
-    def collection(self) -> str:
-        """Its id."""
-
-    @property
-    def dimensions(self) -> int:
-        """How long its vectors are."""
-
-    @property
-    def labels(self) -> Labels:
-        """Those that are new, rising."""
-
-    @property
-    def vectors(self) -> Vectors:
-        """Their vectors, a row for each."""
-
-    @property
-    def gone(self) -> Labels:
-        """Those that are no longer there."""
-
-    @property
-    def is_deleted(self) -> bool:
-        """Whether all that was in it is gone, before anything new."""
 
 
 class VectorStore(Protocol):

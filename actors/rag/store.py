@@ -13,9 +13,9 @@ from typing import Any, get_args
 import duckdb
 import numpy as np
 import numpy.typing as npt
-from msgspec import Struct
 
 from actors.rag import bm25
+from actors.rag.change import Change
 from actors.rag.filters import MACROS
 from actors.rag.store_batch import Batch, Collection, Entry, about
 from actors.rag.store_schema import (
@@ -47,21 +47,6 @@ _DELETE_TEXTS = """
         FROM documents WHERE label IN (FROM batch)
     )
 """
-
-
-class Change(Struct, frozen=True):
-    """What the index of a collection has to be told.
-
-    `vectors` are float32, a row for each of `labels`, which are new; those `gone` are not to be found any more. Of a
-    collection that `is_deleted` nothing is; one of the same id may follow it.
-    """
-
-    collection: str
-    dimensions: int
-    labels: npt.NDArray[np.int64]
-    vectors: npt.NDArray[np.float32]
-    gone: npt.NDArray[np.int64]
-    is_deleted: bool = False
 
 
 class Store:

@@ -3,28 +3,17 @@
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.rag.change import Change
 from actors.rag.index import Vectors
 from actors.rag.indexes import Indexes
 from actors.rag.labels import Labels
 
 DIMENSIONS = 16
 NOTHING = np.zeros(0, np.int64)
-
-
-class Change(NamedTuple):
-    """As the store tells it."""
-
-    collection: str = "c"
-    dimensions: int = DIMENSIONS
-    labels: Labels = NOTHING
-    vectors: Vectors = np.zeros((0, DIMENSIONS), np.float32)
-    gone: Labels = NOTHING
-    is_deleted: bool = False
 
 
 class Rows:
@@ -43,13 +32,13 @@ class Rows:
         labels, vectors = np.arange(self.next, self.next + count), clustered(self._random, count)
         self.next += count
         self.labels, self.rows = np.append(self.labels, labels), np.vstack([self.rows, vectors])
-        return Change(labels=labels, vectors=vectors)
+        return _change(labels=labels, vectors=vectors)
 
     def remove(self, labels: Labels) -> Change:
         """Delete these."""
         stay = ~np.isin(self.labels, labels)
         self.labels, self.rows = self.labels[stay], self.rows[stay]
-        return Change(gone=labels)
+        return _change(gone=labels)
 
     def nearest(self, vector: NDArray[np.float32], limit: int, allowed: Labels | None = None) -> list[int]:
         """Return their labels, the best first."""
@@ -85,3 +74,9 @@ async def opened(folder: Path, rows: Rows, snapshot_seconds: float = 3600) -> As
         yield indexes
     finally:
         await indexes.close()
+
+
+def _change(
+    labels: Labels = NOTHING, vectors: Vectors = np.zeros((0, DIMENSIONS), np.float32), gone: Labels = NOTHING
+) -> Change:
+    return Change("c", DIMENSIONS, labels, vectors, gone)

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from actors.rag import bm25, store_query, store_rows
+from actors.rag.change import Change
 from actors.rag.contents import Chunk, Contents
 from actors.rag.filters import where
-from actors.rag.store import Change, Store
+from actors.rag.store import Store
 from eventlog.events import Unknown
 from eventlog.history import OutdatedError
 from tests.support import make, rag
