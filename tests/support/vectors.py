@@ -14,6 +14,7 @@ from actors.rag.labels import Labels
 
 DIMENSIONS = 16
 NOTHING = np.zeros(0, np.int64)
+NO_VECTORS = np.zeros((0, DIMENSIONS), np.float32)
 
 
 class Rows:
@@ -22,7 +23,7 @@ class Rows:
     def __init__(self, count: int = 0, first: int = 0) -> None:
         self.generation = "first"
         self.labels = NOTHING
-        self.rows = np.zeros((0, DIMENSIONS), np.float32)
+        self.rows = NO_VECTORS
         self.next = first
         self._random = np.random.default_rng(7)
         self.add(count)
@@ -76,7 +77,5 @@ async def opened(folder: Path, rows: Rows, snapshot_seconds: float = 3600) -> As
         await indexes.close()
 
 
-def _change(
-    labels: Labels = NOTHING, vectors: Vectors = np.zeros((0, DIMENSIONS), np.float32), gone: Labels = NOTHING
-) -> Change:
+def _change(labels: Labels = NOTHING, vectors: Vectors = NO_VECTORS, gone: Labels = NOTHING) -> Change:
     return Change("c", DIMENSIONS, labels, vectors, gone)
