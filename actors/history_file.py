@@ -59,7 +59,7 @@ class HistoryFile:
     async def read(self, work: Callable[[duckdb.DuckDBPyConnection], T], seconds: float = _READ_SECONDS) -> T:
         """Return what `work` reads, beside what is written meanwhile. Raises `LostError` ("timeout")."""
         await self._may_read.wait()
-        return await self._readers.read(self._now.cursor(), work, seconds)
+        return await self._readers.read(self._now.cursor, work, seconds)
 
     async def copy(self, to: Path) -> None:
         """Copy the file as it is between two batches of events."""

@@ -24,11 +24,14 @@ class Readers:
         self._reading: set[asyncio.Future[Any]] = set()
 
     async def read(
-        self, cursor: duckdb.DuckDBPyConnection, work: Callable[[duckdb.DuckDBPyConnection], T], seconds: float
+        self,
+        cursor: Callable[[], duckdb.DuckDBPyConnection],
+        work: Callable[[duckdb.DuckDBPyConnection], T],
+        seconds: float,
     ) -> T:
-        """Return what `work` reads with `cursor`, which is closed then. Raises `LostError` ("timeout")."""
-        gone = threading.Event()
-        reading = asyncio.get_running_loop().run_in_executor(self._threads, _read, work, cursor, gone)
+        """Return what `work` reads with a `cursor`, which is closed then. Raises `LostError` ("timeout")."""
+        one = _Reading(cursor)
+        reading = asyncio.get_running_loop().run_in_executor(self._threads, one.read, work)
         self._reading.add(reading)
         reading.add_done_callback(self._has_read)
         try:
@@ -38,8 +41,7 @@ class Readers:
             raise LostError("timeout", f"The {self._what} took longer than {seconds:g} s to answer.") from error
         finally:
             if not reading.done():
-                gone.set()
-                cursor.interrupt()
+                one.interrupt()
 
     async def quiet(self) -> None:
         """Return when nothing is read."""
@@ -56,10 +58,31 @@ class Readers:
             reading.exception()  # Of one that nobody waits for any more, nobody asks.
 
 
-def _read(
-    work: Callable[[duckdb.DuckDBPyConnection], T], cursor: duckdb.DuckDBPyConnection, gone: threading.Event
-) -> T:
-    with cursor:
-        if gone.is_set():  # What has not begun cannot be interrupted.
-            raise duckdb.InterruptException
-        return work(cursor)
+class _Reading:
+    """One reading, by one thread; another may interrupt it."""
+
+    def __init__(self, cursor: Callable[[], duckdb.DuckDBPyConnection]) -> None:
+        self._make = cursor
+        self._cursor: duckdb.DuckDBPyConnection | None = None
+        self._is_over = False
+        self._lock = threading.Lock()
+
+    def read(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """Return what `work` reads. Raises `duckdb.InterruptException`."""
+        with self._lock:
+            if self._is_over:  # What has not begun cannot be interrupted.
+                raise duckdb.InterruptException
+            self._cursor = self._make()
+        with self._cursor as cursor:
+            try:
+                return work(cursor)
+            finally:
+                with self._lock:
+                    self._cursor = None
+
+    def interrupt(self) -> None:
+        """End it; nobody waits for it any more."""
+        with self._lock:
+            self._is_over = True
+            if self._cursor is not None:
+                self._cursor.interrupt()

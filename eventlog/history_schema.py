@@ -8,7 +8,7 @@ Sort = Literal["created_at", "-created_at", "completed_at", "-completed_at"]
 Bucket = Literal["hour", "day"]
 
 # To be counted up with every change of the tables or views.
-VERSION = 4
+VERSION = 5
 
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS schema_version (version INTEGER);
@@ -18,8 +18,8 @@ CREATE TABLE IF NOT EXISTS jobs (
     job_id VARCHAR PRIMARY KEY, status VARCHAR, model VARCHAR, operation VARCHAR, priority VARCHAR,
     created_at TIMESTAMP, input_blob VARCHAR, metadata VARCHAR, attempts INTEGER, cancel_requested BOOLEAN,
     started_at TIMESTAMP, completed_at TIMESTAMP, result_blob VARCHAR, prompt_tokens BIGINT,
-    completion_tokens BIGINT, error VARCHAR, reason VARCHAR, queued_at TIMESTAMP, run_at TIMESTAMP,
-    expires_at TIMESTAMP, run_timeout DOUBLE, max_attempts BIGINT, seed BIGINT, revision VARCHAR,
+    completion_tokens BIGINT, error VARCHAR, error_code VARCHAR, error_param VARCHAR, reason VARCHAR,
+    queued_at TIMESTAMP, run_at TIMESTAMP, expires_at TIMESTAMP, run_timeout DOUBLE, max_attempts BIGINT, seed BIGINT, revision VARCHAR,
     callback_url VARCHAR, key VARCHAR, replay_of VARCHAR, batch_id VARCHAR
 );
 CREATE TABLE IF NOT EXISTS attempts (

@@ -1,4 +1,6 @@
-"""What the store tells the indexes when documents have come and gone."""
+"""What the store tells when documents have come and gone."""
+
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -19,3 +21,13 @@ class Change(Struct, frozen=True):
     vectors: Vectors
     gone: Labels
     is_deleted: bool = False
+
+
+class Applied(NamedTuple):
+    """What a batch of events has changed, and which of them, by their numbers in RAG, changed nothing.
+
+    As of a document whose collection was deleted before: what had happened by then does not allow for them.
+    """
+
+    changes: list[Change]
+    ignored: frozenset[int]

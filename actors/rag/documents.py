@@ -83,7 +83,7 @@ class Documents:
         collection = self._id(request.collection, caller)
         row: CollectionRow | None = None
 
-        async def decide() -> RagEvent | None:
+        async def decide(_: int) -> RagEvent | None:
             nonlocal row
             row = await self._collection(request.collection, caller)
             return CollectionDeleted(id=new_id(), at=datetime.now(UTC), collection=collection)
@@ -206,7 +206,7 @@ class Documents:
         """Record that the document is deleted, and return it; None if somebody else has done so."""
         card: DocumentCard | None = None
 
-        async def decide() -> RagEvent | None:
+        async def decide(_: int) -> RagEvent | None:
             nonlocal card
             card = await self._library.document(collection, document_id)
             if card is None:

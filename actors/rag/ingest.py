@@ -6,8 +6,9 @@ given and by however many.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 
 import msgspec
 from msgspec import Struct
@@ -36,7 +37,8 @@ from eventlog.rag_events import CollectionCreated, DocumentStored, RagEvent
 
 # Documents that are read at a time; each is in memory as a whole.
 _READ_AT_ONCE = 4
-# Documents of one asker that are under way; those that were read are recorded, and taken in, together.
+# Documents of one asker that are begun together, when fewer are under way; those that were read are recorded, and taken
+# in, together.
 _AT_ONCE = 32
 # While no document is done, the asker hears so often that it goes on, in seconds.
 _PERIOD = 1.0
@@ -51,6 +53,13 @@ _ENDING = PASSING | {"storage_full"}
 class _Done(Struct, frozen=True, kw_only=True):
     outcome: DocumentOutcome
     embedding_seconds: float = 0.0
+
+
+class _Known(Struct, frozen=True):
+    """Documents that are there, by id, after event number `at` of EVENTS or later."""
+
+    cards: Mapping[str, DocumentCard]
+    at: int
 
 
 class _Kept(Struct, frozen=True, kw_only=True):
@@ -106,8 +115,9 @@ class Ingest:
         done: dict[int, _Done] = {}
         try:
             while len(done) < total:
-                while len(running) < _AT_ONCE and (one := next(waiting, None)) is not None:
-                    running[asyncio.create_task(self._document(one[1], how))] = one[0]
+                if len(running) < _AT_ONCE and (some := list(islice(waiting, _AT_ONCE))):
+                    known = await self._known([source for _, source in some], how)
+                    running |= {asyncio.create_task(self._document(each, how, known)): number for number, each in some}
                 ended, _ = await asyncio.wait(running, timeout=_PERIOD, return_when=asyncio.FIRST_COMPLETED)
                 if not ended:
                     yield IngestProgress(done=len(done), total=total, detail=progress.detail)
@@ -162,7 +172,7 @@ class Ingest:
         return embedder
 
     async def _create(self, name: str, collection: str, embedder: Embedder, key: str | None) -> None:
-        async def decide() -> RagEvent | None:
+        async def decide(_: int) -> RagEvent | None:
             if await self._library.collection(collection) is not None:
                 return None
             return CollectionCreated(
@@ -177,9 +187,14 @@ class Ingest:
 
         await self._writer.record(collection, "-", decide)
 
-    async def _document(self, source: DocumentSource, how: How) -> _Done:
+    async def _known(self, sources: Sequence[DocumentSource], how: How) -> _Known:
+        at = self._writer.reached
+        ids = {_document_id(each, name) for each in sources if (name := _blob_of(each)) is not None}
+        return _Known(await self._library.known(how.collection, ids), at)
+
+    async def _document(self, source: DocumentSource, how: How, known: _Known) -> _Done:
         try:
-            return await self._stored(source, how)
+            return await self._stored(source, how, known)
         except RefusedError as error:
             if error.code in _ENDING:
                 raise
@@ -192,14 +207,14 @@ class Ingest:
             )
             return _Done(outcome=failed)
 
-    async def _stored(self, source: DocumentSource, how: How) -> _Done:
+    async def _stored(self, source: DocumentSource, how: How, known: _Known) -> _Done:
         """Store one document. 1. Unchanged: nothing is done. 2. It is read, 3. and recorded, together with others."""
         name = _checked(source)
-        document_id = source.document_id or f"doc-{name[:32]}"
+        document_id = _document_id(source, name)
         content_hash = _content_hash(source, name, how)
-        known = await self._library.document(how.collection, document_id)
-        if known is not None and known.content_hash == content_hash:  # 1
-            return _Done(outcome=_unchanged(source, known))
+        there = known.cards.get(document_id)
+        if there is not None and there.content_hash == content_hash:  # 1
+            return _Done(outcome=_unchanged(source, there))
         blobs: set[str] = set()
         try:
             with self._shelf.pinning() as pins:
@@ -218,11 +233,14 @@ class Ingest:
                     content_hash=content_hash,
                     chunks=kept.chunks,
                 )
-                before = await self._record(event)  # 3
+                before = await self._record(event, known)  # 3
         except RefusedError:
             await self._shelf.remove(blobs)
             raise
-        await self._shelf.remove(() if before is None else (before.source_blob, before.contents_blob))
+        if before is not None:
+            await self._shelf.remove((*blobs, before.source_blob, before.contents_blob))
+            if before.content_hash == content_hash:  # Somebody else has stored the same meanwhile.
+                return _Done(outcome=_unchanged(source, before), embedding_seconds=kept.embedding_seconds)
         outcome = DocumentOutcome(
             filename=source.filename,
             status="stored" if before is None else "replaced",
@@ -253,19 +271,18 @@ class Ingest:
             embedding_seconds=read.embedding_seconds,
         )
 
-    async def _record(self, event: DocumentStored) -> DocumentCard | None:
-        """Record that the document is stored, and return the one in whose place it is."""
-        before: DocumentCard | None = None
+    async def _record(self, event: DocumentStored, known: _Known) -> DocumentCard | None:
+        """Record that the document is stored, and return the one in whose place it is, or that is the same."""
+        before = known.cards.get(event.document_id)
 
-        async def decide() -> RagEvent | None:
+        async def decide(last: int) -> RagEvent | None:
             nonlocal before
-            before = await self._library.document(event.collection, event.document_id)
+            if last > known.at:
+                before = await self._library.document(event.collection, event.document_id)
             return None if before is not None and before.content_hash == event.content_hash else event
 
-        await self._writer.record(event.collection, event.document_id, decide)
-        after = await self._library.document(event.collection, event.document_id)
-        if after is None or after.content_hash != event.content_hash:
-            raise RefusedError("conflict", "The document, or its collection, was changed or deleted meanwhile.")
+        if not await self._writer.record(event.collection, event.document_id, decide):
+            raise RefusedError("conflict", "The collection of the document was deleted meanwhile.")
         return before
 
 
@@ -273,11 +290,21 @@ def _checked(source: DocumentSource) -> str:
     """Return the name of the blob of what was given. Raises `RefusedError` for what is no document."""
     if len(msgspec.json.encode(source.metadata)) > _METADATA_BYTES:
         raise RefusedError("too_large", "The metadata is larger than 64 KiB.", param="metadata")
-    if source.text is not None and source.blob is None:
-        return blob_name(source.text.encode())
-    if source.blob is not None and source.text is None:
-        return source.blob
-    raise RefusedError("invalid_request", "A document has either a 'blob' or a 'text'.", param="text")
+    name = _blob_of(source)
+    if name is None:
+        raise RefusedError("invalid_request", "A document has either a 'blob' or a 'text'.", param="text")
+    return name
+
+
+def _blob_of(source: DocumentSource) -> str | None:
+    """Return the name of the blob of what was given; None unless it is either a blob or a text."""
+    if source.text is None or source.blob is not None:
+        return source.blob if source.text is None else None
+    return blob_name(source.text.encode())
+
+
+def _document_id(source: DocumentSource, name: str) -> str:
+    return source.document_id or f"doc-{name[:32]}"
 
 
 def _content_hash(source: DocumentSource, name: str, how: How) -> str:

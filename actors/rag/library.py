@@ -68,14 +68,18 @@ class Library:
         """The number of the last event of RAG that was taken in."""
         return self._store.checkpoint
 
-    async def apply(self, entries: Sequence[Entry]) -> None:
-        """Take in `entries`, in the order of the log; when this returns, searches know of them."""
-        changes = await self._on_writer(lambda: self._store.apply(entries))
+    async def apply(self, entries: Sequence[Entry]) -> frozenset[int]:
+        """Take in `entries`, in the order of the log; when this returns, searches know of them.
+
+        Returns the numbers, in RAG, of those that changed nothing (change.py).
+        """
+        changes, ignored = await self._on_writer(lambda: self._store.apply(entries))
         await self._indexes.apply(changes)
+        return ignored
 
     async def read(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         """Return what `work` reads, beside what is written meanwhile. Raises `LostError` ("timeout")."""
-        return await self._readers.read(self._store.cursor(), work, _READ_SECONDS)
+        return await self._readers.read(self._store.cursor, work, _READ_SECONDS)
 
     async def dense(self, collection: str, vector: NDArray[Any], limit: int, allowed: Filter) -> Found:
         """Return the chunks whose vectors have the highest cosine, at most `limit`. Raises `RefusedError`."""
@@ -132,6 +136,10 @@ class Library:
     async def document(self, collection: str, document_id: str) -> DocumentCard | None:
         """Return one document, or None."""
         return await self.read(lambda cursor: store_query.document(cursor, collection, document_id))
+
+    async def known(self, collection: str, ids: Iterable[str]) -> dict[str, DocumentCard]:
+        """Return those documents of these ids that are there."""
+        return await self.read(lambda cursor: store_query.known(cursor, collection, ids))
 
     async def document_ids(self, collection: str, allowed: Filter) -> list[str]:
         """Return the ids of the documents that the filter is true of. Raises `RefusedError`."""

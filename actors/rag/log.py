@@ -5,6 +5,7 @@ Never       decides anything: what was recorded has happened
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable
 
 import structlog
@@ -40,7 +41,10 @@ class Projector:
         self._bus = bus
         self._library = library
         self._blobs = blobs
-        self._reached = 0
+        self.reached = 0
+        """The number, in EVENTS, of the last event of RAG that was taken in."""
+        # Those of the last ones that changed nothing.
+        self._ignored: deque[int] = deque(maxlen=_BATCH)
         self._moved = asyncio.Event()
         self.caught_up = asyncio.Event()
 
@@ -62,24 +66,30 @@ class Projector:
         async with reading_log(self._bus, max(after - 1, 0), _STREAM) as reader:
             while True:
                 entries = await reader.batch(_BATCH)
-                await self._take_in(entry for entry in entries if entry.seq > after)
-                self._reached = entries[-1].source
+                ignored = await self._take_in(entry for entry in entries if entry.seq > after)
+                self._ignored.extend(entry.source for entry in entries if entry.seq in ignored)
+                self.reached = entries[-1].source
                 self._moved.set()
                 self._moved = asyncio.Event()
                 if entries[-1].seq >= goal:
                     self.caught_up.set()
 
-    async def reach(self, seq: int) -> None:
-        """Return when the library has all events of RAG up to number `seq` of EVENTS. Raises `LostError`."""
+    async def reach(self, seq: int) -> bool:
+        """Return when the library has all events of RAG up to number `seq` of EVENTS: whether that changed anything.
+
+        Raises `LostError`.
+        """
         try:
             async with asyncio.timeout(_PATIENCE):
-                while self._reached < seq:
+                while self.reached < seq:
                     await self._moved.wait()
         except TimeoutError as error:
             message = f"The event is recorded, and the documents are not there yet after {_PATIENCE:g} s."
             raise LostError("timeout", message, retry_after=1) from error
+        return seq not in self._ignored
 
-    async def _take_in(self, entries: Iterable[Recorded]) -> None:
+    async def _take_in(self, entries: Iterable[Recorded]) -> set[int]:
+        ignored = set[int]()
         some, size = list[Entry](), 0
         for entry in entries:
             blob = None
@@ -88,7 +98,8 @@ class Projector:
             some.append((entry, None if blob is None else await asyncio.to_thread(decode, blob)))
             size += len(blob or b"")
             if size > _MOST_BYTES:
-                await self._library.apply(some)
+                ignored |= await self._library.apply(some)
                 some, size = [], 0
         if some:
-            await self._library.apply(some)
+            ignored |= await self._library.apply(some)
+        return ignored

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actors.rag import bm25
-from actors.rag.change import Change
+from actors.rag.change import Applied, Change
 from actors.rag.filters import MACROS
 from actors.rag.store_batch import Batch, Collection, Entry, about
 from actors.rag.store_schema import (
@@ -88,14 +88,14 @@ class Store:
         cursor.execute("USE rag")
         return cursor
 
-    def apply(self, entries: Sequence[Entry]) -> list[Change]:
+    def apply(self, entries: Sequence[Entry]) -> Applied:
         """Take in `entries`, in the order of the log, and return what changed. Those up to the checkpoint are left out.
 
         The contents of a document that is stored are None if their blob is gone; then the document is, too.
         """
         new = [entry for entry in entries if entry[0].seq > self.checkpoint]
         if not new:
-            return []
+            return Applied([], frozenset())
         checkpoint = new[-1][0].seq
         with self._transaction():
             batch, touched = self._batch(new)
@@ -103,7 +103,7 @@ class Store:
             run = self._sorted()
             self._db.execute("UPDATE state SET seq = ?, next_number = ?, run = ?", [checkpoint, batch.next_number, run])
         self.checkpoint, self._next_number, self._run = checkpoint, batch.next_number, run
-        return _deleted(batch) + _changed(batch)
+        return Applied(_deleted(batch) + _changed(batch), frozenset(batch.ignored))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -124,12 +124,14 @@ class Store:
 
     def _batch(self, entries: Sequence[Entry]) -> tuple[Batch, Mapping[int, datetime]]:
         """Return what `entries` add up to, and when each collection was changed last, by its number."""
-        known = [Collection(*row) for row in self._rows("SELECT number, collection, dimensions FROM collections")]
+        known = [
+            Collection(*row) for row in self._rows("SELECT number, collection, model, dimensions FROM collections")
+        ]
         batch = Batch({one.collection: one for one in known}, self._documents(about(entries)), self._next_number)
         touched = {}
         for entry, contents in entries:
             if isinstance(entry.event, _RAG_EVENTS):
-                number = batch.take(entry.event, contents)
+                number = batch.take(entry.seq, entry.event, contents)
                 if number is not None:
                     touched[number] = naive(entry.event.at)
         return batch, touched

@@ -20,6 +20,7 @@ class Collection(Struct, frozen=True):
 
     number: int
     collection: str
+    model: str
     dimensions: int
 
 
@@ -35,17 +36,19 @@ class Batch:
         self.dropped: list[Collection] = []
         self.stored: dict[tuple[int, str], NewDocument] = {}
         self.gone: dict[int, list[Span]] = {}
+        self.ignored: set[int] = set()
         self._documents = dict(documents)
 
-    def take(self, event: RagEvent, contents: Contents | None) -> int | None:
-        """Take in what happened, and return the number of the collection that it changes.
+    def take(self, seq: int, event: RagEvent, contents: Contents | None) -> int | None:
+        """Take in what happened as number `seq`, and return the number of the collection that it changes.
 
-        What does not fit to what happened before changes nothing.
+        What does not fit to what happened before changes nothing, and is `ignored`.
         """
         known = self.collections.get(event.collection)
         if isinstance(event, CollectionCreated):
             return self._create(event) if known is None else None
         if known is None:
+            self.ignored.add(seq)
             return None
         match event:
             case CollectionDeleted():
@@ -54,13 +57,14 @@ class Batch:
                 self._remove(known.number, event.document_id)
             case DocumentStored():
                 self._remove(known.number, event.document_id)
-                self._store(known, event, contents)
+                if not self._store(known, event, contents):
+                    self.ignored.add(seq)
         return known.number
 
     def _create(self, event: CollectionCreated) -> int:
         number = self.next_number
         self.next_number += 1
-        self.collections[event.collection] = Collection(number, event.collection, event.dimensions)
+        self.collections[event.collection] = Collection(number, event.collection, event.model, event.dimensions)
         self.created[number] = NewCollection(number, event)
         return number
 
@@ -77,17 +81,20 @@ class Batch:
             self.gone.setdefault(collection, []).append(before)
         self.stored.pop((collection, document_id), None)
 
-    def _store(self, known: Collection, event: DocumentStored, contents: Contents | None) -> None:
+    def _store(self, known: Collection, event: DocumentStored, contents: Contents | None) -> bool:
+        """Store the document; return False if that cannot be."""
         # Where a later event deletes or replaces the document, its blob is gone by now.
         if contents is None:
-            return
+            return False
         size = 2 * contents.dimensions * len(contents.chunks)
-        if contents.dimensions != known.dimensions or len(contents.vectors) != size:
-            log.error("rag.contents_damaged", collection=event.collection, blob=event.contents_blob)
-            return
+        is_other = (contents.model, contents.dimensions) != (known.model, known.dimensions)
+        if is_other or len(contents.vectors) != size:
+            log.error("rag.contents_misfit", collection=event.collection, blob=event.contents_blob)
+            return False
         span = Span(self.next_number, len(contents.chunks))
         self.next_number = span.first_piece + -(-len(contents.text) // PIECE)
         self.stored[known.number, event.document_id] = NewDocument(span, known.number, event, contents)
+        return True
 
 
 def about(entries: Sequence[Entry]) -> set[tuple[str, str]]:

@@ -96,6 +96,13 @@ def document(cursor: duckdb.DuckDBPyConnection, collection_id: str, document_id:
     return _card(rows[0]) if rows else None
 
 
+def known(cursor: duckdb.DuckDBPyConnection, collection_id: str, ids: Iterable[str]) -> dict[str, DocumentCard]:
+    """Return those documents of these ids that are there."""
+    query = f"{_CARDS} AND document_id IN (SELECT unnest(?::VARCHAR[]))"
+    cards = (_card(row) for row in cursor.execute(query, [collection_id, list(ids)]).fetchall())
+    return {card.document_id: card for card in cards}
+
+
 def document_ids(cursor: duckdb.DuckDBPyConnection, collection_id: str, where: Where | None) -> list[str]:
     """Return the ids of the documents that `where` allows, in their order."""
     query, values = _allowed("document_id", collection_id, where)

@@ -15,8 +15,9 @@ from eventlog.rag_events import RagEvent
 
 log = structlog.get_logger()
 
-# Returns what is to be recorded by what is there now, or None for nothing.
-Decide = Callable[[], Awaitable[RagEvent | None]]
+# Returns what is to be recorded by what is there now, or None for nothing. It is told up to which number of EVENTS
+# anything has happened to it: the library has that.
+Decide = Callable[[int], Awaitable[RagEvent | None]]
 
 
 class Writer:
@@ -26,24 +27,29 @@ class Writer:
         self._events = events
         self._projector = projector
 
-    async def record(self, collection: str, document_id: str, decide: Decide) -> RagEvent | None:
-        """Record what `decide` returns about a document ("-" for the collection), and return it when it is seen.
+    @property
+    def reached(self) -> int:
+        """The number, in EVENTS, of the last event of RAG that can be seen."""
+        return self._projector.reached
 
-        `decide` is asked again when something else happened meanwhile. Raises `RefusedError` ("storage_full"), and
-        `LostError`: it may then be recorded or not.
+    async def record(self, collection: str, document_id: str, decide: Decide) -> bool:
+        """Record what `decide` returns about a document ("-" for the collection), and return when it is seen.
+
+        Returns False if it could change nothing any more, as when the collection was deleted meanwhile. `decide` is
+        asked again when something else happened meanwhile. Raises `RefusedError` ("storage_full"), and `LostError`: it
+        may then be recorded or not.
         """
         about = fill(RAG_EVENTS, collection, document_id)
         while True:
             story = await self._events.read(about)
             last = story[-1].seq if story else 0
             await self._projector.reach(last)
-            event = await decide()
+            event = await decide(last)
             if event is None:
-                return None
+                return True
             try:
                 seq = await self._events.record_next(event, after=last)
             except ConflictError:
                 continue  # Somebody was faster: look again.
-            await self._projector.reach(seq)
             log.info(str(type(event).__struct_config__.tag), collection=collection, document_id=document_id)
-            return event
+            return await self._projector.reach(seq)

@@ -49,6 +49,8 @@ class JobRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str | None
     reason: str | None
     metadata: dict[str, Any]
+    error_code: str | None = None
+    error_param: str | None = None
     cancel_requested: bool = False
     result_blob: str | None = None
     prompt_tokens: int = 0

@@ -231,8 +231,6 @@ def _whole(job: JobReply, result: Raw | None) -> JobView:
     return JobView(
         **_common(job),
         result=result,
-        error_code=job.error_code,
-        error_param=job.error_param,
         position=job.position,
         estimated_completion_ms=UNSET if job.status in ENDED else job.estimated_completion_ms,
         run_at=_utc_or_none(job.run_at),
@@ -263,6 +261,8 @@ def _common(job: JobReply | JobRow) -> dict[str, Any]:
         "started_at": _utc_or_none(job.started_at),
         "completed_at": _utc_or_none(job.completed_at),
         "error": job.error,
+        "error_code": job.error_code,
+        "error_param": job.error_param,
         "reason": job.reason,
     }
 

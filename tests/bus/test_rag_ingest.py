@@ -264,6 +264,22 @@ async def test_document_of_a_collection_that_is_deleted_meanwhile_fails(server: 
     assert collections.collections == ()
 
 
+async def test_document_that_somebody_else_stores_meanwhile_is_unchanged(server: Server, tmp_path: Path) -> None:
+    async with rag_world(server, tmp_path) as world, rag_actor(world):
+        await world.ingest(world.texts(other="a bird sings"))
+        world.words.gate.clear()
+        storing = [asyncio.create_task(world.ingest(world.texts(a="the river runs cold"))) for _ in "ab"]
+        await until(lambda: len(world.words.asked) == 3)
+        world.words.gate.set()
+        results = await asyncio.gather(*storing)
+        problems = (await world.verified()).problems
+
+    outcomes = [one for result in results for one in result.documents]
+    assert sorted(one.status for one in outcomes) == ["stored", "unchanged"]
+    assert {(one.document_id, one.chunks) for one in outcomes} == {("a", 1)}
+    assert problems == ()
+
+
 async def test_cancelled_ingest_leaves_what_it_had_stored(server: Server, tmp_path: Path) -> None:
     async with rag_world(server, tmp_path) as world, rag_actor(world), jobs_actor(world):
         await world.ingest(world.texts(first="a bird sings"))

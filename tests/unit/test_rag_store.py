@@ -114,7 +114,7 @@ def test_however_the_log_comes_in_batches_the_store_has_what_it_says(
     indexes: dict[str, dict[int, Any]] = {}
 
     for start, end in pairwise(ends):
-        followed(indexes, store.apply(entries[max(start - 2, 0) : end]))
+        followed(indexes, store.apply(entries[max(start - 2, 0) : end]).changes)
 
     expected = folded(entries)
     assert [each.collection for each in ask(store, store_query.collections)] == sorted(expected)
@@ -221,19 +221,20 @@ def test_terms_are_stemmed_words_in_lower_case() -> None:
 
 @pytest.mark.parametrize(
     "damaged",
-    [{"vectors": b"123"}, {"dimensions": 5}, {"dimensions": 5, "vectors": b"1234567890"}],
+    [{"vectors": b"123"}, {"dimensions": 5}, {"dimensions": 5, "vectors": b"1234567890"}, {"model": "other"}],
 )
-def test_damaged_contents_are_those_of_no_document(store: Store, damaged: dict[str, Any]) -> None:
+def test_contents_that_do_not_fit_are_those_of_no_document(store: Store, damaged: dict[str, Any]) -> None:
     story = [(rag.stored(), rag.contents("old")), (rag.stored(), rag.contents("new", **damaged))]
-    store.apply(rag.entries(rag.created(), *story))
+    applied = store.apply(rag.entries(rag.created(), *story))
 
     assert ask(store, store_query.document, "default", "doc") is None
+    assert applied.ignored == {3}
 
 
 def test_a_label_is_never_given_twice(store: Store) -> None:
     entries = rag.entries(rag.created(), *[(rag.stored(), rag.contents("x", "y"))] * 3, rag.dropped(), rag.created())
 
-    changes = [change for entry in entries for change in store.apply([entry])]
+    changes = [change for entry in entries for change in store.apply([entry]).changes]
 
     labels = [label for change in changes for label in change.labels.tolist()]
     assert labels == sorted(set(labels))
@@ -244,12 +245,12 @@ def test_a_label_is_never_given_twice(store: Store) -> None:
 def test_a_store_goes_on_where_it_was_closed(store: Store, tmp_path: Path) -> None:
     path, entries = tmp_path / "o'clock.duckdb", rag.entries(rag.created(), (rag.stored(), rag.contents("x")))
     old = Store(path)
-    (before,) = old.apply(entries)
+    (before,) = old.apply(entries).changes
     old.close()
 
     new = Store(path)
-    again = new.apply(entries)
-    (after,) = new.apply(rag.entries((rag.stored("b"), rag.contents("y")), first=3))
+    again = new.apply(entries).changes
+    (after,) = new.apply(rag.entries((rag.stored("b"), rag.contents("y")), first=3)).changes
 
     assert (new.generation, again, new.checkpoint) == (old.generation, [], 3)
     assert after.labels[0] > before.labels[-1]
