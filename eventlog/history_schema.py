@@ -19,8 +19,8 @@ CREATE TABLE IF NOT EXISTS jobs (
     created_at TIMESTAMP, input_blob VARCHAR, metadata VARCHAR, attempts INTEGER, cancel_requested BOOLEAN,
     started_at TIMESTAMP, completed_at TIMESTAMP, result_blob VARCHAR, prompt_tokens BIGINT,
     completion_tokens BIGINT, error VARCHAR, error_code VARCHAR, error_param VARCHAR, reason VARCHAR,
-    queued_at TIMESTAMP, run_at TIMESTAMP, expires_at TIMESTAMP, run_timeout DOUBLE, max_attempts BIGINT, seed BIGINT, revision VARCHAR,
-    callback_url VARCHAR, key VARCHAR, replay_of VARCHAR, batch_id VARCHAR
+    queued_at TIMESTAMP, run_at TIMESTAMP, expires_at TIMESTAMP, run_timeout DOUBLE, max_attempts BIGINT, seed BIGINT,
+    revision VARCHAR, callback_url VARCHAR, key VARCHAR, replay_of VARCHAR, batch_id VARCHAR
 );
 CREATE TABLE IF NOT EXISTS attempts (
     job_id VARCHAR, attempt INTEGER, actor VARCHAR, revision VARCHAR, started_at TIMESTAMP, ended_at TIMESTAMP,
