@@ -66,7 +66,7 @@ class Rag:
         self.projector = Projector(bus, library, self.shelf.blobs)
         self.embedders = Embedders(bus, rag.embedding_model)
         self.parser = Parser(limits)
-        writer = Writer(EventLog(bus), self.projector)
+        writer = Writer(EventLog(bus), self.projector, library)
         reader = Reader(self.parser, self.embedders)
         self._ingest = Ingest(library, writer, self.shelf, Blobs(config.bus.blobs), reader, rag)
         self._documents = Documents(bus, instance, library, writer, self.shelf, is_private=rag.private_collections)

@@ -16,7 +16,7 @@ from actors.rag.scope import collection_id, is_visible
 from actors.rag.shelf import Shelf
 from actors.rag.store_query import CollectionRow
 from actors.rag.verify import verify
-from actors.rag.writer import Writer
+from actors.rag.writer import Known, Writer
 from bus.client import Bus
 from bus.errors import RefusedError
 from bus.frames import Status
@@ -48,7 +48,7 @@ from eventlog.rag_events import CollectionDeleted, DocumentDeleted, RagEvent
 # Ids that one message tells of.
 _MOST_TOLD = 1000
 # Documents of one request that are deleted at a time.
-_AT_ONCE = 32
+_AT_ONCE = 100
 _PAGE = 1000
 # A rebuild tells so often how it stands, in seconds.
 _PERIOD = 1.0
@@ -141,8 +141,10 @@ class Documents:
             ids = await self._library.document_ids(collection, request.filter)
         deleted = list[DocumentCard]()
         for start in range(0, len(ids), _AT_ONCE):
-            some = await asyncio.gather(*(self._delete(collection, each) for each in ids[start : start + _AT_ONCE]))
-            deleted += [card for card in some if card is not None]
+            some = ids[start : start + _AT_ONCE]
+            known = await self._writer.known(collection, some)
+            cards = await asyncio.gather(*(self._delete(collection, each, known) for each in some))
+            deleted += [card for card in cards if card is not None]
         await self._shelf.remove({blob for card in deleted for blob in (card.source_blob, card.contents_blob)})
         yield DocumentsDeleted(
             collection=request.collection,
@@ -202,13 +204,14 @@ class Documents:
             raise RefusedError("document_not_found", message, param="document_id")
         return card
 
-    async def _delete(self, collection: str, document_id: str) -> DocumentCard | None:
+    async def _delete(self, collection: str, document_id: str, known: Known) -> DocumentCard | None:
         """Record that the document is deleted, and return it; None if somebody else has done so."""
-        card: DocumentCard | None = None
+        card = known.cards.get(document_id)
 
-        async def decide(_: int) -> RagEvent | None:
+        async def decide(last: int) -> RagEvent | None:
             nonlocal card
-            card = await self._library.document(collection, document_id)
+            if last > known.at:
+                card = await self._library.document(collection, document_id)
             if card is None:
                 return None
             return DocumentDeleted(id=new_id(), at=datetime.now(UTC), collection=collection, document_id=document_id)

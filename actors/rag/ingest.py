@@ -1,12 +1,12 @@
 """Takes documents in: reads each, records that it is stored, and tells of it when a search finds it.
 
-Leaves reading to reading.py, and what is recorded to the writer. Some documents are read at once, however many are
-given and by however many.
+Leaves reading to reading.py, and what is recorded to the writer. As many documents are read at once as there is
+room for, however many are given and by however many.
 """
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 
@@ -18,9 +18,10 @@ from actors.rag.contents import encode
 from actors.rag.embedders import PASSING, Embedder
 from actors.rag.library import Library
 from actors.rag.reading import How, OnEmbedded, Reader
+from actors.rag.room import Room
 from actors.rag.scope import collection_id
 from actors.rag.shelf import Pins, Shelf
-from actors.rag.writer import Writer
+from actors.rag.writer import Known, Writer
 from bus.blobs import Blobs, blob_name
 from bus.errors import RefusedError
 from bus.ids import new_id
@@ -35,8 +36,9 @@ from bus.messages.rag_documents import (
 from bus.serve import Caller
 from eventlog.rag_events import CollectionCreated, DocumentStored, RagEvent
 
-# Documents that are read at a time; each is in memory as a whole.
-_READ_AT_ONCE = 4
+# Documents that are read at a time, by the bytes of their files: each is in memory as a whole, and so is what it says.
+_READ_BYTES = 64 * 2**20
+_LEAST_BYTES = 2 * 2**20
 # Documents of one asker that are begun together, when fewer are under way; those that were read are recorded, and taken
 # in, together.
 _AT_ONCE = 32
@@ -53,13 +55,6 @@ _ENDING = PASSING | {"storage_full"}
 class _Done(Struct, frozen=True, kw_only=True):
     outcome: DocumentOutcome
     embedding_seconds: float = 0.0
-
-
-class _Known(Struct, frozen=True):
-    """Documents that are there, by id, after event number `at` of EVENTS or later."""
-
-    cards: Mapping[str, DocumentCard]
-    at: int
 
 
 class _Kept(Struct, frozen=True, kw_only=True):
@@ -96,7 +91,7 @@ class Ingest:
         self._reader = reader
         self._embedders = reader.embedders
         self._is_private = config.private_collections
-        self._places = asyncio.Semaphore(_READ_AT_ONCE)
+        self._room = Room(_READ_BYTES, _LEAST_BYTES)
 
     async def receive(self, request: IngestDocuments, caller: Caller) -> AsyncGenerator[IngestProgress]:
         """Store the documents, and tell of each, in the order in which they are done.
@@ -187,12 +182,11 @@ class Ingest:
 
         await self._writer.record(collection, "-", decide)
 
-    async def _known(self, sources: Sequence[DocumentSource], how: How) -> _Known:
-        at = self._writer.reached
+    async def _known(self, sources: Sequence[DocumentSource], how: How) -> Known:
         ids = {_document_id(each, name) for each in sources if (name := _blob_of(each)) is not None}
-        return _Known(await self._library.known(how.collection, ids), at)
+        return await self._writer.known(how.collection, ids)
 
-    async def _document(self, source: DocumentSource, how: How, known: _Known) -> _Done:
+    async def _document(self, source: DocumentSource, how: How, known: Known) -> _Done:
         try:
             return await self._stored(source, how, known)
         except RefusedError as error:
@@ -207,7 +201,7 @@ class Ingest:
             )
             return _Done(outcome=failed)
 
-    async def _stored(self, source: DocumentSource, how: How, known: _Known) -> _Done:
+    async def _stored(self, source: DocumentSource, how: How, known: Known) -> _Done:
         """Store one document. 1. Unchanged: nothing is done. 2. It is read, 3. and recorded, together with others."""
         name = _checked(source)
         document_id = _document_id(source, name)
@@ -220,8 +214,7 @@ class Ingest:
             with self._shelf.pinning() as pins:
                 blobs = pins.names
                 pins.add(name)
-                async with self._places:
-                    kept = await self._kept(source, document_id, name, how, pins)  # 2
+                kept = await self._kept(source, document_id, name, how, pins)  # 2
                 event = DocumentStored(
                     id=new_id(),
                     at=datetime.now(UTC),
@@ -258,11 +251,12 @@ class Ingest:
         path = await self._shelf.take(name, self._given)
         if path is None:
             raise RefusedError("invalid_request", "The file is gone or damaged; send it again.", param="blob")
-        read = await self._reader.read(source, document_id, path, how)
-        content = await asyncio.to_thread(encode, read.contents)
-        contents_blob = blob_name(content)
-        pins.add(contents_blob)
-        await self._shelf.blobs.put(content)
+        async with self._room.taken(path.stat().st_size):
+            read = await self._reader.read(source, document_id, path, how)
+            content = await asyncio.to_thread(encode, read.contents)
+            contents_blob = blob_name(content)
+            pins.add(contents_blob)
+            await self._shelf.blobs.put(content)
         return _Kept(
             contents_blob=contents_blob,
             chunks=len(read.contents.chunks),
@@ -271,7 +265,7 @@ class Ingest:
             embedding_seconds=read.embedding_seconds,
         )
 
-    async def _record(self, event: DocumentStored, known: _Known) -> DocumentCard | None:
+    async def _record(self, event: DocumentStored, known: Known) -> DocumentCard | None:
         """Record that the document is stored, and return the one in whose place it is, or that is the same."""
         before = known.cards.get(event.document_id)
 

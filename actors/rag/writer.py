@@ -3,13 +3,16 @@
 Owns        the order of what happens to one document: the expected last sequence is its fence
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
+from msgspec import Struct
 
+from actors.rag.library import Library
 from actors.rag.log import Projector
 from bus.errors import ConflictError
 from bus.events import EventLog
+from bus.messages.rag_documents import DocumentCard
 from bus.subjects import RAG_EVENTS, fill
 from eventlog.rag_events import RagEvent
 
@@ -20,17 +23,25 @@ log = structlog.get_logger()
 Decide = Callable[[int], Awaitable[RagEvent | None]]
 
 
+class Known(Struct, frozen=True):
+    """Documents that are there, by id, after event number `at` of EVENTS or later."""
+
+    cards: Mapping[str, DocumentCard]
+    at: int
+
+
 class Writer:
     """Writes to one library, through the log."""
 
-    def __init__(self, events: EventLog, projector: Projector) -> None:
+    def __init__(self, events: EventLog, projector: Projector, library: Library) -> None:
         self._events = events
         self._projector = projector
+        self._library = library
 
-    @property
-    def reached(self) -> int:
-        """The number, in EVENTS, of the last event of RAG that can be seen."""
-        return self._projector.reached
+    async def known(self, collection: str, ids: Iterable[str]) -> Known:
+        """Return those documents of these ids that are there."""
+        at = self._projector.reached
+        return Known(await self._library.known(collection, ids), at)
 
     async def record(self, collection: str, document_id: str, decide: Decide) -> bool:
         """Record what `decide` returns about a document ("-" for the collection), and return when it is seen.
