@@ -2,8 +2,8 @@
 
 A whole Fusion, whose supervisor starts the process again each time. Before every start the snapshots of indexes are
 damaged in one of three ways, or left alone. Clients store, replace and delete all the while and search for what they
-have deleted. At the end of each cycle what they were told is held against what is there. Exit status 1 when a document
-is lost that was acknowledged, or one is seen that was deleted.
+have deleted. At the end of each cycle what they were told is held against what is there, and some of that is searched for.
+Exit status 1 when a document is lost that was acknowledged, or one is seen that was deleted.
 """
 
 import argparse
@@ -54,6 +54,8 @@ _SNAPSHOT_SECONDS = 0.5
 _BETWEEN = 12.0
 _AT_ONCE = 3
 _PATIENCE = 120.0
+# Documents that are searched for after each cycle.
+_SEARCHED = 20
 _DAMAGES = ("left alone", "a bit flipped", "cut off", "emptied")
 
 
@@ -94,6 +96,7 @@ async def _report(args: argparse.Namespace) -> None:
                 await _answering(running)
                 lost |= told.there - await _there(running)
                 problems += await _compared(running, told)
+                lost |= await _unfound(running, told, dice)
                 print(f"cycle {cycle + 1}: {damage}, {len(told.there)} there, {len(told.gone)} gone", flush=True)
     rows = {
         "kill -9": args.cycles,
@@ -231,6 +234,18 @@ async def _there(running: Fusion) -> set[str]:
         found |= {card.document_id for card in page.documents}
         after, has_more = max(found, default=None), page.has_more
     return found
+
+
+async def _unfound(running: Fusion, told: _Told, dice: random.Random) -> set[str]:
+    """Return those of some documents which a search for their names does not find."""
+    unfound = set()
+    for name in dice.sample(sorted(told.there), min(_SEARCHED, len(told.there))):
+        request = SearchDocuments(query=name, collections=(_COLLECTION,), mode="bm25", top_k=3)
+        found = await running.bus.ask(SEARCH_DOCUMENTS(), request, patience=_PATIENCE)
+        if name not in {hit.document_id for hit in found.hits}:
+            unfound.add(name)
+        told.counts["searches for a document that is there"] += 1
+    return unfound
 
 
 async def _compared(running: Fusion, told: _Told) -> list[str]:

@@ -40,6 +40,7 @@ class Library:
 
     def __init__(self, folder: Path, config: RagConfig) -> None:
         self._path = folder / "rag.duckdb"
+        self._memory_bytes = config.store_bytes
         self._opened: Store | None = None
         self._writer = ThreadPoolExecutor(1, "rag-writer")
         self._readers = Readers("documents")
@@ -47,7 +48,9 @@ class Library:
 
     async def open(self) -> None:
         """Open everything. A damaged store is deleted: everything in it is in the log, and read again from there."""
-        self._opened = await self._on_writer(lambda: opened("rag", self._path, Store))
+        self._opened = await self._on_writer(
+            lambda: opened("rag", self._path, lambda path: Store(path, self._memory_bytes))
+        )
         await self._indexes.open()
 
     async def run(self) -> None:

@@ -53,16 +53,19 @@ class Store:
     """The tables in one DuckDB file.
 
     `generation` is another one for each new file: labels of one generation mean nothing in another. So many postings
-    as `most_recent` wait to be sorted.
+    as `most_recent` wait to be sorted. DuckDB takes up to `memory_bytes`; what needs more goes into a folder beside the
+    file.
     Raises duckdb.Error when the file cannot be opened or is damaged, and `OutdatedError`.
     """
 
-    def __init__(self, path: Path, *, most_recent: int = _MOST_RECENT) -> None:
+    def __init__(self, path: Path, memory_bytes: int = 2**30, *, most_recent: int = _MOST_RECENT) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._most_recent = most_recent
         self._db = duckdb.connect()
         try:
             quoted = str(path).replace("'", "''")
+            self._db.execute(f"SET memory_limit = '{memory_bytes}B'")
+            self._db.execute(f"SET temp_directory = '{quoted}.tmp'")
             self._db.execute(f"ATTACH '{quoted}' AS rag (ROW_GROUP_SIZE {_ROWS_IN_GROUP})")
             self._db.execute("USE rag")
             # Each question on the thread that asks it: a search by words takes as long on two, and a quarter more CPU.

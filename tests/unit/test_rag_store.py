@@ -312,3 +312,19 @@ def test_the_tables_of_another_version_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"what is this")
     with pytest.raises(duckdb.Error):
         Store(path)
+
+
+def test_what_needs_more_memory_than_it_may_take_goes_into_files_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store(tmp_path / "rag" / "rag.duckdb", 32 * 2**20)
+    with store.cursor() as cursor:
+        query = "SELECT min(h), count(*) FROM (SELECT hash(i) AS h, i FROM range(3_000_000) t(i) ORDER BY h)"
+        ((_, rows),) = cursor.execute(query).fetchall()
+        beside = list((tmp_path / "rag" / "rag.duckdb.tmp").iterdir())
+    store.close()
+
+    assert rows == 3_000_000
+    assert beside
+    assert [path.name for path in tmp_path.iterdir()] == ["rag"]
