@@ -2,7 +2,7 @@
 
 A whole Fusion, whose supervisor starts the process again each time. Before every start the snapshots of indexes are
 damaged in one of three ways, or left alone. Clients store, replace and delete all the while and search for what they
-have deleted. At the end of each cycle what they were told is held against what is there, and some of that is searched for.
+have deleted. At the end of each cycle what they were told is held against what is there and what searches find.
 Exit status 1 when a document is lost that was acknowledged, or one is seen that was deleted.
 """
 
