@@ -106,7 +106,7 @@ async def serving(
             with suppress(NatsError, TimeoutError):
                 await _hang_up(bus.nc, service)
             with suppress(NatsError, TimeoutError):
-                await service.stop()
+                await _stop(service)
             await served.finish()
             with suppress(NatsError):
                 await controls.unsubscribe()
@@ -272,6 +272,13 @@ async def _hang_up(nc: Client, service: Service) -> None:
     await settled(nc, 5)
     for subscription in subscriptions:
         await subscription._pending_queue.join()  # noqa: SLF001 - as in nats-py's own drain
+
+
+async def _stop(service: Service) -> None:
+    """Stop the service; when that is given up it goes on by itself, because what it waits for may not (`flushed`)."""
+    stopping = asyncio.ensure_future(service.stop())
+    stopping.add_done_callback(lambda _: stopping.cancelled() or stopping.exception())
+    await asyncio.shield(stopping)
 
 
 # What follows is the question, not a model.

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from actors.catalogue import ModelFilesError, conversion, local_path
 from actors.engines.embeddings_folder import read_folder
 from actors.model_finder import ModelFinder
+from actors.rag.chunk_tokens import load
 from bus.client import Bus
 from bus.errors import BusError, LostError, RefusedError
 from bus.frames import Status
@@ -194,14 +195,9 @@ def _files(card: ModelCard) -> tuple[Tokenizer, Mapping[str, str]]:
     except ModelFilesError as error:
         raise _refusal(str(error)) from error
     folder = converted if converted is not None and converted.is_dir() else folder
-    path = None if folder is None else folder / "tokenizer.json"
-    if folder is None or path is None or not path.is_file():
+    if folder is None or not (folder / "tokenizer.json").is_file():
         raise _refusal(f"The tokenizer of the model '{card.id}' is not on this machine.")
-    tokenizer = Tokenizer.from_file(str(path))
-    # The file may ask for a fixed length.
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer, _prompts(folder)
+    return load(folder), _prompts(folder)
 
 
 def _prompts(folder: Path) -> Mapping[str, str]:

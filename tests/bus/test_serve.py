@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 
 from bus.client import Bus, settled
 from bus.errors import BusError, LostError, RefusedError
-from bus.serve import Caller, Endpoint, serving
+from bus.serve import Caller, Endpoint, Serving, serving
 from tests.support.nats import COUNT_WORDS, SAY, Question, Server, Word, connected, plain_client, service, until
 
 
@@ -287,3 +287,25 @@ async def test_request_is_cancelled_by_a_message_published_by_hand(server: Serve
     assert end.headers is not None
     assert end.headers["Nats-Service-Error-Code"] == "cancelled"
     assert actor.cleaned == 1
+
+
+async def test_stopping_may_be_given_up(server: Server) -> None:
+    served: list[Serving] = []
+
+    async def serve_for_ever(bus: Bus) -> None:
+        async with serving(bus, service(), Endpoint(SAY("m"), Gated().receive)) as one:
+            served.append(one)
+            await asyncio.Event().wait()
+
+    async with connected(server.url) as bus:
+        stopping = asyncio.create_task(serve_for_ever(bus))
+        await until(lambda: served)
+        (endpoint,) = served[0].service._endpoints
+        stopping.cancel()
+        while endpoint._subscription is not None or not bus.nc._pongs:
+            await asyncio.sleep(0)
+        stopping.cancel()
+        await asyncio.gather(stopping, return_exceptions=True)
+        await settled(bus.nc)
+
+        assert bus.nc.stats["reconnects"] == 0
