@@ -29,6 +29,7 @@ from actors.rag.store_query import CollectionRow, Place
 from actors.rag.store_rows import Row
 from bus.messages.rag import Filter
 from bus.messages.rag_documents import DocumentCard
+from eventlog.rag_events import CollectionCreated, CollectionDeleted
 
 T = TypeVar("T")
 
@@ -45,12 +46,15 @@ class Library:
         self._writer = ThreadPoolExecutor(1, "rag-writer")
         self._readers = Readers("documents")
         self._indexes = Indexes(folder / "indexes", self, ef=config.ef, snapshot_seconds=config.snapshot_seconds)
+        # Every search asks for some of them.
+        self._places: Mapping[str, Place] = {}
 
     async def open(self) -> None:
         """Open everything. A damaged store is deleted: everything in it is in the log, and read again from there."""
         self._opened = await self._on_writer(
             lambda: opened("rag", self._path, lambda path: Store(path, self._memory_bytes))
         )
+        self._places = await self._on_writer(self._read_places)
         await self._indexes.open()
 
     async def run(self) -> None:
@@ -77,6 +81,8 @@ class Library:
         Returns the numbers, in RAG, of those that changed nothing (change.py).
         """
         changes, ignored = await self._on_writer(lambda: self._store.apply(entries))
+        if any(isinstance(entry.event, CollectionCreated | CollectionDeleted) for entry, _ in entries):
+            self._places = await self._on_writer(self._read_places)
         await self._indexes.apply(changes)
         return ignored
 
@@ -115,9 +121,9 @@ class Library:
         """Return one collection, or None."""
         return await self.read(lambda cursor: store_query.collection(cursor, collection))
 
-    async def places(self, collections: Sequence[str]) -> dict[str, Place]:
+    def places(self, collections: Iterable[str]) -> dict[str, Place]:
         """Return those of the collections that are there, by id, as a search has to know them."""
-        return await self.read(lambda cursor: store_query.places(cursor, collections))
+        return {each: self._places[each] for each in collections if each in self._places}
 
     async def index(self, collection: str) -> Card:
         """Tell how the index of a collection stands."""
@@ -180,6 +186,10 @@ class Library:
     def _store(self) -> Store:
         assert self._opened is not None  # noqa: S101 - open comes first
         return self._opened
+
+    def _read_places(self) -> dict[str, Place]:
+        with self._store.cursor() as cursor:
+            return store_query.places(cursor)
 
     async def _on_writer(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, work)

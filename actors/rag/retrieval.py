@@ -67,7 +67,7 @@ class Retrieval:
     async def _found(
         self, request: SearchDocuments, caller: Caller, course: Course, is_wanted: Callable[[Row], bool]
     ) -> SearchResults:
-        asked = await self._asked(request, caller)
+        asked = self._asked(request, caller)
         reranker = None if request.rerank_model is None else await self._rerankers.find(request.rerank_model)
         found = await Search(self._library, self._embedders, asked, course).run()
         if reranker is None:
@@ -84,14 +84,14 @@ class Retrieval:
             hits=hits, seconds=course.seconds, degraded=course.is_degraded, warnings=tuple(course.warnings)
         )
 
-    async def _asked(self, request: SearchDocuments, caller: Caller) -> Asked:
+    def _asked(self, request: SearchDocuments, caller: Caller) -> Asked:
         """Return the search with its collections. Raises `RefusedError`, which names what is wrong."""
         where(request.filter)
         if request.mode == "bm25" and request.similarity_threshold is not None:
             message = "A 'similarity_threshold' is for cosines, and mode 'bm25' has none."
             raise RefusedError("invalid_request", message, param="similarity_threshold")
         ids = {collection_id(name, caller.key, is_private=self._is_private): name for name in request.collections}
-        there = await self._library.places(tuple(ids))
+        there = self._library.places(ids)
         for each, name in ids.items():
             if each not in there:
                 raise RefusedError("collection_not_found", f"There is no collection '{name}'.", param="collections")

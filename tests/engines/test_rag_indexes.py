@@ -13,7 +13,7 @@ from actors.rag.collection_index import Found
 from actors.rag.indexes import Indexes
 from bus.errors import RefusedError
 from tests.support.nats import until_it
-from tests.support.vectors import DIMENSIONS, Change, Rows, clustered, opened
+from tests.support.vectors import DIMENSIONS, Rows, change, clustered, opened
 
 # A few more than are compared one by one.
 MANY = 5_200
@@ -174,10 +174,10 @@ async def test_a_graph_with_many_that_are_gone_is_built_anew(tmp_path: Path) -> 
 async def test_a_deleted_collection_may_come_back_with_other_vectors(folder: Path) -> None:
     rows = Rows(MANY)
     async with opened(folder, rows) as indexes:
-        await indexes.apply([Change(is_deleted=True)])
+        await indexes.apply([change(is_deleted=True)])
         gone = await indexes.search("c", rows.rows[0], 10)
         vectors = clustered(np.random.default_rng(1), 3, dimensions=4)
-        await indexes.apply([Change(dimensions=4, labels=np.arange(3) + MANY, vectors=vectors)])
+        await indexes.apply([change(dimensions=4, labels=np.arange(3) + MANY, vectors=vectors)])
         found = await indexes.search("c", vectors[2], 1)
 
         assert gone.scored == []

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +34,13 @@ class Rows:
         labels, vectors = np.arange(self.next, self.next + count), clustered(self._random, count)
         self.next += count
         self.labels, self.rows = np.append(self.labels, labels), np.vstack([self.rows, vectors])
-        return _change(labels=labels, vectors=vectors)
+        return change(labels=labels, vectors=vectors)
 
     def remove(self, labels: Labels) -> Change:
         """Delete these."""
         stay = ~np.isin(self.labels, labels)
         self.labels, self.rows = self.labels[stay], self.rows[stay]
-        return _change(gone=labels)
+        return change(gone=labels)
 
     def nearest(self, vector: NDArray[np.float32], limit: int, allowed: Labels | None = None) -> list[int]:
         """Return their labels, the best first."""
@@ -77,5 +78,7 @@ async def opened(folder: Path, rows: Rows, snapshot_seconds: float = 3600) -> As
         await indexes.close()
 
 
-def _change(labels: Labels = NOTHING, vectors: Vectors = NO_VECTORS, gone: Labels = NOTHING) -> Change:
-    return Change("c", DIMENSIONS, labels, vectors, gone)
+def change(**fields: Any) -> Change:
+    """Return what the store tells of the collection "c": nothing, but for `fields`."""
+    nothing = {"labels": NOTHING, "vectors": NO_VECTORS, "gone": NOTHING}
+    return Change(**({"collection": "c", "dimensions": DIMENSIONS} | nothing | fields))
