@@ -33,6 +33,8 @@ RequestT = TypeVar("RequestT")
 ReplyT = TypeVar("ReplyT")
 
 _TICK = 1.0
+# Seconds after which a lost connection is noticed by who waits for a pong; nats-py does not tell.
+_LOOK_AGAIN = 0.05
 # nats-server closes the connection of a client whose control line (subject, inbox, sizes) exceeds 4096.
 _LONGEST_SUBJECT = 3000
 
@@ -64,17 +66,29 @@ async def flushed(nc: Client, seconds: float = 10.0) -> None:
     """Return when the server has answered a ping. Raises `FlushTimeoutError` or `ConnectionClosedError`.
 
     As `Client.flush`, which may not be given up: it cancels what waits for the pong, and when that comes nevertheless
-    nats-py finds an invalid state and breaks the connection.
+    nats-py finds an invalid state and breaks the connection. A pong is lost with its connection; then the next
+    connection is asked.
     """
-    if nc.is_closed:
-        raise ConnectionClosedError
-    pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-    await nc._send_ping(pong)  # noqa: SLF001 - as said above
     try:
         async with asyncio.timeout(seconds):
-            await asyncio.shield(pong)
+            while not await _ponged(nc):
+                pass
     except TimeoutError as error:
         raise FlushTimeoutError from error
+
+
+async def _ponged(nc: Client) -> bool:
+    """Return whether the server has answered a ping; False when there was no connection, or it was lost meanwhile."""
+    if nc.is_closed:
+        raise ConnectionClosedError
+    if not nc.is_connected:
+        await asyncio.sleep(_LOOK_AGAIN)
+        return False
+    pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    await nc._send_ping(pong)  # noqa: SLF001 - see `flushed`
+    while pong in nc._pongs and not nc.is_closed:  # noqa: SLF001 - nats-py forgets those of a lost connection
+        await asyncio.wait((pong,), timeout=_LOOK_AGAIN)
+    return pong.done()
 
 
 class Bus:

@@ -182,7 +182,7 @@ class Serving:
         if self._running and not self._crashed:
             await asyncio.wait(self._running.values(), timeout=self.drain)
         for task in self._running.values():
-            _end(task, "stopping")
+            _end(task, _STOPPING)
 
     def stats(self, _: EndpointStats) -> Mapping[str, int]:
         """Return what `nats micro stats` shows."""
@@ -287,8 +287,10 @@ _OWNERS = frozenset(("jobs", "files", "batches", "history", "models", "webhooks"
 _CANCELLED = Failure(code="cancelled", message="The request was cancelled.")
 # Whoever hears it does listen, or again: a client that connects anew is away for a moment.
 _NOBODY = "nobody listens"
+_STOPPING = "stopping"
 _ENDS = {
-    _NOBODY: Failure(code="unavailable", message="The connection was lost for a moment; ask again.", retry_after=1)
+    _NOBODY: Failure(code="unavailable", message="The connection was lost for a moment; ask again.", retry_after=1),
+    _STOPPING: Failure(code="unavailable", message="What answered this has stopped; ask again.", retry_after=1),
 }
 _CRASHED = Failure(code="crashed", message="The actor crashed on this request.", retry_after=1)
 _RESTARTING = Failure(code="restarting", message="The actor is restarting after a crash; ask again.", retry_after=1)

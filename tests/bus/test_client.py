@@ -4,12 +4,12 @@ import asyncio
 
 import nats
 import pytest
-from nats.errors import FlushTimeoutError
+from nats.errors import ConnectionClosedError, FlushTimeoutError
 
 from bus.client import Bus, flushed, settled, whole
 from bus.config import BusConfig
 from bus.errors import LostError
-from tests.support.nats import Server
+from tests.support.nats import Server, connected, until
 from tests.support.ports import own_port
 
 
@@ -70,3 +70,27 @@ async def test_waiting_for_the_server_may_be_given_up(server: Server) -> None:
 
     assert (broken, nc.stats["reconnects"]) == ([], 0)
     await nc.close()
+
+
+async def test_server_is_asked_again_when_it_was_lost_with_its_answer(server: Server) -> None:
+    async with connected(server.url) as bus:
+        server.freeze()
+        waiting = asyncio.create_task(settled(bus.nc))
+        await until(lambda: bus.nc._pongs)
+        await server.kill()
+        await server.start()
+
+        await waiting
+
+        assert bus.nc.stats["reconnects"] == 1
+
+
+async def test_waiting_for_a_server_ends_with_the_connection(server: Server) -> None:
+    nc = await nats.connect(server.url)
+    server.freeze()
+    waiting = asyncio.create_task(flushed(nc))
+    await until(lambda: nc._pongs)
+    await nc.close()
+
+    with pytest.raises(ConnectionClosedError):
+        await waiting

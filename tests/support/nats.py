@@ -58,16 +58,25 @@ class Server:
         """Start it and wait until it is ready."""
         self._guard = await self._lives.enter_async_context(running(self.config, self._log_path))
 
+    def freeze(self) -> None:
+        """Have it stand still until it is killed."""
+        self._process.suspend()
+
     async def kill(self) -> None:
         """Kill it as a crash would: SIGKILL, to nats-server itself rather than to its guard."""
         assert self._guard is not None
-        children = psutil.Process(self._guard.pid).children()
-        next(child for child in children if child.name() == "nats-server").kill()
+        self._process.kill()
         await self._guard.wait()
 
     async def stop(self) -> None:
         """Stop it for good."""
         await self._lives.aclose()
+
+    @property
+    def _process(self) -> psutil.Process:
+        assert self._guard is not None
+        children = psutil.Process(self._guard.pid).children()
+        return next(child for child in children if child.name() == "nats-server")
 
 
 @asynccontextmanager
