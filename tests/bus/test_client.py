@@ -74,7 +74,7 @@ async def test_waiting_for_the_server_may_be_given_up(server: Server) -> None:
 
 async def test_server_is_asked_again_when_it_was_lost_with_its_answer(server: Server) -> None:
     async with connected(server.url) as bus:
-        server.freeze()
+        await server.freeze()
         waiting = asyncio.create_task(settled(bus.nc))
         await until(lambda: bus.nc._pongs)
         await server.kill()
@@ -87,7 +87,7 @@ async def test_server_is_asked_again_when_it_was_lost_with_its_answer(server: Se
 
 async def test_waiting_for_a_server_ends_with_the_connection(server: Server) -> None:
     nc = await nats.connect(server.url)
-    server.freeze()
+    await server.freeze()
     waiting = asyncio.create_task(flushed(nc))
     await until(lambda: nc._pongs)
     await nc.close()

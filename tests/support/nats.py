@@ -58,9 +58,11 @@ class Server:
         """Start it and wait until it is ready."""
         self._guard = await self._lives.enter_async_context(running(self.config, self._log_path))
 
-    def freeze(self) -> None:
-        """Have it stand still until it is killed."""
-        self._process.suspend()
+    async def freeze(self) -> None:
+        """Have it stand still until it is killed; returns when it does."""
+        server = self._process
+        server.suspend()
+        await until(lambda: server.status() == psutil.STATUS_STOPPED)
 
     async def kill(self) -> None:
         """Kill it as a crash would: SIGKILL, to nats-server itself rather than to its guard."""

@@ -131,7 +131,8 @@ async def gone(processes: list[psutil.Process], seconds: float) -> list[psutil.P
 def _runs(process: psutil.Process) -> bool:
     """Whether it has not ended; one that nobody has waited for yet has."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        # Dead is what one is for a moment between being waited for and being gone.
+        return process.is_running() and process.status() not in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
     except psutil.NoSuchProcess:
         return False
 
