@@ -206,6 +206,8 @@ async def test_what_only_the_actor_can_refuse_is_told_to_who_waits(server: Serve
     async with rag_edge(server, tmp_path) as rag:
         overlap = await rag.post(INGEST, json=texts("a", chunk_size=16, overlap=16, wait=True))
         model = await rag.post(INGEST, json=texts("a", embedding_model="local/none", wait=True))
+        same = [{"document_id": each, "text": text} for each, text in (("a", "one"), ("b", "two"), ("a", "three"))]
+        repeated = await rag.post(INGEST, json={"documents": same, "wait": True})
 
         job = await rag.post(INGEST, json=texts("a", chunk_size=16, overlap=16))
         failed = await job_ended(rag, job)
@@ -217,6 +219,8 @@ async def test_what_only_the_actor_can_refuse_is_told_to_who_waits(server: Serve
     assert (model.status, told["code"], told["param"]) == (404, "model_not_found", "embedding_model")
     assert "local/none" in told["message"]
     assert (failed["error_code"], failed["error_param"]) == ("invalid_request", "overlap")
+    told = repeated.body["error"]
+    assert (repeated.status, told["code"], told["param"]) == (400, "invalid_request", "documents[2].document_id")
 
 
 async def test_twenty_thousand_parts_are_refused_and_leave_nothing(server: Server, tmp_path: Path) -> None:
