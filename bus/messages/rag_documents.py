@@ -55,7 +55,7 @@ class IngestDocuments(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class DocumentOutcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of one document; `code` and `error` say what is wrong with one that failed, `param` in which field."""
+    """What became of one document; `code` and `error` say why one has failed, and `param` in which field, if in one."""
 
     filename: str
     status: DocumentStatus
