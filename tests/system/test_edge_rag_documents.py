@@ -175,6 +175,11 @@ async def test_collection_tells_how_it_stands_and_ends(server: Server, tmp_path:
         rebuilt = await rag.post(f"{path}/rebuild")
         verified = await rag.post(f"{path}/verify")
         foreign = await rag.post(f"{path}/rebuild", data="x", headers={"Content-Type": "text/plain"})
+        some = '{"year": 2020}'
+        kept = [
+            await rag.ask("DELETE", path, params={"filter": some}),
+            await rag.ask("DELETE", path, data=f'{{"filter": {some}}}', headers={"Content-Type": "application/json"}),
+        ]
         deleted = await rag.ask("DELETE", path)
         gone = [
             await rag.ask(method, path + more)
@@ -193,5 +198,6 @@ async def test_collection_tells_how_it_stands_and_ends(server: Server, tmp_path:
     assert rebuilt.body["index"]["vectors"] == card.body["chunk_count"]
     assert foreign.status == 400
     assert (verified.body["status"], verified.body["problems"]) == ("consistent", [])
+    assert [told(reply) for reply in kept] == [(400, "unsupported_parameter", "filter")] * 2
     assert (deleted.body["documents_deleted"], deleted.body["status"]) == (1, "deleted")
     assert [told(reply) for reply in gone] == [(404, "collection_not_found", "collection")] * len(gone)
