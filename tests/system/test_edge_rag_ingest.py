@@ -202,6 +202,23 @@ async def test_body_that_is_wrong_is_refused_and_leaves_nothing(server: Server, 
     assert collections.body["collections"] == []
 
 
+def raw_form(head: bytes) -> bytes:
+    """Return a form of one part, and that it is to be waited for."""
+    wait = b'--x\r\nContent-Disposition: form-data; name="wait"\r\n\r\ntrue\r\n'
+    return wait + b"--x\r\nContent-Disposition: form-data; " + head + b"\r\n\r\nA bird sings.\r\n--x--\r\n"
+
+
+async def test_name_that_is_no_utf8_is_told_as_far_as_it_is(server: Server, tmp_path: Path) -> None:
+    kind = "multipart/form-data; boundary=x"
+    async with rag_edge(server, tmp_path) as rag:
+        file = b'name="file"; filename="V\xf6gel.txt"\r\nContent-Type: text/plain; name=V\xf6gel'
+        stored = await rag.post_large(INGEST, raw_form(file), kind)
+        unknown = await rag.post_large(INGEST, raw_form(b'name="f\xe4rbung"'), kind)
+
+    assert (stored.status, stored.body["documents"][0]["filename"]) == (200, "V\ufffdgel.txt")
+    assert (unknown.status, unknown.body["error"]["param"]) == (400, "f\ufffdrbung")
+
+
 async def test_what_only_the_actor_can_refuse_is_told_to_who_waits(server: Server, tmp_path: Path) -> None:
     async with rag_edge(server, tmp_path) as rag:
         overlap = await rag.post(INGEST, json=texts("a", chunk_size=16, overlap=16, wait=True))
