@@ -175,6 +175,7 @@ async def test_what_is_wrong_with_a_query_is_told_by_its_field(server: Server, t
         (COLD | {"messages": [{"role": "tool", "content": "x"}]}, (400, "invalid_request", "messages[0].role")),
         (COLD | {"max_tokens": 0}, (400, "invalid_request", "max_tokens")),
         (COLD | {"temperature": 3}, (400, "invalid_request", "temperature")),
+        (COLD | {"seed": 2**63}, (400, "invalid_request", "seed")),
         (COLD | {"stream": "yes"}, (400, "invalid_request", "stream")),
     ]
     async with answering(server, tmp_path) as rag:
@@ -189,12 +190,17 @@ async def test_what_is_wrong_with_a_query_is_told_by_its_field(server: Server, t
 
 
 async def test_collection_is_evaluated(server: Server, tmp_path: Path) -> None:
-    queries = [{"query": "cold river", "relevant": ["river"]}, {"query": "old bird", "relevant": {"bird": 2, "x": 0}}]
+    queries: list[dict[str, Any]] = [
+        {"query": "cold river", "relevant": ["river"]},
+        {"query": "old bird", "relevant": {"bird": 2, "x": 0}},
+    ]
     async with answering(server, tmp_path) as rag:
         found = await rag.post("/api/rag/eval", json={"queries": queries, "k": 1, "mode": "bm25"})
         unknown = await rag.post("/api/rag/eval", json={"queries": queries, "collection": "nowhere"})
         empty = await rag.post("/api/rag/eval", json={"queries": [{"query": "a", "relevant": []}]})
         none = await rag.post("/api/rag/eval", json={"queries": [{"query": "a", "relevant": {"x": 0}}]})
+        queries[1]["embedding"] = [1.0]
+        short = await rag.post("/api/rag/eval", json={"queries": queries})
 
     assert {name: found.body[name] for name in ("queries", "k", "ndcg", "recall", "mrr")} == {
         "queries": 2,
@@ -207,6 +213,7 @@ async def test_collection_is_evaluated(server: Server, tmp_path: Path) -> None:
     assert told(unknown) == (404, "collection_not_found", "collection")
     assert told(empty) == (400, "invalid_request", "queries[0].relevant")
     assert told(none) == (400, "invalid_request", "queries[0].relevant")
+    assert told(short) == (400, "invalid_request", "queries[1].embedding")
 
 
 @pytest.mark.parametrize("is_absent", [True, False])
