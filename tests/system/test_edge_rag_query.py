@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from actors.engines.echo import EchoReranker
 from actors.rag import absent
@@ -214,6 +215,21 @@ async def test_collection_is_evaluated(server: Server, tmp_path: Path) -> None:
     assert told(empty) == (400, "invalid_request", "queries[0].relevant")
     assert told(none) == (400, "invalid_request", "queries[0].relevant")
     assert told(short) == (400, "invalid_request", "queries[1].embedding")
+
+
+async def test_search_ends_with_the_process_that_would_answer_it(server: Server, tmp_path: Path) -> None:
+    beat = Heartbeat(instance="rag-1", role="rag", pid=1, at=0.0, state="ready")
+    async with answering(server, tmp_path) as rag:
+        await rag.edge.bus.publish("fusion.heartbeat.rag-1", beat)
+        await until(lambda: beat in rag.edge.edge_bus.presence.instances)
+        before = len(rag.world.words.asked)
+        rag.world.words.gate.clear()
+        searching = asyncio.create_task(rag.post(SEARCH, json=COLD))
+        await until(lambda: len(rag.world.words.asked) > before)
+        await rag.edge.bus.publish("fusion.heartbeat.rag-1", structs.replace(beat, state="down"))
+        found = await searching
+
+    assert told(found) == (503, "crashed", None)
 
 
 @pytest.mark.parametrize("is_absent", [True, False])
