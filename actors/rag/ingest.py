@@ -196,7 +196,7 @@ class Ingest:
                 document_id=source.document_id,
                 code=error.code,
                 error=error.failure.message[:_ERROR_CHARACTERS],
-                param=error.failure.param,
+                param=error.failure.param and error.failure.param[:_ERROR_CHARACTERS],
             )
             return _Done(outcome=failed)
 
