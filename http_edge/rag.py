@@ -1,5 +1,6 @@
 """What the routes of RAG share: asking the rag actor, and what is told of a passage."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
@@ -8,6 +9,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from bus.client import Bus
 from bus.decoding import decode
 from bus.errors import LostError, RefusedError
 from bus.frames import Status
@@ -75,13 +77,38 @@ async def asking_rag(
     Raises as `Bus.stream` does, and says so where there is no rag process.
     """
     bus = request.app[BUS]
+    there = _instances(bus)
     try:
-        async with bus.stream(address, message, request_id=request[REQUEST_ID], key=fingerprint(request)) as answer:
+        async with (
+            bus.stream(address, message, request_id=request[REQUEST_ID], key=fingerprint(request)) as answer,
+            _ending_with(there, bus, answer),
+        ):
             yield answer
     except LostError as error:
-        if error.code != "unavailable" or any(beat.role == "rag" for beat in bus.presence.instances):
+        if error.code != "unavailable" or _instances(bus):
             raise
         raise LostError("unavailable", _ABSENT, retry_after=error.failure.retry_after) from error
+
+
+def _instances(bus: Bus) -> frozenset[str]:
+    return frozenset(beat.instance for beat in bus.presence.instances if beat.role == "rag")
+
+
+@asynccontextmanager
+async def _ending_with(there: frozenset[str], bus: Bus, answer: Answer[ReplyT]) -> AsyncGenerator[None]:
+    """Have `answer` end when these instances do: one that is no stream does not tell which of them gives it."""
+
+    async def watch() -> None:
+        await bus.presence.until(lambda beats: there.isdisjoint(beat.instance for beat in beats))
+        answer.put(LostError("crashed", "The rag process has ended.", retry_after=1))
+
+    watching = asyncio.create_task(watch()) if there else None
+    try:
+        yield
+    finally:
+        if watching is not None:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
 
 async def ask_rag(request: web.Request, address: Address[RequestT, ReplyT], message: RequestT) -> ReplyT:

@@ -105,11 +105,13 @@ class _FormReader:
                 if draft.size + len(piece) > self._room.file_bytes or self._bytes > self._room.most_bytes:
                     raise _too_large(self._room)
                 await asyncio.to_thread(draft.write, piece)
-        filename = (part.filename or "")[:_LONGEST_NAME]
-        self._files.append(File(filename=filename, content_type=part.headers.get("Content-Type"), draft=draft))
+        filename = _legible(part.filename or "")[:_LONGEST_NAME]
+        content_type = part.headers.get("Content-Type")
+        content_type = None if content_type is None else _legible(content_type)
+        self._files.append(File(filename=filename, content_type=content_type, draft=draft))
 
     async def _keep(self, part: BodyPartReader) -> None:
-        name, value = (part.name or "")[:_LONGEST_NAME], b""
+        name, value = _legible(part.name or "")[:_LONGEST_NAME], b""
         if name not in self._room.fields:
             raise RefusedError("unsupported_parameter", f"'{name}' is not supported by this server.", param=name)
         if name in self._fields:
@@ -130,6 +132,11 @@ class _FormReader:
         # All of these aiohttp raises on a form that is broken, or ends too early.
         except (ValueError, AssertionError, BadHttpMessage, web.RequestPayloadError) as error:
             raise RefusedError("invalid_request", "The body is not a whole form.") from error
+
+
+def _legible(text: str) -> str:
+    """Return what stands in a header with a mark for each byte that is no UTF-8: aiohttp makes halves of characters."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _refuse_other_origin(request: web.Request) -> None:

@@ -21,7 +21,7 @@ from bus.client import Bus
 from bus.errors import RefusedError
 from bus.frames import Status
 from bus.ids import new_id
-from bus.messages.rag import Hit
+from bus.messages.rag import Filter, Hit
 from bus.messages.rag_documents import (
     CollectionCard,
     CollectionList,
@@ -49,7 +49,6 @@ from eventlog.rag_events import CollectionDeleted, DocumentDeleted, RagEvent
 _MOST_TOLD = 1000
 # Documents of one request that are deleted at a time.
 _AT_ONCE = 100
-_PAGE = 1000
 # A rebuild tells so often how it stands, in seconds.
 _PERIOD = 1.0
 
@@ -88,9 +87,9 @@ class Documents:
             row = await self._collection(request.collection, caller)
             return CollectionDeleted(id=new_id(), at=datetime.now(UTC), collection=collection)
 
-        blobs = await self._blobs_of(collection)
         await self._writer.record(collection, "-", decide)
-        await self._shelf.remove(blobs)
+        # Documents have come until then, of which nobody has heard here.
+        await self._shelf.tidy()
         assert row is not None  # noqa: S101 - it was there, or `decide` had raised
         yield CollectionRemoved(
             collection=request.collection, documents_deleted=row.documents, chunks_deleted=row.chunks
@@ -142,8 +141,8 @@ class Documents:
         deleted = list[DocumentCard]()
         for start in range(0, len(ids), _AT_ONCE):
             some = ids[start : start + _AT_ONCE]
-            known = await self._writer.known(collection, some)
-            cards = await asyncio.gather(*(self._delete(collection, each, known) for each in some))
+            known = await self._writer.known(collection, some, request.filter)
+            cards = await asyncio.gather(*(self._delete(collection, each, known, request.filter) for each in some))
             deleted += [card for card in cards if card is not None]
         await self._shelf.remove({blob for card in deleted for blob in (card.source_blob, card.contents_blob)})
         yield DocumentsDeleted(
@@ -204,25 +203,17 @@ class Documents:
             raise RefusedError("document_not_found", message, param="document_id")
         return card
 
-    async def _delete(self, collection: str, document_id: str, known: Known) -> DocumentCard | None:
-        """Record that the document is deleted, and return it; None if somebody else has done so."""
+    async def _delete(self, collection: str, document_id: str, known: Known, allowed: Filter) -> DocumentCard | None:
+        """Record that the document is deleted, and return it; None if somebody else has, or put another there."""
         card = known.cards.get(document_id)
 
         async def decide(last: int) -> RagEvent | None:
             nonlocal card
             if last > known.at:
-                card = await self._library.document(collection, document_id)
+                card = (await self._library.known(collection, [document_id], allowed)).get(document_id)
             if card is None:
                 return None
             return DocumentDeleted(id=new_id(), at=datetime.now(UTC), collection=collection, document_id=document_id)
 
         await self._writer.record(collection, document_id, decide)
         return card
-
-    async def _blobs_of(self, collection: str) -> set[str]:
-        blobs: set[str] = set()
-        after: str | None = None
-        while found := await self._library.documents(collection, {}, _PAGE, after):
-            blobs |= {blob for card in found for blob in (card.source_blob, card.contents_blob)}
-            after = found[-1].document_id
-        return blobs

@@ -16,7 +16,7 @@ from actors.rag.going_on import going_on
 from actors.rag.retrieval import Retrieval
 from bus.errors import RefusedError
 from bus.frames import Status
-from bus.messages.rag import EvaluateSearch, Evaluation, Judged, SearchDocuments
+from bus.messages.rag import EvaluateSearch, Evaluation, Judged, SearchDocuments, SearchResults
 from bus.serve import Caller
 
 
@@ -44,8 +44,8 @@ class Evaluations:
     async def _evaluate(self, request: EvaluateSearch, caller: Caller) -> Evaluation:
         relevant = [_relevant(judged, number) for number, judged in enumerate(request.queries)]
         measured, seconds = [], []
-        for judged, wanted in zip(request.queries, relevant, strict=True):
-            found = await self._retrieval.documents(_search(request, judged), caller)
+        for number, (judged, wanted) in enumerate(zip(request.queries, relevant, strict=True)):
+            found = await self._found(_search(request, judged), caller, number)
             measured.append(measures([hit.document_id for hit in found.hits], wanted, request.k))
             seconds.append(found.seconds.total - found.seconds.embedding)
         ndcg, recall, mrr = np.mean(measured, axis=0)
@@ -59,6 +59,15 @@ class Evaluations:
             seconds_p50=float(middle),
             seconds_p95=float(late),
         )
+
+    async def _found(self, search: SearchDocuments, caller: Caller, number: int) -> SearchResults:
+        """Return what is found for query `number`. Raises as a search does; a wrong embedding is that of the query."""
+        try:
+            return await self._retrieval.documents(search, caller)
+        except RefusedError as error:
+            if error.failure.param != "embedding":
+                raise
+            raise RefusedError(error.code, error.failure.message, param=f"queries[{number}].embedding") from error
 
 
 def measures(found: Sequence[str], relevant: Collection[str], k: int) -> Measures:

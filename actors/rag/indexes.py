@@ -122,6 +122,8 @@ class Indexes:
         async with self._changing:
             dimensions = (await self._store.dimensions()).get(collection)
             index = None if dimensions is None else await self._load(collection, dimensions)
+        # Whoever asked may leave before it is complete.
+        self._has_work.set()
         while index is not None and await self._on_thread(_advance, index):
             pass
 

@@ -99,6 +99,7 @@ class Ingest:
         One that cannot be stored is told as failed, and the others are stored. Raises `RefusedError` for what is wrong
         with all, and `LostError`; what was stored by then stays, and is unchanged when the same is asked again.
         """
+        _check(request)
         collection = collection_id(request.collection, caller.key, is_private=self._is_private)
         total = len(request.documents)
         # At once, for nobody waits long to be heard, and who has heard nothing cannot end it.
@@ -129,9 +130,6 @@ class Ingest:
 
     async def _how(self, request: IngestDocuments, collection: str, key: str | None, on_embedded: OnEmbedded) -> How:
         """Return how the documents are read, by the model of the collection, which is made if there is none."""
-        if request.overlap >= request.chunk_size:
-            message = f"The overlap of {request.overlap} tokens is not smaller than a chunk of {request.chunk_size}."
-            raise RefusedError("invalid_request", message, param="overlap")
         embedder = await self._embedder(request, collection, key)
         chunk_size = min(request.chunk_size, embedder.most_tokens)
         return How(
@@ -198,6 +196,7 @@ class Ingest:
                 document_id=source.document_id,
                 code=error.code,
                 error=error.failure.message[:_ERROR_CHARACTERS],
+                param=error.failure.param and error.failure.param[:_ERROR_CHARACTERS],
             )
             return _Done(outcome=failed)
 
@@ -280,10 +279,30 @@ class Ingest:
         return before
 
 
+def _check(request: IngestDocuments) -> None:
+    """Raise `RefusedError` for what is wrong with all documents, whatever is stored."""
+    if request.overlap >= request.chunk_size:
+        message = f"The overlap of {request.overlap} tokens is not smaller than a chunk of {request.chunk_size}."
+        raise RefusedError("invalid_request", message, param="overlap")
+    seen = set[str]()
+    for number, source in enumerate(request.documents):
+        # They are stored in any order, so that nobody could say which of them would stay.
+        if source.document_id in seen:
+            message = f"Another document has the id '{source.document_id[:80]}' too."
+            raise RefusedError("invalid_request", message, param=f"documents[{number}].document_id")
+        if source.document_id is not None:
+            seen.add(source.document_id)
+
+
 def _checked(source: DocumentSource) -> str:
     """Return the name of the blob of what was given. Raises `RefusedError` for what is no document."""
     if len(msgspec.json.encode(source.metadata)) > _METADATA_BYTES:
         raise RefusedError("too_large", "The metadata is larger than 64 KiB.", param="metadata")
+    try:
+        encode(source.metadata)
+    except OverflowError as error:
+        message = "The metadata has a whole number of more than 64 bits."
+        raise RefusedError("invalid_request", message, param="metadata") from error
     name = _blob_of(source)
     if name is None:
         raise RefusedError("invalid_request", "A document has either a 'blob' or a 'text'.", param="text")

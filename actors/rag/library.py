@@ -146,9 +146,12 @@ class Library:
         """Return one document, or None."""
         return await self.read(lambda cursor: store_query.document(cursor, collection, document_id))
 
-    async def known(self, collection: str, ids: Iterable[str]) -> dict[str, DocumentCard]:
-        """Return those documents of these ids that are there."""
-        return await self.read(lambda cursor: store_query.known(cursor, collection, ids))
+    async def known(
+        self, collection: str, ids: Iterable[str], allowed: Filter | None = None
+    ) -> dict[str, DocumentCard]:
+        """Return those documents of these ids that are there, and that the filter is true of. Raises `RefusedError`."""
+        condition = where(allowed or {})
+        return await self.read(lambda cursor: store_query.known(cursor, collection, ids, condition))
 
     async def document_ids(self, collection: str, allowed: Filter) -> list[str]:
         """Return the ids of the documents that the filter is true of. Raises `RefusedError`."""

@@ -59,13 +59,13 @@ def _front_matter(text: str) -> tuple[Metadata, int]:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(match[1], yaml.SafeLoader)):
             return {}, 0
         said = yaml.safe_load(match[1])
+        if not isinstance(said, dict):
+            return {}, 0
+        plain = {one_line(str(key)): _plain(value) for key, value in said.items()}
+    # Also of a number with more digits than Python writes.
     except (yaml.YAMLError, ValueError, RecursionError):
         return {}, 0
-    if not isinstance(said, dict):
-        return {}, 0
-    return {
-        one_line(str(key)): plain for key, value in said.items() if (plain := _plain(value)) is not None
-    }, match.end()
+    return {key: value for key, value in plain.items() if value is not None}, match.end()
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

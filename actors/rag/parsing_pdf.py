@@ -1,6 +1,8 @@
 """PDF: its text page by page, and its outline as headings. Pictures of text are not read."""
 
 import re
+from collections.abc import Callable
+from functools import partial
 from itertools import islice
 
 from pypdfium2 import PdfDocument, PdfiumError
@@ -68,7 +70,7 @@ def _headings(document: PdfDocument, texts: list[str], starts: list[int]) -> tup
     for mark in islice(document.get_toc(), _MOST_HEADINGS):
         target = mark.get_dest()
         page = None if target is None else target.get_index()
-        title = one_line(mark.get_title())
+        title = _said(mark.get_title)
         if title and page is not None and 0 <= page < len(texts):
             place = re.search(r"\s+".join(map(re.escape, title.split())), texts[page])
             found.append(Heading(starts[page] + (place.start() if place else 0), mark.level + 1, title))
@@ -77,11 +79,20 @@ def _headings(document: PdfDocument, texts: list[str], starts: list[int]) -> tup
 
 def _metadata(document: PdfDocument) -> Metadata:
     said = {
-        "title": one_line(document.get_metadata_value("Title")),
-        "author": one_line(document.get_metadata_value("Author")),
-        "date": _date(document.get_metadata_value("CreationDate") or document.get_metadata_value("ModDate")),
+        "title": _said(partial(document.get_metadata_value, "Title")),
+        "author": _said(partial(document.get_metadata_value, "Author")),
+        "date": _date(_said(partial(document.get_metadata_value, "CreationDate")))
+        or _date(_said(partial(document.get_metadata_value, "ModDate"))),
     }
     return {name: value for name, value in said.items() if value}
+
+
+def _said(read: Callable[[], str]) -> str:
+    """Return what `read` gives, on one line; nothing if it is no UTF-16."""
+    try:
+        return one_line(read())
+    except UnicodeDecodeError:
+        return ""
 
 
 def _date(said: str) -> str:

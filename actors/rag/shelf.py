@@ -93,11 +93,15 @@ class Shelf:
             self.blobs.remove(name)
         return len(leaving)
 
+    async def tidy(self) -> None:
+        """Delete what no document has, such as a crash leaves."""
+        names = await asyncio.to_thread(self._names)
+        log.debug("rag.swept", count=await self.remove(names))
+
     async def sweep(self) -> None:
-        """Delete what no document has, such as a crash leaves, once and then every hour, for ever."""
+        """Tidy once and then every hour, for ever."""
         while True:
-            names = await asyncio.to_thread(self._names)
-            log.debug("rag.swept", count=await self.remove(names))
+            await self.tidy()
             await asyncio.sleep(_PERIOD)
 
     def _names(self) -> list[str]:

@@ -94,10 +94,13 @@ def document(cursor: duckdb.DuckDBPyConnection, collection_id: str, document_id:
     return _card(rows[0]) if rows else None
 
 
-def known(cursor: duckdb.DuckDBPyConnection, collection_id: str, ids: Iterable[str]) -> dict[str, DocumentCard]:
-    """Return those documents of these ids that are there."""
-    query = f"{_CARDS} AND document_id IN (SELECT unnest(?::VARCHAR[]))"
-    cards = (_card(row) for row in cursor.execute(query, [collection_id, list(ids)]).fetchall())
+def known(
+    cursor: duckdb.DuckDBPyConnection, collection_id: str, ids: Iterable[str], where: Where | None
+) -> dict[str, DocumentCard]:
+    """Return those documents of these ids that are there, and that `where` allows."""
+    allowed = where or Where("TRUE")
+    query = f"{_CARDS} AND document_id IN (SELECT unnest(?::VARCHAR[])) AND {allowed.sql}"
+    cards = (_card(row) for row in cursor.execute(query, [collection_id, list(ids), *allowed.values]).fetchall())
     return {card.document_id: card for card in cards}
 
 

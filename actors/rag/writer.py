@@ -12,6 +12,7 @@ from actors.rag.library import Library
 from actors.rag.log import Projector
 from bus.errors import ConflictError
 from bus.events import EventLog
+from bus.messages.rag import Filter
 from bus.messages.rag_documents import DocumentCard
 from bus.subjects import RAG_EVENTS, fill
 from eventlog.rag_events import RagEvent
@@ -38,10 +39,10 @@ class Writer:
         self._projector = projector
         self._library = library
 
-    async def known(self, collection: str, ids: Iterable[str]) -> Known:
-        """Return those documents of these ids that are there."""
+    async def known(self, collection: str, ids: Iterable[str], allowed: Filter | None = None) -> Known:
+        """Return those documents of these ids that are there, and that the filter is true of. Raises `RefusedError`."""
         at = self._projector.reached
-        return Known(await self._library.known(collection, ids), at)
+        return Known(await self._library.known(collection, ids, allowed), at)
 
     async def record(self, collection: str, document_id: str, decide: Decide) -> bool:
         """Record what `decide` returns about a document ("-" for the collection), and return when it is seen.

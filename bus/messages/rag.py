@@ -22,6 +22,7 @@ Threshold = Annotated[float, Meta(ge=-1, le=1)]
 Vector = tuple[float, ...]
 MaxTokens = Annotated[int, Meta(ge=1)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 # How relevant documents are to a query, by their ids: above 0 is relevant.
 Relevant = Annotated[dict[str, float], Meta(min_length=1)]
 Depth = Annotated[int, Meta(ge=1, le=100)]
@@ -113,7 +114,7 @@ class QueryDocuments(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     messages: tuple[Message, ...] = ()
     max_tokens: MaxTokens | None = None
     temperature: Temperature | None = None
-    seed: int | None = None
+    seed: Seed | None = None
 
 
 class Citation(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -55,7 +55,7 @@ class IngestDocuments(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class DocumentOutcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of one document; `code` and `error` say what is wrong with one that failed."""
+    """What became of one document; `code` and `error` say why one has failed, and `param` in which field, if in one."""
 
     filename: str
     status: DocumentStatus
@@ -65,6 +65,7 @@ class DocumentOutcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     truncated_chunks: int = 0
     code: str | None = None
     error: str | None = None
+    param: str | None = None
 
 
 class IngestResult(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -21,11 +21,11 @@ from bus.subjects import (
     VERIFY_COLLECTION,
 )
 from http_edge.rag import ask_rag
-from http_edge.wire import json_response, read_optional_body
+from http_edge.wire import json_response, read_body, read_optional_body, read_query
 
 
 class Nothing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """There is nothing to say of how an index is built, or compared."""
+    """There is nothing to say of how an index is built, or compared, or of which part of a collection is deleted."""
 
 
 class Collections(Struct, frozen=True, kw_only=True):
@@ -102,7 +102,10 @@ async def health(request: web.Request) -> web.StreamResponse:
 
 
 async def delete(request: web.Request) -> web.StreamResponse:
-    """Let nobody find a collection any more."""
+    """Let nobody find a collection any more. Raises `RefusedError` for a filter, which is of another route."""
+    read_query(request, Nothing)
+    if request.can_read_body:
+        await read_body(request, _nothing)
     gone = await ask_rag(request, DELETE_COLLECTION(), DeleteCollection(collection=_name(request)))
     return json_response(
         Deleted(

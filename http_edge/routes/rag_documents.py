@@ -237,6 +237,8 @@ def _put(result: IngestResult, param: str) -> Put:
 
 
 def _failed(outcome: DocumentOutcome, param: str) -> RefusedError:
+    # What it says has another name here, such as `file`.
+    param = "metadata" if outcome.param == "metadata" else param
     return RefusedError(code_of(outcome.code), outcome.error or "The document could not be stored.", param=param)
 
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 from bus.errors import LostError
 from bus.frames import Status
 from bus.messages.chat import ChatChunk, Message
-from bus.messages.rag import Answer, Citation, MaxTokens, QueryChunk, QueryDocuments, SearchResults, Temperature
+from bus.messages.rag import Answer, Citation, MaxTokens, QueryChunk, QueryDocuments, SearchResults, Seed, Temperature
 from bus.subjects import QUERY_DOCUMENTS
 from http_edge.errors import STATUSES, ErrorBody, code_of
 from http_edge.generation import WireUsage, wire_usage
@@ -37,7 +37,7 @@ class Body(SearchBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stream: bool = False
     max_tokens: MaxTokens | None = None
     temperature: Temperature | None = None
-    seed: int | None = None
+    seed: Seed | None = None
 
 
 class Answered(Struct, frozen=True, kw_only=True, omit_defaults=True):

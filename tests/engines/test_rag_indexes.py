@@ -12,6 +12,7 @@ import pytest
 from actors.rag.collection_index import Found
 from actors.rag.indexes import Indexes
 from bus.errors import RefusedError
+from tests.support.jobs import living
 from tests.support.nats import until_it
 from tests.support.vectors import DIMENSIONS, Rows, change, clustered, opened
 
@@ -282,6 +283,27 @@ async def test_what_changes_during_a_rebuild_is_in_it(folder: Path) -> None:
         assert (await indexes.card("c")).state == "ready"
         assert (await indexes.labels("c")).tolist() == rows.labels.tolist()
         assert await is_found(indexes, rows, rows.labels[::100].tolist())
+
+
+async def test_a_rebuild_that_is_given_up_is_finished_meanwhile(tmp_path: Path) -> None:
+    rows = Rows()
+
+    async def is_begun() -> bool:
+        return (await indexes.card("c")).state == "rebuilding"
+
+    async def is_ended() -> bool:
+        return not await is_begun()
+
+    async with opened(tmp_path, rows) as indexes, living(indexes.run()):
+        # By then it has seen that nothing is to be built.
+        for _ in range(10):
+            assert await is_ended()
+        rows.add(2 * MANY)
+        async with living(indexes.rebuild("c")):
+            await until_it(is_begun)
+        await until_it(is_ended)
+
+        assert (await indexes.card("c")).vectors == 2 * MANY
 
 
 async def test_a_graph_is_saved_while_it_runs_when_it_has_changed(tmp_path: Path) -> None:

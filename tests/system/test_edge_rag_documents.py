@@ -114,6 +114,7 @@ async def test_document_that_cannot_be_read_is_refused_with_the_reason(server: S
         both = await rag.put_text("default/a", "a", chunks=["a"])
         model = await rag.put_text("default/a", "a", embedding_model="local/none")
         overlap = await rag.put_text("default/a", "a", chunk_size=16, overlap=16)
+        metadata = [await rag.put_text("default/a", "a", metadata={"x": x}) for x in ("x" * 70_000, 2**64, -(2**64))]
         nothing = await rag.ask("GET", "/api/rag/documents/default/a")
 
     assert told(broken) == (400, "invalid_request", "file")
@@ -121,6 +122,11 @@ async def test_document_that_cannot_be_read_is_refused_with_the_reason(server: S
     assert told(both) == (400, "invalid_request", "text")
     assert told(model) == (404, "model_not_found", "embedding_model")
     assert told(overlap) == (400, "invalid_request", "overlap")
+    assert [told(each) for each in metadata] == [
+        (413, "too_large", "metadata"),
+        (400, "invalid_request", "metadata"),
+        (400, "invalid_request", "metadata"),
+    ]
     assert nothing.status == 404
 
 
@@ -169,6 +175,11 @@ async def test_collection_tells_how_it_stands_and_ends(server: Server, tmp_path:
         rebuilt = await rag.post(f"{path}/rebuild")
         verified = await rag.post(f"{path}/verify")
         foreign = await rag.post(f"{path}/rebuild", data="x", headers={"Content-Type": "text/plain"})
+        some = '{"year": 2020}'
+        kept = [
+            await rag.ask("DELETE", path, params={"filter": some}),
+            await rag.ask("DELETE", path, data=f'{{"filter": {some}}}', headers={"Content-Type": "application/json"}),
+        ]
         deleted = await rag.ask("DELETE", path)
         gone = [
             await rag.ask(method, path + more)
@@ -187,5 +198,6 @@ async def test_collection_tells_how_it_stands_and_ends(server: Server, tmp_path:
     assert rebuilt.body["index"]["vectors"] == card.body["chunk_count"]
     assert foreign.status == 400
     assert (verified.body["status"], verified.body["problems"]) == ("consistent", [])
+    assert [told(reply) for reply in kept] == [(400, "unsupported_parameter", "filter")] * 2
     assert (deleted.body["documents_deleted"], deleted.body["status"]) == (1, "deleted")
     assert [told(reply) for reply in gone] == [(404, "collection_not_found", "collection")] * len(gone)

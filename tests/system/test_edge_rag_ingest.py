@@ -202,10 +202,29 @@ async def test_body_that_is_wrong_is_refused_and_leaves_nothing(server: Server, 
     assert collections.body["collections"] == []
 
 
+def raw_form(head: bytes) -> bytes:
+    """Return a form of one part, and that it is to be waited for."""
+    wait = b'--x\r\nContent-Disposition: form-data; name="wait"\r\n\r\ntrue\r\n'
+    return wait + b"--x\r\nContent-Disposition: form-data; " + head + b"\r\n\r\nA bird sings.\r\n--x--\r\n"
+
+
+async def test_name_that_is_no_utf8_is_told_as_far_as_it_is(server: Server, tmp_path: Path) -> None:
+    kind = "multipart/form-data; boundary=x"
+    async with rag_edge(server, tmp_path) as rag:
+        file = b'name="file"; filename="V\xf6gel.txt"\r\nContent-Type: text/plain; name=V\xf6gel'
+        stored = await rag.post_large(INGEST, raw_form(file), kind)
+        unknown = await rag.post_large(INGEST, raw_form(b'name="f\xe4rbung"'), kind)
+
+    assert (stored.status, stored.body["documents"][0]["filename"]) == (200, "V\ufffdgel.txt")
+    assert (unknown.status, unknown.body["error"]["param"]) == (400, "f\ufffdrbung")
+
+
 async def test_what_only_the_actor_can_refuse_is_told_to_who_waits(server: Server, tmp_path: Path) -> None:
     async with rag_edge(server, tmp_path) as rag:
         overlap = await rag.post(INGEST, json=texts("a", chunk_size=16, overlap=16, wait=True))
         model = await rag.post(INGEST, json=texts("a", embedding_model="local/none", wait=True))
+        same = [{"document_id": each, "text": text} for each, text in (("a", "one"), ("b", "two"), ("a", "three"))]
+        repeated = await rag.post(INGEST, json={"documents": same, "wait": True})
 
         job = await rag.post(INGEST, json=texts("a", chunk_size=16, overlap=16))
         failed = await job_ended(rag, job)
@@ -217,6 +236,8 @@ async def test_what_only_the_actor_can_refuse_is_told_to_who_waits(server: Serve
     assert (model.status, told["code"], told["param"]) == (404, "model_not_found", "embedding_model")
     assert "local/none" in told["message"]
     assert (failed["error_code"], failed["error_param"]) == ("invalid_request", "overlap")
+    told = repeated.body["error"]
+    assert (repeated.status, told["code"], told["param"]) == (400, "invalid_request", "documents[2].document_id")
 
 
 async def test_twenty_thousand_parts_are_refused_and_leave_nothing(server: Server, tmp_path: Path) -> None:

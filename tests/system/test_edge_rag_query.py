@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from actors.engines.echo import EchoReranker
 from actors.rag import absent
@@ -175,6 +176,7 @@ async def test_what_is_wrong_with_a_query_is_told_by_its_field(server: Server, t
         (COLD | {"messages": [{"role": "tool", "content": "x"}]}, (400, "invalid_request", "messages[0].role")),
         (COLD | {"max_tokens": 0}, (400, "invalid_request", "max_tokens")),
         (COLD | {"temperature": 3}, (400, "invalid_request", "temperature")),
+        (COLD | {"seed": 2**63}, (400, "invalid_request", "seed")),
         (COLD | {"stream": "yes"}, (400, "invalid_request", "stream")),
     ]
     async with answering(server, tmp_path) as rag:
@@ -189,12 +191,17 @@ async def test_what_is_wrong_with_a_query_is_told_by_its_field(server: Server, t
 
 
 async def test_collection_is_evaluated(server: Server, tmp_path: Path) -> None:
-    queries = [{"query": "cold river", "relevant": ["river"]}, {"query": "old bird", "relevant": {"bird": 2, "x": 0}}]
+    queries: list[dict[str, Any]] = [
+        {"query": "cold river", "relevant": ["river"]},
+        {"query": "old bird", "relevant": {"bird": 2, "x": 0}},
+    ]
     async with answering(server, tmp_path) as rag:
         found = await rag.post("/api/rag/eval", json={"queries": queries, "k": 1, "mode": "bm25"})
         unknown = await rag.post("/api/rag/eval", json={"queries": queries, "collection": "nowhere"})
         empty = await rag.post("/api/rag/eval", json={"queries": [{"query": "a", "relevant": []}]})
         none = await rag.post("/api/rag/eval", json={"queries": [{"query": "a", "relevant": {"x": 0}}]})
+        queries[1]["embedding"] = [1.0]
+        short = await rag.post("/api/rag/eval", json={"queries": queries})
 
     assert {name: found.body[name] for name in ("queries", "k", "ndcg", "recall", "mrr")} == {
         "queries": 2,
@@ -207,6 +214,22 @@ async def test_collection_is_evaluated(server: Server, tmp_path: Path) -> None:
     assert told(unknown) == (404, "collection_not_found", "collection")
     assert told(empty) == (400, "invalid_request", "queries[0].relevant")
     assert told(none) == (400, "invalid_request", "queries[0].relevant")
+    assert told(short) == (400, "invalid_request", "queries[1].embedding")
+
+
+async def test_search_ends_with_the_process_that_would_answer_it(server: Server, tmp_path: Path) -> None:
+    beat = Heartbeat(instance="rag-1", role="rag", pid=1, at=0.0, state="ready")
+    async with answering(server, tmp_path) as rag:
+        await rag.edge.bus.publish("fusion.heartbeat.rag-1", beat)
+        await until(lambda: beat in rag.edge.edge_bus.presence.instances)
+        before = len(rag.world.words.asked)
+        rag.world.words.gate.clear()
+        searching = asyncio.create_task(rag.post(SEARCH, json=COLD))
+        await until(lambda: len(rag.world.words.asked) > before)
+        await rag.edge.bus.publish("fusion.heartbeat.rag-1", structs.replace(beat, state="down"))
+        found = await searching
+
+    assert told(found) == (503, "crashed", None)
 
 
 @pytest.mark.parametrize("is_absent", [True, False])

@@ -89,6 +89,17 @@ def test_date_of_a_pdf_is_told_as_far_as_it_is_there(tmp_path: Path, said: str, 
     assert parsed(tmp_path, pdf(["x"], details=f"/CreationDate({said})")).metadata.get("date") == date
 
 
+def test_pdf_is_read_without_what_it_tells_of_itself_in_no_characters(tmp_path: Path) -> None:
+    half = r"\376\377\330\000"  # UTF-16 with half a character.
+    content = pdf(["A heron."], outline=[(half, 0), ("Herons", 0)], details=f"/Title({half})/Author(Ada)")
+
+    found = parsed(tmp_path, content)
+
+    assert found.text == "A heron."
+    assert [heading.title for heading in found.headings] == ["Herons"]
+    assert found.metadata == {"title": "Herons", "author": "Ada"}
+
+
 def test_docx_has_headings_tables_and_properties(tmp_path: Path) -> None:
     found = parsed(tmp_path, docx(title="Of birds", author="Ada"))
 
@@ -134,7 +145,9 @@ def test_markdown_stays_as_it_is_and_its_front_matter_is_metadata(tmp_path: Path
     assert found.metadata == {"title": "Herons", "date": "2024-03-01", "tags": ["birds", "water"], "weight": 1.5}
 
 
-@pytest.mark.parametrize("front", ["a: [*b]", "a: &b [1]\nc: *b", "a: {", "- a", "a: 2024-99-99", "[" * 5_000])
+@pytest.mark.parametrize(
+    "front", ["a: [*b]", "a: &b [1]\nc: *b", "a: {", "- a", "a: 2024-99-99", "[" * 5_000, "a: 0x" + "f" * 5_000]
+)
 def test_front_matter_that_is_none_is_part_of_the_text(tmp_path: Path, front: str) -> None:
     text = f"---\n{front}\n---\n\n# Title\n"
 
