@@ -105,11 +105,12 @@ class _FormReader:
                 if draft.size + len(piece) > self._room.file_bytes or self._bytes > self._room.most_bytes:
                     raise _too_large(self._room)
                 await asyncio.to_thread(draft.write, piece)
-        filename = (part.filename or "")[:_LONGEST_NAME]
-        self._files.append(File(filename=filename, content_type=part.headers.get("Content-Type"), draft=draft))
+        said = part.headers.get("Content-Type")
+        content_type = None if said is None else _text(said)
+        self._files.append(File(filename=_text(part.filename or ""), content_type=content_type, draft=draft))
 
     async def _keep(self, part: BodyPartReader) -> None:
-        name, value = (part.name or "")[:_LONGEST_NAME], b""
+        name, value = _text(part.name or ""), b""
         if name not in self._room.fields:
             raise RefusedError("unsupported_parameter", f"'{name}' is not supported by this server.", param=name)
         if name in self._fields:
@@ -130,6 +131,11 @@ class _FormReader:
         # All of these aiohttp raises on a form that is broken, or ends too early.
         except (ValueError, AssertionError, BadHttpMessage, web.RequestPayloadError) as error:
             raise RefusedError("invalid_request", "The body is not a whole form.") from error
+
+
+def _text(header: str) -> str:
+    """Return what a header says, for JSON: bytes that are not UTF-8 are halves of characters in aiohttp's text."""
+    return header[:_LONGEST_NAME].encode(errors="replace").decode()
 
 
 def _refuse_other_origin(request: web.Request) -> None:
