@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, get_args
 
 import msgspec
 import structlog
@@ -42,6 +42,7 @@ _CODES: dict[FailureReason, Code] = {
     "refused": "invalid_request",
     "timeout": "timeout",
 }
+_NAMED: dict[str | None, Code] = {code: code for code in get_args(Code)}
 # Refusals of a job that are about the moment.
 _PASSING = frozenset(("queue_full", "storage_full"))
 
@@ -215,7 +216,9 @@ def _outcome(event: JobCompleted | JobFailed | JobCancelled) -> RequestOutcome:
         return RequestOutcome(status="cancelled", job_id=event.job_id, at=event.at)
     if event.reason == "expired":
         return RequestOutcome(status="expired", job_id=event.job_id, at=event.at)
-    failure = Failure(code=_CODES[event.reason], message=event.error)
+    # What was refused says itself why; an older Fusion did not record it.
+    code = _NAMED.get(event.error_code, _CODES[event.reason])
+    failure = Failure(code=code, message=event.error, param=event.error_param)
     return RequestOutcome(status="failed", job_id=event.job_id, at=event.at, failure=failure)
 
 

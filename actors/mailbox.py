@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -22,11 +22,15 @@ ReplyT_co = TypeVar("ReplyT_co", covariant=True)
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How many requests run at once, how many wait, and for how long (seconds)."""
+    """How many requests run at once, how many wait, and for how long (seconds).
+
+    While a request is prepared its asker hears of it each `notice` seconds: who hears nothing takes it for lost.
+    """
 
     concurrency: int = 32
     max_queue: int = 100
     queue_timeout: float = 300.0
+    notice: float = 2.0
 
 
 class Actor(Protocol[RequestT_contra, WorkT, ReplyT_co]):
@@ -108,7 +112,10 @@ class Mailbox(Generic[RequestT, WorkT, ReplyT]):
         outcome, last = "crashed", None
         try:
             self._refuse_if_full()
-            work = await self._actor.prepare(request)
+            async with self._preparing(request) as preparing:
+                while not (await asyncio.wait((preparing,), timeout=self._limits.notice))[0]:
+                    yield Status(instance=self._instance, position=len(self._waiting) + 1, model=self._model)
+                work = preparing.result()
             ticket = self._enter()
             try:
                 yield Status(instance=self._instance, position=len(self._waiting), model=self._model)
@@ -135,6 +142,16 @@ class Mailbox(Generic[RequestT, WorkT, ReplyT]):
             raise
         finally:
             self._on_finished(clock.finished(caller, outcome, last))
+
+    @asynccontextmanager
+    async def _preparing(self, request: RequestT) -> AsyncGenerator[asyncio.Task[WorkT]]:
+        """Give the task that prepares `request`, which ends with the block."""
+        task = asyncio.create_task(self._actor.prepare(request))
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     def _refuse_if_full(self) -> None:
         if not self._has_room and len(self._waiting) >= self._limits.max_queue:

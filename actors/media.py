@@ -57,10 +57,12 @@ class Media:
         """
         async with self._processes.borrowed() as process:
             pictures: dict[str, tuple[NDArray[np.uint8], ...]] = {}
+            done: set[ImagePart | VideoPart] = set()
             room = _REQUEST_BYTES
             for param, part in parts.items():
-                if part.blob in pictures:
+                if part in done:
                     continue
+                done.add(part)
                 medium: Medium = "video" if isinstance(part, VideoPart) else "image"
                 path = await self._find(part.blob, param)
                 task = Task(

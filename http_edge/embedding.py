@@ -108,8 +108,9 @@ def _refuse_large(size: int) -> None:
 
 
 async def _chunks(answer: Answer[EmbedChunk]) -> AsyncIterator[EmbedChunk]:
+    """Yield the chunks with vectors: one without says that others are before it."""
     async for item in answer:
-        if not isinstance(item, Status):
+        if not isinstance(item, Status) and item.vectors:
             yield item
 
 

@@ -23,6 +23,9 @@ _BEFORE = (
 _AFTER = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 _INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 
+# A query before each of many documents is much more than was said.
+_MOST_CHARACTERS = 16 * 2**20
+
 
 class Row(Struct, frozen=True):
     """The query with one document as the model reads them; `types`, where it reads them, has as many."""
@@ -44,8 +47,8 @@ class RerankTokens(Protocol):
     def work(self, request: RerankRequest) -> RerankWork:
         """Return the rows of `request`, in the order of its documents.
 
-        Raises `RefusedError` naming the query if no document could fit beside it, or the first document that is empty,
-        or too long without `request.truncate`.
+        Raises `RefusedError` naming the query if no document could fit beside it, or it stands before too many, and the
+        first document that is empty, or too long without `request.truncate`.
         """
         ...
 
@@ -146,6 +149,11 @@ def _tokenizer(folder: RerankFolder) -> Tokenizer:
 
 
 def _check_texts(request: RerankRequest) -> None:
+    query, instruction, count = len(request.query), len(request.instruction or ""), len(request.documents)
+    if (query + instruction) * count > _MOST_CHARACTERS:
+        param = "query" if query >= instruction else "instruction"
+        message = f"{query + instruction} characters before each of {count} documents are too much; send fewer at once."
+        raise RefusedError("too_large", message, param=param)
     empty = next((number for number, text in enumerate(request.documents) if not text), None)
     if empty is not None:
         param = f"documents[{empty}]"

@@ -149,7 +149,10 @@ def _as_object(document: str | dict[str, Any]) -> dict[str, Any]:
 
 async def _ranked(request: web.Request, asked: RerankRequest, body: Body) -> tuple[Ranking, str]:
     """Return what was found, and the id of the model that ran. Raises as `asking` does, and `LostError` on a gap."""
-    parts = list(portions(asked.documents, lambda _: len(asked.query)))
+    said = {"query": len(asked.query), "instruction": len(asked.instruction or "")}
+    before = sum(said.values())
+    parts = list(portions(asked.documents, lambda _: before))
+    too_large = max(said, key=said.__getitem__) if before > PORTION_BYTES else None
     scored: list[Scored] = []
     first, model = 0, body.model
     for number, part in enumerate(parts, 1):
@@ -157,7 +160,7 @@ async def _ranked(request: web.Request, asked: RerankRequest, body: Body) -> tup
             # Said before, the model could be unloaded between two portions.
             keep_loaded(request, body.ttl)
         message = replace(asked, documents=part)
-        with numbered_from(first, "documents", too_large="query" if len(asked.query) > PORTION_BYTES else None):
+        with numbered_from(first, "documents", too_large=too_large):
             async with asking(request, RERANK, body.model, "rerank", message) as answer:
                 model = answer.model
                 scored.append(await all_scores(answer))

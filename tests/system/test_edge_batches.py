@@ -146,7 +146,25 @@ async def test_requests_that_fail_stand_in_the_error_file(nats_url: str, tmp_pat
     assert batch.request_counts.model_dump() == {"total": 2, "completed": 1, "failed": 1}
     assert (set(good), set(bad)) == ({"good"}, {"long"})
     assert bad["long"]["response"]["status_code"] == 400
-    assert bad["long"]["response"]["body"]["error"]["message"] == direct["error"]["message"]
+    assert bad["long"]["response"]["body"] == direct
+    assert direct["error"]["code"] == "context_length_exceeded"
+
+
+async def test_refusal_by_a_model_names_the_field_as_the_route_does(nats_url: str, tmp_path: Path) -> None:
+    bodies = {
+        "/v1/embeddings": {"model": EMBED_MODEL, "input": ["fine", "word " * 600]},
+        "/v1/rerank": {"model": RERANK_MODEL, "query": "bird", "documents": ["fine", "word " * 600]},
+    }
+    found, direct = {}, {}
+    async with batching(nats_url, tmp_path, EchoEngine()) as edge:
+        for url, body in bodies.items():
+            batch = await submit(edge.openai, [line("long", body, url=url)], url)
+            found[url] = await answers(edge.openai, (await ended(edge.openai, batch.id)).error_file_id)
+            async with edge.http.post(url, json=body) as response:
+                direct[url] = await response.json()
+
+    assert {url: each["long"]["response"]["body"] for url, each in found.items()} == direct
+    assert [each["error"]["param"] for each in direct.values()] == ["input[1]", "documents[1]"]
 
 
 async def test_cancelled_batch_keeps_what_is_done(nats_url: str, tmp_path: Path) -> None:

@@ -114,3 +114,19 @@ async def test_body_that_is_no_form_is_refused(
 
     assert response.status == 400
     assert said in error["message"]
+
+
+async def test_names_that_are_not_utf8_are_told_as_far_as_they_are(nats_url: str, tmp_path: Path) -> None:
+    head, said = b"--x\r\nContent-Disposition: form-data; name=", b"\r\nContent-Type: text/\xff\r\n\r\nbatch\r\n"
+    file = head + b'"file"; filename="\xffber.jsonl"' + said
+    forms = [file + head + name + said + b"--x--\r\n" for name in (b'"purpose"', b'"p\xffrpose"')]
+    async with batching(nats_url, tmp_path, EchoEngine()) as edge:
+        told = []
+        for form in forms:
+            headers = {"Content-Type": "multipart/form-data; boundary=x"}
+            async with edge.http.post("/v1/files", data=form, headers=headers) as response:
+                told.append((response.status, await response.json()))
+
+    (kept, file_told), (refused, error_told) = told
+    assert (kept, file_told["filename"]) == (200, "\ufffdber.jsonl")
+    assert (refused, error_told["error"]["param"]) == (400, "p\ufffdrpose")

@@ -112,6 +112,7 @@ WRONG: tuple[tuple[dict[str, Any], str, str], ...] = (
     ({"query": {}}, "invalid_request", "query.text"),
     ({"query": "word " * 250_000}, "too_large", "query"),
     ({"documents": ["x", "word " * 250_000]}, "too_large", "documents[1]"),
+    ({"instruction": "x" * 1_100_000}, "too_large", "instruction"),
     ({"documents": ["x", "word " * 513]}, "context_length_exceeded", "documents[1]"),
     ({"top_n": 0}, "invalid_request", "top_n"),
     ({"instruction": ""}, "invalid_request", "instruction"),

@@ -5,6 +5,7 @@ import base64
 import math
 import struct
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +235,20 @@ async def test_more_inputs_than_a_message_holds_are_embedded_in_order(nats_url: 
         assert [each.index for each in many.data] == list(range(1200))
         assert many.usage.prompt_tokens == 1200
         assert many.data[-1].embedding == last.data[0].embedding
+
+
+class BusyEmbeddings(EchoEmbeddings):
+    """Has others before each request for so long that it says so before the first vector."""
+
+    async def embed(self, work: EchoTexts) -> AsyncGenerator[EmbedChunk]:
+        yield EmbedChunk(start=0, vectors=())
+        async with aclosing(super().embed(work)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+
+async def test_request_that_waits_for_others_before_its_first_vector_is_answered(nats_url: str, tmp_path: Path) -> None:
+    async with stack(nats_url, tmp_path) as edge, embeddings_actor(edge.bus, BusyEmbeddings()):
+        waited = await edge.openai.embeddings.create(model=EMBED_MODEL, input=["a", "b"])
+
+    assert [each.index for each in waited.data] == [0, 1]

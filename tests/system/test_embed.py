@@ -21,6 +21,7 @@ from bus.messages.embeddings import (
     ImagePart,
     Part,
     TextPart,
+    VideoPart,
 )
 from bus.subjects import EMBED
 from tests.support.embed import form, post, seeing, uploads
@@ -196,3 +197,14 @@ async def test_blob_that_was_not_uploaded_is_read_as_well(nats_url: str, tmp_pat
             ImagePart(blob=blob), pictures={blob: (seen,)}
         )
         assert refusal.value.failure.param == "input[1].content[0]"
+
+
+async def test_blob_of_an_image_is_no_video_also_beside_the_image(nats_url: str, tmp_path: Path) -> None:
+    async with seeing(nats_url, tmp_path) as edge:
+        blob = await edge.blobs.put(png(pixels()))
+        image, film = (EmbedContent(content=(part,)) for part in (ImagePart(blob=blob), VideoPart(blob=blob)))
+        with pytest.raises(RefusedError, match="The video cannot be read") as refusal:
+            async with edge.bus.stream(EMBED(EMBED_MODEL), EmbedRequest(input=(image, image, film))) as answer:
+                [item async for item in answer]
+
+    assert refusal.value.failure.param == "input[2].content[0]"

@@ -19,11 +19,14 @@ class Gated:
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
+        self.is_read = asyncio.Event()
         self.running: list[str] = []
         self.most = 0
 
     async def prepare(self, request: str) -> str:
-        if request == "bad":
+        if request.startswith("long"):
+            await self.is_read.wait()
+        if request.endswith("bad"):
             raise RefusedError("invalid_request", "Bad.")
         return request
 
@@ -140,6 +143,35 @@ async def test_wrong_request_is_refused_before_it_waits() -> None:
     assert refused.value.code == "invalid_request"
     assert box.outcomes == {"bad": "invalid_request"}
     assert box.mailbox.load.queued == 0
+
+
+async def test_asker_hears_of_a_request_that_takes_long_to_be_prepared() -> None:
+    box = Box(notice=0.001)
+    good, bad = box.ask("long"), box.ask("long and bad")
+    told = [await anext(items) for items in (good, bad)]
+    load = box.mailbox.load
+    box.actor.is_read.set()
+    box.actor.gate.set()
+    rest = [item async for item in good]
+    with pytest.raises(RefusedError, match="Bad"):
+        [item async for item in bad]
+
+    assert told == [Status(instance="test-1", position=1)] * 2
+    assert (load.running, load.queued) == (0, 0)
+    assert rest[-2:] == [Status(instance="test-1"), "long"]
+    assert box.outcomes == {"long": "completed", "long and bad": "invalid_request"}
+
+
+async def test_leaving_while_a_request_is_prepared_ends_that() -> None:
+    box = Box(notice=0.001)
+    items = box.ask("long")
+    await anext(items)
+    before = len(asyncio.all_tasks())
+    await items.aclose()
+
+    assert len(asyncio.all_tasks()) == before - 1
+    assert box.outcomes == {"long": "cancelled"}
+    assert box.mailbox.load.running == 0
 
 
 async def test_leaving_while_waiting_gives_the_place_to_the_next() -> None:

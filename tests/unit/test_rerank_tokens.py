@@ -98,6 +98,16 @@ def test_query_that_leaves_no_room_is_refused_by_name(tmp_path: Path, family: st
         assert refusal(tokens, asked) == ("context_length_exceeded", "query")
 
 
+def test_query_or_instruction_before_too_many_documents_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
+    documents = ("x",) * 20_000
+    for family in FAMILIES:
+        tokens = tokens_of(write_reranker(tmp_path / family, family))
+
+        assert refusal(tokens, request(*documents, query="x" * 1000)) == ("too_large", "query")
+    # The last one takes an instruction.
+    assert refusal(tokens, request(*documents, instruction="x" * 1000)) == ("too_large", "instruction")
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_more_of_a_document_is_read_than_is_asked_for(tmp_path: Path, family: str) -> None:
     tokens = tokens_of(write_reranker(tmp_path, family))
