@@ -77,18 +77,45 @@ async def flushed(nc: Client, seconds: float = 10.0) -> None:
         raise FlushTimeoutError from error
 
 
+async def received(nc: Client, seconds: float) -> None:
+    """Return when the server has what was published so far, and what it had sent by then is here.
+
+    Once the connection is lost nothing more is on its way. Raises as `flushed` does.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            # Twice as in `settled`.
+            _ = await _ponged(nc) and await _ponged(nc)
+    except TimeoutError as error:
+        raise FlushTimeoutError from error
+
+
 async def _ponged(nc: Client) -> bool:
     """Return whether the server has answered a ping; False when there was no connection, or it was lost meanwhile."""
     if nc.is_closed:
         raise ConnectionClosedError
-    if not nc.is_connected:
+    if _is_away(nc):
         await asyncio.sleep(_LOOK_AGAIN)
         return False
     pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     await nc._send_ping(pong)  # noqa: SLF001 - see `flushed`
-    while pong in nc._pongs and not nc.is_closed:  # noqa: SLF001 - nats-py forgets those of a lost connection
+    # nats-py forgets those of a lost connection when there is another.
+    while pong in nc._pongs and not (nc.is_closed or _is_away(nc)):  # noqa: SLF001 - the same
         await asyncio.wait((pong,), timeout=_LOOK_AGAIN)
     return pong.done()
+
+
+def _is_away(nc: Client) -> bool:
+    # Not `is_connected`: that is not said of a connection which is drained.
+    return nc.is_connecting or nc.is_reconnecting
+
+
+class _Connection(Client):
+    """nats-py's client, whose own flush waits in vain for the pong of a lost connection, also inside nats-py."""
+
+    async def flush(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - nats-py's signature
+        """Return when the server has answered a ping. Raises as `flushed` does."""
+        await flushed(self, timeout)
 
 
 class Bus:
@@ -110,7 +137,7 @@ class Bus:
         Raises `LostError` when no server answers, or one that is too old: such takes the settings that jobs rest on
         without a word and does not keep them.
         """
-        nc = Client()
+        nc = _Connection()
         bus = cls(nc, role, config)
         await _connect(nc, role, config, bus.inbox.fail_started)
         async with AsyncExitStack() as stack:
