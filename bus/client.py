@@ -6,15 +6,15 @@ All answers come to one inbox of this connection; a table gives each to the one 
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import ConnectionClosedError, FlushTimeoutError
+from nats.errors import ConnectionClosedError, ConnectionReconnectingError, FlushTimeoutError
 from nats.errors import Error as NatsError
 
 from bus.config import BusConfig
@@ -35,6 +35,8 @@ ReplyT = TypeVar("ReplyT")
 _TICK = 1.0
 # Seconds after which a lost connection is noticed by who waits for a pong; nats-py does not tell.
 _LOOK_AGAIN = 0.05
+# The same for who waits for an answer, perhaps for long.
+_LOOK_NOW_AND_THEN = 0.25
 # nats-server closes the connection of a client whose control line (subject, inbox, sizes) exceeds 4096.
 _LONGEST_SUBJECT = 3000
 
@@ -50,6 +52,24 @@ async def whole(waiting: Awaitable[ReplyT]) -> ReplyT:
     if task and task.cancelling() > before:
         raise asyncio.CancelledError
     return result
+
+
+async def unless_lost(nc: Client, waiting: Coroutine[Any, Any, ReplyT]) -> ReplyT:
+    """Return what `waiting` gives, which comes from the server.
+
+    Raises `ConnectionReconnectingError` after a reconnect: what was asked for, or the answer, may have been lost with
+    the connection, and nobody tells.
+    """
+    before, task = nc.stats["reconnects"], asyncio.ensure_future(waiting)
+    try:
+        while not task.done():
+            if nc.stats["reconnects"] != before:
+                raise ConnectionReconnectingError
+            await asyncio.wait((task,), timeout=_LOOK_NOW_AND_THEN)
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def settled(nc: Client, seconds: float = 10.0) -> None:
