@@ -165,7 +165,10 @@ class Bus:
             _check_version(nc, config)
             await nc.subscribe(f"{bus.inbox.prefix}.*", cb=bus.inbox.receive, pending_msgs_limit=0)
             await nc.subscribe(HEARTBEAT, cb=bus._on_heartbeat)
-            await settled(nc)
+            try:
+                await settled(nc, config.admit_timeout)
+            except NatsError as error:
+                raise _no_server(nc, config, error) from error
             ticker = asyncio.create_task(bus._watch(), name="presence")
             stack.push_async_callback(_cancelled, ticker)
             yield bus
@@ -272,9 +275,11 @@ async def _connect(nc: Client, role: str, config: BusConfig, when_reconnected: C
                 max_outstanding_pings=2,
             )
     except (NatsError, OSError, TimeoutError) as error:
-        raise LostError(
-            "unavailable", f"No nats-server answers at {config.url}: {str(error) or nc.last_error}"
-        ) from error
+        raise _no_server(nc, config, error) from error
+
+
+def _no_server(nc: Client, config: BusConfig, error: Exception) -> LostError:
+    return LostError("unavailable", f"No nats-server answers at {config.url}: {str(error) or nc.last_error}")
 
 
 def _check_version(nc: Client, config: BusConfig) -> None:
