@@ -72,6 +72,13 @@ async def unless_lost(nc: Client, waiting: Coroutine[Any, Any, ReplyT]) -> Reply
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def again_if_lost(nc: Client, ask: Callable[[], Coroutine[Any, Any, ReplyT]]) -> ReplyT:
+    """Return what `ask` gives. It asks again when the connection was lost meanwhile, so that it may be asked twice."""
+    while True:
+        with suppress(ConnectionReconnectingError):
+            return await unless_lost(nc, ask())
+
+
 async def settled(nc: Client, seconds: float = 10.0) -> None:
     """Return when the server has all that was subscribed and published on `nc` so far. Raises as `flushed` does.
 

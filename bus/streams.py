@@ -7,16 +7,13 @@ docs/adr/0003, docs/adr/0020 and docs/subjects.md.
 
 import asyncio
 import json
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.errors import ConnectionReconnectingError
 from nats.errors import Error as NatsError
 
-from bus.client import unless_lost
+from bus.client import again_if_lost
 from bus.errors import LostError
 from bus.subjects import queue_of
 
@@ -161,22 +158,16 @@ def queue_consumer(name: str, subject: str, ack_wait: float = 30.0) -> Json:
 async def api(nc: Client, call: str, body: Json | None = None, *, wait: float = 5.0) -> Json:
     """Call JetStream's API and return its answer, errors included. Raises `LostError` when there is none.
 
-    The call is made again after a reconnect, so that it may be made twice.
+    The call may be made twice (`again_if_lost`).
     """
     payload = json.dumps(body).encode() if body else b""
     try:
         async with asyncio.timeout(wait):
-            msg = await _requested(nc, f"{_API}.{call}", payload, wait)
+            msg = await again_if_lost(nc, lambda: nc.request(f"{_API}.{call}", payload, timeout=wait))
     except (NatsError, TimeoutError) as error:
         raise LostError("unavailable", f"JetStream does not answer {call}.", retry_after=1) from error
     answer: Json = json.loads(msg.data)
     return answer
-
-
-async def _requested(nc: Client, subject: str, payload: bytes, wait: float) -> Msg:
-    while True:
-        with suppress(ConnectionReconnectingError):
-            return await unless_lost(nc, nc.request(subject, payload, timeout=wait))
 
 
 async def stream_state(nc: Client, name: str) -> Json:
