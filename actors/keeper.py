@@ -189,7 +189,7 @@ class Keeper:
                 loaded = await self._loaded(step.slot, entry)
             except TimeoutError:
                 message = f"{entry.id} was not loaded within {self._config.load_seconds:g} s."
-                error = LostError("timeout", message)
+                error = RefusedError("timeout", message)
             except BusError as lost:
                 error = lost
         if loaded is not None:
@@ -198,10 +198,11 @@ class Keeper:
             return
         assert error is not None  # noqa: S101 - one of both is there
         log.warning("slot.load_failed", model=step.model, slot=step.slot, error=str(error))
-        if isinstance(error, RefusedError) or error.code == "timeout":
+        if isinstance(error, RefusedError):
             self.errors[step.model] = str(error)
             self._do(self._scheduler.slot_failed(step.slot, error.code, str(error), time.monotonic()))
-        # Otherwise it has crashed, or is out of sight: when it has ended, those who wait are placed anew.
+        # Otherwise it has crashed, is out of sight, or the order was lost: when it has ended, those who wait are placed
+        # anew.
         await self._drain(step.slot, 0.0, "loading failed")
 
     async def _loaded(self, slot: str, entry: ModelEntry) -> SlotLoaded:

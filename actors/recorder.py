@@ -5,7 +5,7 @@ import asyncio
 import structlog
 
 from actors.supervisor import Child
-from bus.errors import BusError
+from bus.errors import BusError, LostError
 from bus.events import EventLog
 from eventlog.events import Event
 
@@ -29,7 +29,7 @@ class Recorder:
             self._queue.put_nowait(event)
 
     async def run(self) -> None:
-        """Record for ever. When cancelled, what is waiting is still tried once."""
+        """Record for ever. When cancelled, what is waiting is still tried once, until the log does not answer."""
         event: Event | None = None
         try:
             while True:
@@ -37,16 +37,21 @@ class Recorder:
                 event = await self._queue.get()
                 await self._record(event)
         finally:
-            if event is not None:
-                await self._record(event)  # Stored once, should the first try have got through.
-            while not self._queue.empty():
-                await self._record(self._queue.get_nowait())
+            # Stored once, should the first try have got through.
+            goes_on = event is None or await self._record(event)
+            while goes_on and not self._queue.empty():
+                goes_on = await self._record(self._queue.get_nowait())
+            if not self._queue.empty():
+                log.warning("recorder.lost", count=self._queue.qsize())
 
-    async def _record(self, event: Event) -> None:
+    async def _record(self, event: Event) -> bool:
+        """Record `event`; return whether the log has answered."""
         try:
             await self._events.record(event)
         except BusError as error:
             log.warning("recorder.lost", kind=type(event).__name__, error=str(error))
+            return not isinstance(error, LostError)
+        return True
 
 
 def child(recorder: Recorder) -> Child:

@@ -11,7 +11,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import APIError, NoKeysError, NotFoundError
 from nats.js.kv import KeyValue
 
-from bus.client import Bus, whole
+from bus.client import Bus, again_if_lost
 from bus.errors import LostError, RefusedError
 from bus.messages.webhooks import WebhookEventKind, WebhookStatus
 from bus.streams import ensure_stream, webhooks_bucket
@@ -49,10 +49,7 @@ class Registry:
         """Read the bucket, which is made when it is not there. Raises `LostError`."""
         await ensure_stream(self._nc, webhooks_bucket())
         try:
-            self._bucket = await whole(JetStreamContext(self._nc).key_value(_BUCKET))
-            found = [_decoder.decode(await self._value(key)) for key in await whole(self._bucket.keys())]
-        except NoKeysError:
-            found = []
+            found = await again_if_lost(self._nc, self._kept)
         except (NatsError, TimeoutError) as error:
             raise _lost() from error
         self._webhooks = {each.webhook_id: each for each in sorted(found, key=lambda each: each.created_at)}
@@ -69,7 +66,8 @@ class Registry:
     async def put(self, webhook: Webhook) -> None:
         """Keep `webhook`, in place of what was kept under its id. Raises `RefusedError` when there is no room."""
         try:
-            await whole(self._open.put(webhook.webhook_id, msgspec.json.encode(webhook)))
+            value = msgspec.json.encode(webhook)
+            await again_if_lost(self._nc, lambda: self._open.put(webhook.webhook_id, value))
         except APIError as error:
             raise RefusedError("storage_full", f"The webhook cannot be kept: {error.description}.") from error
         except (NatsError, TimeoutError) as error:
@@ -79,14 +77,21 @@ class Registry:
     async def delete(self, webhook_id: str) -> None:
         """Forget the webhook, its secret included."""
         try:
-            await whole(self._open.purge(webhook_id))
+            await again_if_lost(self._nc, lambda: self._open.purge(webhook_id))
         except (NatsError, TimeoutError) as error:
             raise _lost() from error
         self._webhooks.pop(webhook_id, None)
 
+    async def _kept(self) -> list[Webhook]:
+        self._bucket = await JetStreamContext(self._nc).key_value(_BUCKET)
+        try:
+            return [_decoder.decode(await self._value(key)) for key in await self._bucket.keys()]
+        except NoKeysError:
+            return []
+
     async def _value(self, key: str) -> bytes:
         try:
-            return (await whole(self._open.get(key))).value or b""
+            return (await self._open.get(key)).value or b""
         except NotFoundError as error:
             raise _lost() from error  # Somebody else writes here.
 

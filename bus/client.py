@@ -6,15 +6,15 @@ All answers come to one inbox of this connection; a table gives each to the one 
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import ConnectionClosedError, FlushTimeoutError
+from nats.errors import ConnectionClosedError, ConnectionReconnectingError, FlushTimeoutError
 from nats.errors import Error as NatsError
 
 from bus.config import BusConfig
@@ -35,6 +35,8 @@ ReplyT = TypeVar("ReplyT")
 _TICK = 1.0
 # Seconds after which a lost connection is noticed by who waits for a pong; nats-py does not tell.
 _LOOK_AGAIN = 0.05
+# The same for who waits for an answer, perhaps for long.
+_LOOK_NOW_AND_THEN = 0.25
 # nats-server closes the connection of a client whose control line (subject, inbox, sizes) exceeds 4096.
 _LONGEST_SUBJECT = 3000
 
@@ -50,6 +52,31 @@ async def whole(waiting: Awaitable[ReplyT]) -> ReplyT:
     if task and task.cancelling() > before:
         raise asyncio.CancelledError
     return result
+
+
+async def unless_lost(nc: Client, waiting: Coroutine[Any, Any, ReplyT]) -> ReplyT:
+    """Return what `waiting` gives, which comes from the server.
+
+    Raises `ConnectionReconnectingError` after a reconnect: what was asked for, or the answer, may have been lost with
+    the connection, and nobody tells.
+    """
+    before, task = nc.stats["reconnects"], asyncio.ensure_future(waiting)
+    try:
+        while not task.done():
+            if nc.stats["reconnects"] != before:
+                raise ConnectionReconnectingError
+            await asyncio.wait((task,), timeout=_LOOK_NOW_AND_THEN)
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def again_if_lost(nc: Client, ask: Callable[[], Coroutine[Any, Any, ReplyT]]) -> ReplyT:
+    """Return what `ask` gives. It asks again when the connection was lost meanwhile, so that it may be asked twice."""
+    while True:
+        with suppress(ConnectionReconnectingError):
+            return await unless_lost(nc, ask())
 
 
 async def settled(nc: Client, seconds: float = 10.0) -> None:
@@ -77,18 +104,45 @@ async def flushed(nc: Client, seconds: float = 10.0) -> None:
         raise FlushTimeoutError from error
 
 
+async def received(nc: Client, seconds: float) -> None:
+    """Return when the server has what was published so far, and what it had sent by then is here.
+
+    Once the connection is lost nothing more is on its way. Raises as `flushed` does.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            # Twice as in `settled`.
+            _ = await _ponged(nc) and await _ponged(nc)
+    except TimeoutError as error:
+        raise FlushTimeoutError from error
+
+
 async def _ponged(nc: Client) -> bool:
     """Return whether the server has answered a ping; False when there was no connection, or it was lost meanwhile."""
     if nc.is_closed:
         raise ConnectionClosedError
-    if not nc.is_connected:
+    if _is_away(nc):
         await asyncio.sleep(_LOOK_AGAIN)
         return False
     pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     await nc._send_ping(pong)  # noqa: SLF001 - see `flushed`
-    while pong in nc._pongs and not nc.is_closed:  # noqa: SLF001 - nats-py forgets those of a lost connection
+    # nats-py forgets those of a lost connection when there is another.
+    while pong in nc._pongs and not (nc.is_closed or _is_away(nc)):  # noqa: SLF001 - the same
         await asyncio.wait((pong,), timeout=_LOOK_AGAIN)
     return pong.done()
+
+
+def _is_away(nc: Client) -> bool:
+    # Not `is_connected`: that is not said of a connection which is drained.
+    return nc.is_connecting or nc.is_reconnecting
+
+
+class _Connection(Client):
+    """nats-py's client, whose own flush waits in vain for the pong of a lost connection, also inside nats-py."""
+
+    async def flush(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - nats-py's signature
+        """Return when the server has answered a ping. Raises as `flushed` does."""
+        await flushed(self, timeout)
 
 
 class Bus:
@@ -110,7 +164,7 @@ class Bus:
         Raises `LostError` when no server answers, or one that is too old: such takes the settings that jobs rest on
         without a word and does not keep them.
         """
-        nc = Client()
+        nc = _Connection()
         bus = cls(nc, role, config)
         await _connect(nc, role, config, bus.inbox.fail_started)
         async with AsyncExitStack() as stack:
@@ -118,7 +172,10 @@ class Bus:
             _check_version(nc, config)
             await nc.subscribe(f"{bus.inbox.prefix}.*", cb=bus.inbox.receive, pending_msgs_limit=0)
             await nc.subscribe(HEARTBEAT, cb=bus._on_heartbeat)
-            await settled(nc)
+            try:
+                await settled(nc, config.admit_timeout)
+            except NatsError as error:
+                raise _no_server(nc, config, error) from error
             ticker = asyncio.create_task(bus._watch(), name="presence")
             stack.push_async_callback(_cancelled, ticker)
             yield bus
@@ -225,9 +282,11 @@ async def _connect(nc: Client, role: str, config: BusConfig, when_reconnected: C
                 max_outstanding_pings=2,
             )
     except (NatsError, OSError, TimeoutError) as error:
-        raise LostError(
-            "unavailable", f"No nats-server answers at {config.url}: {str(error) or nc.last_error}"
-        ) from error
+        raise _no_server(nc, config, error) from error
+
+
+def _no_server(nc: Client, config: BusConfig, error: Exception) -> LostError:
+    return LostError("unavailable", f"No nats-server answers at {config.url}: {str(error) or nc.last_error}")
 
 
 def _check_version(nc: Client, config: BusConfig) -> None:

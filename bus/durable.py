@@ -7,9 +7,10 @@ from contextlib import suppress
 from msgspec import Struct
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from bus.client import whole
+from bus.client import unless_lost
 from bus.errors import LostError
 from bus.pull import Delivery
 from bus.streams import Json, StreamError, api, differences
@@ -111,24 +112,28 @@ async def pull_batch(nc: Client, stream: str, name: str, limit: int, wait: float
 
 async def _pull(nc: Client, stream: str, name: str, body: Json, patience: float) -> list[Taken]:
     inbox = nc.new_inbox()
-    found: list[Taken] = []
     subscription = await nc.subscribe(inbox)
     try:
         async with asyncio.timeout(patience):
             await nc.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}", json.dumps(body).encode(), reply=inbox)
-            while len(found) < body["batch"]:
-                msg = await whole(subscription.next_msg(timeout=patience))
-                status = (msg.headers or {}).get("Status")
-                if status in _ENDS:
-                    break
-                if status is not None:
-                    raise LostError("unavailable", f"The consumer {name} answers {status}.", retry_after=1)
-                found.append(_taken(nc, msg))
+            return await unless_lost(nc, _arrived(nc, subscription, name, body["batch"]))
     except (NatsError, TimeoutError) as error:
         raise LostError("unavailable", f"The consumer {name} does not answer.", retry_after=1) from error
     finally:
         with suppress(NatsError):
             await subscription.unsubscribe()
+
+
+async def _arrived(nc: Client, subscription: Subscription, name: str, limit: int) -> list[Taken]:
+    found: list[Taken] = []
+    while len(found) < limit:
+        msg = await subscription.next_msg(timeout=None)
+        status = (msg.headers or {}).get("Status")
+        if status in _ENDS:
+            break
+        if status is not None:
+            raise LostError("unavailable", f"The consumer {name} answers {status}.", retry_after=1)
+        found.append(_taken(nc, msg))
     return found
 
 

@@ -7,7 +7,7 @@ was lost looks like a conflict until the own event is found in the log (docs/adr
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
@@ -165,7 +165,10 @@ class EventLog:
 
     @asynccontextmanager
     async def follow(self, subject: str = FEED) -> AsyncGenerator[AsyncGenerator[Recorded]]:
-        """Hear of events as they are stored, from now on, on the feed. What is missed while away is not told."""
+        """Hear of events as they are stored, from now on, on the feed. What is missed while away is not told.
+
+        Raises `LostError` when the log cannot be reached within the append timeout.
+        """
         queue: asyncio.Queue[Recorded] = asyncio.Queue()
 
         async def on_event(msg: Msg) -> None:
@@ -176,28 +179,35 @@ class EventLog:
             while True:
                 yield await queue.get()
 
-        subscription = await self._bus.nc.subscribe(subject, cb=on_event)
-        try:
-            await settled(self._bus.nc)
+        async with self._subscribed(subject, on_event):
             yield events()
-        finally:
-            if not self._bus.nc.is_closed:
-                await subscription.unsubscribe()
 
     @asynccontextmanager
     async def hearing(self, subject: str) -> AsyncGenerator[asyncio.Event]:
-        """Set the event whenever something is stored, from now on. What it was stands in the log, without a gap."""
+        """Set the event whenever something is stored, from now on. What it was stands in the log, without a gap.
+
+        Raises as `follow` does.
+        """
         heard = asyncio.Event()
 
         async def on_event(_: Msg) -> None:
             heard.set()
 
-        subscription = await self._bus.nc.subscribe(subject, cb=on_event)
-        try:
-            await settled(self._bus.nc)
+        async with self._subscribed(subject, on_event):
             yield heard
+
+    @asynccontextmanager
+    async def _subscribed(self, subject: str, on_event: Callable[[Msg], Awaitable[None]]) -> AsyncGenerator[None]:
+        nc = self._bus.nc
+        subscription = await nc.subscribe(subject, cb=on_event)
+        try:
+            try:
+                await settled(nc, self._bus.config.append_timeout)
+            except NatsError as error:
+                raise LostError("unavailable", "The event log does not answer.", retry_after=1) from error
+            yield
         finally:
-            if not self._bus.nc.is_closed:
+            if not nc.is_closed:
                 await subscription.unsubscribe()
 
     async def _append(self, event: Event, headers: dict[str, str]) -> int:

@@ -13,13 +13,13 @@ import msgspec
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
-from nats.micro import add_service
 from nats.micro.request import Request
-from nats.micro.service import EndpointStats, Service
+from nats.micro.service import EndpointStats, Service, ServiceConfig
 from structlog.contextvars import bound_contextvars
 
-from bus.client import Bus, settled
+from bus.client import Bus, received, settled
 from bus.decoding import decode
 from bus.errors import BusError, Failure
 from bus.frames import KEEP_ALIVE, KEY, LEASE, REQUEST_ID, STATUS, Frame, Status
@@ -89,23 +89,16 @@ async def serving(
     """
     async with asyncio.TaskGroup() as group:
         served = Serving(bus, info, group, drain)
+        service = served.service
         controls = await bus.nc.subscribe(fill(CANCEL, info.instance, "x")[:-1] + "*", cb=served.cancel)
-        service = await add_service(
-            bus.nc,
-            name=info.name,
-            version=info.version,
-            description=info.description,
-            metadata={**info.metadata, "instance": info.instance},
-            stats_handler=served.stats,
-        )
         try:
-            served.service = service
+            await service.start()
             await served.listen(*endpoints)
             yield served
         finally:
             with suppress(NatsError, TimeoutError):
                 await _hang_up(bus.nc, service)
-            with suppress(NatsError, TimeoutError):
+            with suppress(NatsError):
                 await _stop(service)
             await served.finish()
             with suppress(NatsError):
@@ -115,11 +108,19 @@ async def serving(
 class Serving:
     """What is being answered. `drain` may be changed until the block ends; tasks in `group` end it when they fail."""
 
-    service: Service
-
     def __init__(self, bus: Bus, info: ServiceInfo, group: asyncio.TaskGroup, drain: float) -> None:
         self.group = group
         self.drain = drain
+        self.service = Service(
+            bus.nc,
+            ServiceConfig(
+                name=info.name,
+                version=info.version,
+                description=info.description,
+                metadata={**info.metadata, "instance": info.instance},
+                stats_handler=self.stats,
+            ),
+        )
         self._bus = bus
         self._info = info
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -265,20 +266,23 @@ def _end(task: asyncio.Task[None], why: str) -> None:
 
 async def _hang_up(nc: Client, service: Service) -> None:
     """Stop listening, and start what is on its way by then: `Service.stop` alone would drop it."""
-    subscriptions = [endpoint._subscription for endpoint in service._endpoints]  # noqa: SLF001 - not offered
+    subscriptions = _subscriptions(service)
     for subscription in subscriptions:
         await nc._send_unsubscribe(subscription._id)  # noqa: SLF001 - `unsubscribe` drops, `drain` ends too early
-    # The first pong comes when the order is written, the second when the server has it, and after all requests.
-    await settled(nc, 5)
+    await received(nc, 5)
     for subscription in subscriptions:
         await subscription._pending_queue.join()  # noqa: SLF001 - as in nats-py's own drain
 
 
 async def _stop(service: Service) -> None:
-    """Stop the service; when that is given up it goes on by itself, because what it waits for may not (`flushed`)."""
-    stopping = asyncio.ensure_future(service.stop())
-    stopping.add_done_callback(lambda _: stopping.cancelled() or stopping.exception())
-    await asyncio.shield(stopping)
+    """End the service. Its own `stop` waits for the server, and leaves the rest as it is when that does not answer."""
+    for subscription in _subscriptions(service):
+        await subscription.unsubscribe()
+
+
+def _subscriptions(service: Service) -> list[Subscription]:
+    endpoints = [endpoint._subscription for endpoint in service._endpoints]  # noqa: SLF001 - not offered
+    return [*service._subscriptions.values(), *endpoints]  # noqa: SLF001 - the same
 
 
 # What follows is the question, not a model.

@@ -5,6 +5,7 @@ records a job and enqueues it. RAG is the part of the log that is kept for good.
 docs/adr/0003, docs/adr/0020 and docs/subjects.md.
 """
 
+import asyncio
 import json
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from bus.client import whole
+from bus.client import again_if_lost
 from bus.errors import LostError
 from bus.subjects import queue_of
 
@@ -155,9 +156,14 @@ def queue_consumer(name: str, subject: str, ack_wait: float = 30.0) -> Json:
 
 
 async def api(nc: Client, call: str, body: Json | None = None, *, wait: float = 5.0) -> Json:
-    """Call JetStream's API and return its answer, errors included. Raises `LostError` when there is none."""
+    """Call JetStream's API and return its answer, errors included. Raises `LostError` when there is none.
+
+    The call may be made twice (`again_if_lost`).
+    """
+    payload = json.dumps(body).encode() if body else b""
     try:
-        msg = await whole(nc.request(f"{_API}.{call}", json.dumps(body).encode() if body else b"", timeout=wait))
+        async with asyncio.timeout(wait):
+            msg = await again_if_lost(nc, lambda: nc.request(f"{_API}.{call}", payload, timeout=wait))
     except (NatsError, TimeoutError) as error:
         raise LostError("unavailable", f"JetStream does not answer {call}.", retry_after=1) from error
     answer: Json = json.loads(msg.data)

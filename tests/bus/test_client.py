@@ -51,6 +51,28 @@ async def test_no_server_is_told_with_its_address() -> None:
     assert lost.value.code == "unavailable"
 
 
+async def test_server_that_goes_right_after_the_connection_is_made_is_told_as_none(server: Server) -> None:
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", server.config.port)
+        writer.write(await there.readline())  # INFO
+        while b"SUB" not in (line := await reader.readline()):
+            back.write(line)
+            if line.startswith(b"PING"):
+                writer.write(await there.readline())
+        relays.close()
+        writer.close()
+        back.close()
+
+    relays = await asyncio.start_server(relay, "127.0.0.1", own_port())
+    host, port = relays.sockets[0].getsockname()
+
+    with pytest.raises(LostError, match=str(port)) as lost:
+        async with Bus.connect("test", BusConfig(url=f"nats://{host}:{port}", admit_timeout=1)):
+            pass
+
+    assert lost.value.code == "unavailable"
+
+
 async def test_waiting_for_the_server_may_be_given_up(server: Server) -> None:
     broken: list[Exception] = []
 

@@ -238,6 +238,17 @@ async def test_log_that_does_not_answer_is_lost_after_the_timeout(server: Server
     assert writing.value.code == reading.value.code == "unavailable"
 
 
+@pytest.mark.parametrize("way", ["follow", "hearing"])
+async def test_who_would_hear_of_events_is_told_when_the_log_is_away(server: Server, way: str) -> None:
+    async with connected(server.url, append_timeout=0.1) as bus:
+        await server.kill()
+        with pytest.raises(LostError) as lost:
+            async with getattr(EventLog(bus), way)("fusion.feed.>"):
+                pass
+
+    assert lost.value.code == "unavailable"
+
+
 async def test_full_log_refuses_with_storage_full_and_keeps_what_it_has(server: Server) -> None:
     async with connected(server.url) as bus:
         await tiny_log(bus)

@@ -1,6 +1,7 @@
 """The recorder and the models actor."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,23 @@ async def test_event_that_is_being_recorded_when_it_stops_is_not_lost(server: Se
         await asyncio.wait((running,))
 
         assert await stream_last_seq(bus.nc, "EVENTS") == 1
+
+
+async def test_recorder_that_stops_does_not_wait_for_the_server_with_each_event(server: Server) -> None:
+    async with connected(server.url, append_timeout=0.1) as bus:
+        await ensure_streams(bus.nc, keep_days=7)
+        recorder = Recorder(EventLog(bus))
+        running = asyncio.create_task(recorder.run())
+        await server.kill()
+        for _ in range(10):
+            recorder.put(make.request_finished())
+        await until(lambda: recorder._queue.qsize() == 9)
+        begun = time.monotonic()
+        running.cancel()
+        await asyncio.wait((running,))
+        seconds = time.monotonic() - begun
+
+    assert seconds < 6  # each try takes one
 
 
 async def test_more_than_it_holds_is_dropped_without_an_error(server: Server) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 
@@ -114,6 +115,23 @@ async def test_request_that_was_not_begun_when_the_actor_crashes_is_answered(ser
     assert codes <= {"crashed", "restarting", "unavailable"}
 
 
+async def test_service_whose_start_loses_the_server_answers_when_that_is_back(server: Server) -> None:
+    actor, ready = Gated(), asyncio.Event()
+    actor.gate.set()
+    async with connected(server.url) as bus:
+        await server.freeze()
+        serve_task = asyncio.create_task(serve(bus, actor, ready))
+        await until(lambda: bus.nc._pongs)
+        await server.kill()
+        await server.start()
+        await until(lambda: ready.is_set() or serve_task.done())
+        words = await say(bus)
+        serve_task.cancel()
+        await asyncio.wait((serve_task,))
+
+    assert words == ["before", "after"]
+
+
 async def test_running_request_finishes_within_the_drain_time(server: Server) -> None:
     actor = Gated()
     async with connected(server.url) as bus:
@@ -139,6 +157,35 @@ async def open_when_nobody_listens(bus: Bus, actor: Gated) -> None:
         while not await is_gone():
             pass
     actor.gate.set()
+
+
+async def test_service_does_not_wait_for_a_server_that_is_away_when_it_stops(server: Server) -> None:
+    async with connected(server.url) as bus:
+        async with serving(bus, service(), Endpoint(SAY("m"), Gated().receive)):
+            await server.kill()
+            begun = time.monotonic()
+        seconds = time.monotonic() - begun
+
+    assert seconds < 3
+
+
+async def test_service_that_stops_while_the_server_is_away_leaves_nothing_behind(server: Server) -> None:
+    actor, ready = Gated(), asyncio.Event()
+    async with connected(server.url) as bus, plain_client(server.url) as nc:
+        await server.kill()
+        serve_task = asyncio.create_task(serve(bus, actor, ready))
+        await until(lambda: bus.nc._pending)
+        serve_task.cancel()
+        await asyncio.wait((serve_task,))
+        await server.start()
+        await settled(bus.nc)
+        await settled(nc)
+        with pytest.raises(LostError) as lost:
+            await say(bus)
+        with pytest.raises(nats.errors.NoRespondersError):
+            await nc.request("$SRV.PING.test", timeout=10)
+
+    assert lost.value.code == "unavailable"
 
 
 async def test_request_that_outlasts_the_drain_time_is_cancelled(server: Server) -> None:
@@ -300,9 +347,8 @@ async def test_stopping_may_be_given_up(server: Server) -> None:
     async with connected(server.url) as bus:
         stopping = asyncio.create_task(serve_for_ever(bus))
         await until(lambda: served)
-        (endpoint,) = served[0].service._endpoints
         stopping.cancel()
-        while endpoint._subscription is not None or not bus.nc._pongs:
+        while not bus.nc._pongs:
             await asyncio.sleep(0)
         stopping.cancel()
         await asyncio.gather(stopping, return_exceptions=True)

@@ -1,5 +1,6 @@
 """The streams: kept as asked, and one write for the log and the queue."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 from nats.aio.client import Client
 
 from bus.client import settled
+from bus.durable import ensure_durable, find_durable, pull_batch
+from bus.errors import LostError
 from bus.events import EventLog
 from bus.pull import Delivery, pull_one
 from bus.streams import (
@@ -26,7 +29,7 @@ from bus.streams import (
     stream_last_seq,
 )
 from tests.support import make
-from tests.support.nats import Server, connected, plain_client, until_it
+from tests.support.nats import Server, connected, plain_client, until, until_it
 
 
 async def test_streams_may_be_ensured_again(server: Server) -> None:
@@ -36,6 +39,38 @@ async def test_streams_may_be_ensured_again(server: Server) -> None:
         await ensure_streams(bus.nc, keep_days=7)
 
         assert await stream_last_seq(bus.nc, "EVENTS") == 1
+
+
+async def test_answer_that_was_lost_with_its_server_is_asked_for_again(server: Server) -> None:
+    async with connected(server.url) as bus:
+        await ensure_streams(bus.nc, keep_days=7)
+        await server.freeze()
+        asking = asyncio.create_task(api(bus.nc, "STREAM.INFO.EVENTS", wait=15))
+        await until(lambda: bus.nc._resp_map)
+        await server.kill()
+        await server.start()
+        answer = await asking
+
+    assert answer["config"]["name"] == "EVENTS"
+
+
+async def test_pull_that_was_lost_with_its_server_ends(server: Server) -> None:
+    async def is_waiting() -> bool:
+        kept = await find_durable(bus.nc, "EVENTS", "d")
+        return kept is not None and kept["num_waiting"] == 1
+
+    async with connected(server.url) as bus:
+        await ensure_streams(bus.nc, keep_days=7)
+        await ensure_durable(bus.nc, "EVENTS", queue_consumer("d", "fusion.event.>"))
+        pulling = asyncio.create_task(pull_batch(bus.nc, "EVENTS", "d", 10, wait=60))
+        await until_it(is_waiting)
+        await server.kill()
+        await server.start()
+        with pytest.raises(LostError) as lost:
+            async with asyncio.timeout(20):
+                await pulling
+
+    assert lost.value.code == "unavailable"
 
 
 async def test_changed_setting_is_taken_over(server: Server) -> None:

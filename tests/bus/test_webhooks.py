@@ -1,9 +1,11 @@
 """Webhooks, from the events of real jobs to a real receiver."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from actors.webhook_registry import Registry, Webhook
 from bus.errors import RefusedError
 from bus.messages.webhooks import DeleteWebhook, GetWebhook, Redeliver, RegisterWebhook, TryWebhook
 from bus.subjects import (
@@ -18,7 +20,7 @@ from bus.subjects import (
 )
 from tests.support import make
 from tests.support.jobs import Chat, living, world
-from tests.support.nats import Server, until, until_it
+from tests.support.nats import Server, connected, until, until_it
 from tests.support.webhooks import LOOPBACK, SECRET, receiving, silent, telling
 
 
@@ -221,3 +223,27 @@ async def test_deleted_webhook_is_told_nothing_and_unknown(server: Server, tmp_p
 
     assert (refused.value.code, refused.value.failure.param) == ("webhook_not_found", "webhook_id")
     assert len(receiver.received) == 1
+
+
+async def test_webhook_whose_keeping_was_lost_with_the_server_is_kept(server: Server) -> None:
+    webhook = Webhook(
+        webhook_id="wh-1",
+        url="http://127.0.0.1/",
+        events=(),
+        secret=SECRET,
+        status="active",
+        created_at=make.AT,
+        since=0,
+    )
+    async with connected(server.url) as bus:
+        registry = Registry(bus)
+        await registry.read()
+        await server.freeze()
+        putting = asyncio.create_task(registry.put(webhook))
+        await until(lambda: bus.nc._resp_map)
+        await server.kill()
+        await server.start()
+        await putting
+        await registry.read()
+
+    assert registry.webhooks == (webhook,)

@@ -12,11 +12,11 @@ from actors.recorder import Recorder
 from actors.registry import Registry
 from actors.slot_steps import Rules
 from actors.slots import Scheduler
-from bus.client import Bus
+from bus.client import Bus, settled
 from bus.events import EventLog
 from bus.messages.catalogue import ModelEntry
-from bus.messages.presence import Heartbeat
-from tests.support.nats import connected, until
+from bus.messages.presence import Heartbeat, InstanceState
+from tests.support.nats import connected, plain_client, until
 
 MODELS = ("one", "two")
 ENTRIES = tuple(ModelEntry(id=name, kind="chat", tier=2) for name in MODELS)
@@ -36,6 +36,12 @@ async def beat(bus: Bus, model: str, working: int, rss_bytes: int) -> None:
         rss_bytes=rss_bytes,
     )
     await bus.publish(f"fusion.heartbeat.{said.instance}", said)
+
+
+async def empty_beat(bus: Bus, slot: str, state: InstanceState = "empty") -> None:
+    """Say what a slot without a model says."""
+    said = Heartbeat(instance=slot, role="slot", state=state, pid=1, at=time.time(), slot=1)
+    await bus.publish(f"fusion.heartbeat.{slot}", said)
 
 
 @asynccontextmanager
@@ -73,3 +79,26 @@ async def test_what_a_slot_said_before_its_lease_was_released_is_no_work_after_t
         assert (slot.is_busy, slot.used_at) == (False, released_at)
         await beat(bus, "one", working=1, rss_bytes=4 * 2**20)  # A job, for which nobody asked here.
         await until(lambda: slot.is_busy)
+
+
+async def test_model_whose_order_was_lost_on_the_way_is_loaded_by_the_next_slot(nats_url: str, tmp_path: Path) -> None:
+    scheduler = Scheduler(Rules(budget_bytes=2**30), expected=1)
+    async with (
+        connected(nats_url, admit_timeout=0.1) as bus,
+        keeping(bus, scheduler, tmp_path) as keeper,
+        plain_client(nats_url) as nc,
+    ):
+        orders, drains = await nc.subscribe("fusion.slots.load.*"), await nc.subscribe("fusion.control.*.drain")
+        await settled(nc)
+        await empty_beat(bus, "slot-1")
+        await until(lambda: keeper.has("slot-1"))
+        lease = keeper.ask(ENTRIES[0])
+        first = await orders.next_msg(timeout=10)  # And nobody answers.
+        drained = await drains.next_msg(timeout=10)
+        await empty_beat(bus, "slot-1", "down")
+        await empty_beat(bus, "slot-2")
+        second = await orders.next_msg(timeout=10)
+
+        assert [first.subject, second.subject] == ["fusion.slots.load.slot-1", "fusion.slots.load.slot-2"]
+        assert drained.subject == "fusion.control.slot-1.drain"
+        assert (lease.turn.done(), keeper.errors) == (False, {})
