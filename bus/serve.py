@@ -217,7 +217,7 @@ class Serving:
                 await writer.fail(_ENDS.get(error.args[0], _CANCELLED) if error.args else _RESTARTING)
                 raise
             except NatsError:
-                raise
+                await writer.fail(_UNREACHABLE)  # If it comes from the writer, this fails too.
             except Exception:
                 self._crashed = True
                 await writer.fail(_CRASHED)
@@ -296,5 +296,6 @@ _ENDS = {
     _NOBODY: Failure(code="unavailable", message="The connection was lost for a moment; ask again.", retry_after=1),
     _STOPPING: Failure(code="unavailable", message="What answered this has stopped; ask again.", retry_after=1),
 }
+_UNREACHABLE = Failure(code="unavailable", message="The message server did not answer; ask again.", retry_after=1)
 _CRASHED = Failure(code="crashed", message="The actor crashed on this request.", retry_after=1)
 _RESTARTING = Failure(code="restarting", message="The actor is restarting after a crash; ask again.", retry_after=1)

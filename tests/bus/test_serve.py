@@ -132,6 +132,17 @@ async def test_service_whose_start_loses_the_server_answers_when_that_is_back(se
     assert words == ["before", "after"]
 
 
+async def test_asker_hears_that_the_message_server_did_not_answer_the_actor(server: Server) -> None:
+    async def receive(_request: Question, _: Caller) -> AsyncGenerator[Word]:
+        yield Word(text="before")
+        raise nats.errors.FlushTimeoutError
+
+    async with connected(server.url) as bus, serving(bus, service(), Endpoint(SAY("m"), receive)):
+        codes = [await code_of(asyncio.create_task(say(bus))) for _ in range(2)]
+
+    assert codes == ["unavailable"] * 2
+
+
 async def test_running_request_finishes_within_the_drain_time(server: Server) -> None:
     actor = Gated()
     async with connected(server.url) as bus:
@@ -166,7 +177,7 @@ async def test_service_does_not_wait_for_a_server_that_is_away_when_it_stops(ser
             begun = time.monotonic()
         seconds = time.monotonic() - begun
 
-    assert seconds < 3
+    assert seconds < 4  # It would wait five.
 
 
 async def test_service_that_stops_while_the_server_is_away_leaves_nothing_behind(server: Server) -> None:
