@@ -1,10 +1,12 @@
 """The `fusion` command."""
 
 import argparse
+import os
 import sys
 
 from actors.catalogue import ModelFilesError
 from bus.errors import BusError
+from bus.process import configure_logs
 from bus.settings import SettingsError
 from cli import chat, demo, doctor, history, jobs, models, ps, rag, replay, run, status, up
 from cli.state import NotRunningError
@@ -20,10 +22,17 @@ def main() -> None:
         command.add(commands)
     args = parser.parse_args()
     try:
-        sys.exit(args.run(args))
+        configure_logs("cli", level=os.environ.get("LOG_LEVEL") or "error")
+        status = args.run(args)
+        sys.stdout.flush()
+        sys.exit(status)
     except (NotRunningError, SettingsError, BusError, ModelFilesError) as error:
         print(f"fusion: {error}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:
+        # Who reads has left, as `head` does. What is buffered would be tried once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -34,10 +34,12 @@ def forget_running(state: Path) -> None:
 
 
 def read_running(state: Path) -> Running:
-    """Return what was noted. Raises `NotRunningError` when there is nothing, or the process is gone."""
+    """Return what was noted. Raises `NotRunningError` when there is nothing to read, or the process is gone."""
     try:
         running = msgspec.json.decode((state / "running.json").read_bytes(), type=Running)
         os.kill(running.pid, 0)
-    except (FileNotFoundError, ProcessLookupError) as error:
+    except (FileNotFoundError, ProcessLookupError, msgspec.DecodeError) as error:
         raise NotRunningError(f"No Fusion is running on {state}; `fusion up` starts one.") from error
+    except OSError as error:
+        raise NotRunningError(f"{state} cannot be read: {error.strerror}.") from error
     return running
