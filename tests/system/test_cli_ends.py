@@ -1,6 +1,8 @@
 """How `fusion` ends when something is wrong: one line on stderr, the right status, and never a traceback."""
 
+import asyncio
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -140,3 +142,17 @@ async def test_reader_that_leaves_ends_a_command_without_a_word(nats_url: str, t
 
     assert said == [b"", b""]
     assert [listing.returncode, doctor.returncode] == [141, 141]
+
+
+async def test_interrupt_while_it_is_being_imported_ends_a_command_without_a_traceback(nats_url: str) -> None:
+    # It does not end by itself, so that it is not over before a machine under load comes to interrupt it.
+    process = await start("jobs", "watch", environment={"FUSION_NATS_URL": nats_url, "PYTHONPROFILEIMPORTTIME": "1"})
+    assert process.stderr is not None
+    async with asyncio.timeout(60):
+        while b"bus.errors" not in await process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        out, err = await process.communicate()
+
+    assert (process.returncode, out) == (130, b"")
+    assert b"Traceback" not in err
