@@ -48,6 +48,14 @@ async def test_moment_that_is_none_is_told_with_what_is_one(words: tuple[str, ..
     assert "_" not in printed.err.splitlines()[-1].replace("--created_after", "")
 
 
+@pytest.mark.parametrize("seconds", ["soon", "inf", "nan"])
+async def test_time_to_live_that_is_no_number_of_seconds_is_told(seconds: str) -> None:
+    printed = await fusion("models", "load", "a-model", "--ttl", seconds)
+
+    assert printed.status == 2
+    assert printed.err.endswith(f"argument --ttl: '{seconds}' is no number of seconds\n")
+
+
 async def test_server_that_is_not_there_is_told_once(tmp_path: Path) -> None:
     nowhere = {"FUSION_NATS_URL": "nats://127.0.0.1:1", "FUSION_STATE_DIR": str(tmp_path)}
 
