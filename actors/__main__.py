@@ -40,7 +40,7 @@ def main() -> None:
     args = _arguments()
     told: Future[str] = Future()
     end_with_parent(told)
-    configure_logs(args.role, level=os.environ.get("LOG_LEVEL", "info"))
+    configure_logs(args.role, level=os.environ.get("LOG_LEVEL") or "info")
     status = _status(args, told)
     if args.role in {"model", "slot"}:
         sys.stdout.flush()

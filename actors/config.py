@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from bus.config import MOST_SECONDS, Seconds
+
 Positive = Annotated[int, msgspec.Meta(ge=1)]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+SecondsFromZero = Annotated[float, msgspec.Meta(ge=0, le=MOST_SECONDS)]
 
 
 class ActorsConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,23 +27,23 @@ class ActorsConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_media_bytes: Positive = 200 * 2**20
     media_seconds: Seconds = 20.0
     kv_cache_bytes: Positive | None = None
-    job_ttl_days: Positive = 7
+    job_ttl_days: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 7
     job_max_attempts: Positive = 5
     job_run_timeout: Seconds = 3600.0
     job_ack_wait: Seconds = 30.0
     job_queue_timeout: Seconds = 86400.0
     max_queued_jobs: Positive = 1000
-    events_max_bytes: Annotated[int, msgspec.Meta(ge=2**20)] = 4 * 2**30
+    events_max_bytes: Annotated[int, msgspec.Meta(ge=2**20, le=2**62)] = 4 * 2**30
     webhook_timeout: Seconds = 10.0
     webhook_retry_count: Annotated[int, msgspec.Meta(ge=0, le=9)] = 3
     webhook_networks: tuple[str, ...] = ()
     webhook_secret: str | None = None
-    drain_seconds: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+    drain_seconds: SecondsFromZero = 10.0
     slots: Annotated[int, msgspec.Meta(ge=0, le=64)] = 2
     max_memory_gb: Annotated[float, msgspec.Meta(gt=0)] | None = None
     eviction_policy: Literal["lru", "priority", "manual"] = "lru"
-    model_ttl: Annotated[float, msgspec.Meta(ge=0)] = 3600.0
-    min_residency: Annotated[float, msgspec.Meta(ge=0)] = 10.0
+    model_ttl: SecondsFromZero = 3600.0
+    min_residency: SecondsFromZero = 10.0
     max_overtaken: Annotated[int, msgspec.Meta(ge=0)] = 32
     max_overtaken_seconds: Seconds = 60.0
     unload_seconds: Seconds = 600.0

@@ -61,8 +61,8 @@ def _models(table: Any, environment: Mapping[str, str], where: str) -> tuple[Mod
     models = tuple(
         settings(ModelEntry, row, {}, {}, where=f"{where}: models[{number}]") for number, row in enumerate(table)
     )
-    ids = [model.id for model in models]
-    twice = {model for model in ids if ids.count(model) > 1}
+    names = [name for model in models for name in (model.id, *model.aliases)]
+    twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise SettingsError(f"{where}: models: '{twice.pop()}' stands there twice.")
     return models

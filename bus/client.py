@@ -254,8 +254,11 @@ class Bus:
 
 
 async def _connect(nc: Client, role: str, config: BusConfig, when_reconnected: Callable[[], None]) -> None:
+    was_connected = False
+
     async def on_error(error: Exception) -> None:
-        log.warning("bus.error", error=repr(error))
+        if was_connected:  # Until then it is told once, by what is raised.
+            log.warning("bus.error", error=repr(error))
 
     async def on_disconnected() -> None:
         if not (nc.is_closed or nc.is_draining):
@@ -281,12 +284,14 @@ async def _connect(nc: Client, role: str, config: BusConfig, when_reconnected: C
                 ping_interval=5,
                 max_outstanding_pings=2,
             )
+        was_connected = True
     except (NatsError, OSError, TimeoutError) as error:
         raise _no_server(nc, config, error) from error
 
 
 def _no_server(nc: Client, config: BusConfig, error: Exception) -> LostError:
-    return LostError("unavailable", f"No nats-server answers at {config.url}: {str(error) or nc.last_error}")
+    why = str(error) or nc.last_error or "it did not say so in time"
+    return LostError("unavailable", f"No nats-server answers at {config.url}: {why}")
 
 
 def _check_version(nc: Client, config: BusConfig) -> None:

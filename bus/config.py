@@ -1,8 +1,14 @@
 """How to reach the bus, and how to run its server."""
 
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+
+# Thirty years: what is larger cannot be told to nats-server, or is in no calendar.
+MOST_SECONDS = 1e9
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=MOST_SECONDS)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
 class BusConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,11 +22,11 @@ class BusConfig(msgspec.Struct, frozen=True, kw_only=True):
     url: str = ""
     monitor_url: str = ""
     state_dir: Path = Path("~/.fusion")
-    admit_timeout: float = 5.0
-    first_timeout: float = 600.0
-    idle_timeout: float = 120.0
-    silence: float = 6.0
-    append_timeout: float = 5.0
+    admit_timeout: Seconds = 5.0
+    first_timeout: Seconds = 600.0
+    idle_timeout: Seconds = 120.0
+    silence: Seconds = 6.0
+    append_timeout: Seconds = 5.0
 
     @property
     def state(self) -> Path:
@@ -51,9 +57,9 @@ class BusConfig(msgspec.Struct, frozen=True, kw_only=True):
 class NatsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The child nats-server. Port 0 takes a free one. `sync` is its `sync_interval`: `always` or a duration."""
 
-    port: int = 4222
-    monitor_port: int = 0
-    sync: str = "always"
+    port: Port = 4222
+    monitor_port: Port = 0
+    sync: Annotated[str, msgspec.Meta(pattern=r"^(always|([0-9.]+(ns|us|ms|s|m|h))+)\Z")] = "always"
 
 
 # Environment variables and the fields they set.

@@ -11,11 +11,16 @@ from concurrent.futures import Future
 
 import structlog
 
+from bus.settings import SettingsError
+
 PARENT_PIPE = "FUSION_STDIN_IS_PARENT"
 
 
 def configure_logs(role: str, *, level: str = "info") -> None:
-    """Write logs as JSON lines to stderr, with `role` in each."""
+    """Write logs as JSON lines to stderr, with `role` in each. Raises `SettingsError` for a `level` that is none."""
+    levels = logging.getLevelNamesMapping()
+    if level.upper() not in levels:
+        raise SettingsError(f"The variable LOG_LEVEL: Expected `debug`, `info`, `warning` or `error` (got {level!r}).")
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -24,7 +29,7 @@ def configure_logs(role: str, *, level: str = "info") -> None:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        wrapper_class=structlog.make_filtering_bound_logger(levels[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )

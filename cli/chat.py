@@ -5,12 +5,13 @@ import asyncio
 import sys
 
 from bus.client import Bus
-from bus.errors import BusError
+from bus.errors import BusError, LostError, RefusedError
 from bus.frames import Status
 from bus.messages.chat import ChatRequest, Message
-from bus.messages.models import ListModels
-from bus.subjects import CHAT, LIST_MODELS
+from bus.messages.models import GetModel, ListModels
+from bus.subjects import CHAT, GET_MODEL, LIST_MODELS
 from cli.connect import add_place_options, connected
+from http_edge.routing import not_serving
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -32,13 +33,19 @@ async def _chat(args: argparse.Namespace) -> int:
             return 0
         print(f"{model}. An empty line or Ctrl-D ends the chat.", file=sys.stderr)
         while line := (await asyncio.to_thread(_read_line)).strip():
-            await _turn(bus, model, said, line)
+            try:
+                await _turn(bus, model, said, line)
+            except BusError as error:
+                print(f"[{error.code}: {error}]", file=sys.stderr)
     return 0
 
 
 async def _first_model(bus: Bus) -> str:
     reply = await bus.ask(LIST_MODELS(), ListModels())
-    return next((card.id for card in reply.models if card.kind == "chat"), "")
+    model = next((card.id for card in reply.models if card.kind == "chat"), None)
+    if model is None:
+        raise RefusedError("model_not_found", "There is no chat model in the catalogue.")
+    return model
 
 
 def _read_line() -> str:
@@ -48,7 +55,7 @@ def _read_line() -> str:
 
 
 async def _turn(bus: Bus, model: str, said: list[Message], text: str) -> None:
-    """Say `text`, print the answer as it comes, and remember both. An error is printed; the chat goes on."""
+    """Say `text`, print the answer as it comes, and remember both, also as far as it came. Raises `BusError`."""
     said.append(Message(role="user", content=text))
     pieces: list[str] = []
     try:
@@ -57,7 +64,11 @@ async def _turn(bus: Bus, model: str, said: list[Message], text: str) -> None:
                 if not isinstance(item, Status):
                     pieces.append(item.text)
                     print(item.text, end="", flush=True)
-        print()
-    except BusError as error:
-        print(f"\n[{error.code}: {error}]", file=sys.stderr)
-    said.append(Message(role="assistant", content="".join(pieces)))
+    except LostError as error:
+        if error.code != "unavailable" or pieces:
+            raise
+        raise not_serving(await bus.ask(GET_MODEL(), GetModel(model=model)), "chat") from error
+    finally:
+        if pieces:
+            print()
+        said.append(Message(role="assistant", content="".join(pieces)))

@@ -3,8 +3,9 @@
 import argparse
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
 
@@ -37,11 +38,24 @@ def add_action(what: Subparsers, name: str, text: str, act: Act) -> argparse.Arg
     return parser
 
 
+def moment(text: str) -> datetime:
+    """Return the moment of an option; without an offset it is the time of this machine."""
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time, such as 2026-11-21T22:00:00Z") from error
+
+
+def bus_table(file: Path | None, environment: Mapping[str, str]) -> BusConfig:
+    """Return what the file and the environment say of the bus. Raises `SettingsError`."""
+    table = read_file(file).get("bus")
+    return settings(BusConfig, table, environment, BUS_VARIABLES, where=f"{file or 'configuration'}: bus")
+
+
 def bus_config(args: argparse.Namespace) -> BusConfig:
     """Return how to reach it. Raises `NotRunningError` and `SettingsError`."""
     said = {} if args.state_dir is None else {"FUSION_STATE_DIR": str(args.state_dir)}
-    table = read_file(args.config).get("bus")
-    config = settings(BusConfig, table, os.environ | said, BUS_VARIABLES, where="configuration")
+    config = bus_table(args.config, os.environ | said)
     if config.url:
         return config
     return msgspec.structs.replace(config, url=read_running(config.state).nats_url)

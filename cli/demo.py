@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actors.rag import absent
-from actors.supervisor import GaveUpError
 from bus.client import Bus
 from bus.config import BusConfig
 from bus.events import EventLog
@@ -26,7 +25,7 @@ from bus.process import configure_logs
 from bus.subjects import GET_HISTORY, INGEST_DOCUMENTS, JOB_FEED, LIST_HISTORY, QUERY_DOCUMENTS, SUBMIT_JOB, fill
 from cli.state import Running
 from cli.system import System
-from cli.up import FAILURES, Progress, leaf, prepared
+from cli.up import FAILURES, Progress, foreseen, prepared
 from eventlog.events import JobCancelled, JobCompleted, JobFailed, Unknown
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(_: argparse.Namespace) -> int:
     """Take the tour; 0 when every stop worked."""
-    configure_logs("demo", level=os.environ.get("LOG_LEVEL", "warning"))
+    configure_logs("demo", level=os.environ.get("LOG_LEVEL") or "warning")
     with tempfile.TemporaryDirectory(prefix="fusion-demo-") as folder:
         args = argparse.Namespace(config=None, state_dir=Path(folder) / "state", port=0, nats_port=0, embedded=True)
         try:
@@ -59,9 +58,7 @@ def run(_: argparse.Namespace) -> int:
             print(f"fusion demo: {error}", file=sys.stderr)
             return 1
         except BaseExceptionGroup as group:
-            print(f"fusion demo: {leaf(group)}", file=sys.stderr)
-            if group.split(GaveUpError)[0] is None:
-                raise
+            print(f"fusion demo: {foreseen(group)}", file=sys.stderr)
             return 1
     return 0
 

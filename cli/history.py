@@ -15,7 +15,7 @@ from bus.client import Bus
 from bus.errors import LostError
 from bus.messages.history import ExportHistory, HistoryStats, HistoryTable, ListViews, QueryHistory
 from bus.subjects import EXPORT_HISTORY, HISTORY_STATS, LIST_VIEWS, QUERY_HISTORY
-from cli.connect import Subparsers, add_place_options, bus_config, connected
+from cli.connect import Subparsers, add_place_options, bus_config, connected, moment
 from cli.table import size, table
 
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400}
@@ -30,7 +30,9 @@ def add(commands: Subparsers) -> None:
     parser = commands.add_parser("history", help="show throughput, waiting times, failures and usage; ask in SQL")
     add_place_options(parser)
     parser.add_argument("words", nargs="*", metavar="what", help=_WORDS)
-    parser.add_argument("--since", type=_since, help="only hours or days since then: 90m, 24h, 7d, or a date")
+    parser.add_argument(
+        "--since", type=_since, metavar="WHEN", help="only hours or days since then: 90m, 24h, 7d, or a date"
+    )
     parser.add_argument("--model", help="only this model")
     parser.add_argument("--key", help="only this API key, by its fingerprint")
     parser.add_argument("--limit", type=int, default=1000, help="how many rows at the most")
@@ -70,7 +72,10 @@ async def _export(bus: Bus, args: argparse.Namespace, name: str, file: Path) -> 
     content = await Blobs(bus_config(args).blobs).get(exported.blob)
     if content is None:
         raise LostError("unavailable", f"The blob {exported.blob} is not on this machine.")
-    await asyncio.to_thread(file.write_bytes, content)
+    try:
+        await asyncio.to_thread(file.write_bytes, content)
+    except OSError as error:
+        sys.exit(f"fusion: {file} cannot be written: {error.strerror}")
     print(f"{file}: {name} as of event {exported.as_of}, {size(exported.size_bytes)}")
 
 
@@ -94,9 +99,11 @@ def _print_json(value: Any) -> None:
 
 
 def _since(text: str) -> datetime:
-    """Return the moment that `text` means: so long ago, or a date. Raises ValueError."""
+    """Return the moment that `text` means: so long ago, or a date. Raises `ArgumentTypeError`."""
     ago = re.fullmatch(r"(\d+)([mhd])", text)
-    if ago:
+    if not ago:
+        return moment(text)
+    try:
         return datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _SECONDS[ago[2]])
-    at = datetime.fromisoformat(text)
-    return at if at.tzinfo else at.astimezone()
+    except OverflowError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is longer ago than there are dates") from error

@@ -17,7 +17,7 @@ from bus.messages.history import HistoryQuery, JobQuery
 from bus.messages.jobs import CancelJob, GetJob, JobProgress, JobReply, Operation, ReplayJob, SubmitJob
 from bus.progress import hearing_progress
 from bus.subjects import CANCEL_JOB, GET_HISTORY, GET_JOB, JOB_FEED, LIST_HISTORY, REPLAY_JOB, SUBMIT_JOB, fill
-from cli.connect import Subparsers, add_action
+from cli.connect import Subparsers, add_action, moment
 from eventlog.events import Priority, Unknown
 from eventlog.history_schema import Sort
 from eventlog.job import JobStatus
@@ -38,14 +38,14 @@ def add(commands: Subparsers) -> None:
     submitting.add_argument("operation", choices=get_args(Operation), help="what it is to do")
     submitting.add_argument("input", help="a file with the request as JSON, or - to read it from the input")
     submitting.add_argument("--priority", choices=get_args(Priority), default="normal", help="how urgent it is")
-    submitting.add_argument("--run-at", type=_moment, help="when it is queued, as in 2026-11-21T22:00:00Z")
+    submitting.add_argument("--run-at", type=moment, help="when it is queued, as in 2026-11-21T22:00:00Z")
     submitting.add_argument("--wait", action="store_true", help="wait until it has ended, and print its result")
     listing = add_action(what, "list", "list jobs, newest first", _list)
     listing.add_argument("--status", choices=get_args(JobStatus), help="only those with this status")
     listing.add_argument("--model", help="only those of this model")
     listing.add_argument("--metadata", type=_member, action="append", default=[], metavar="NAME=VALUE", help="with it")
-    listing.add_argument("--created-after", type=_moment, help="only those that were accepted later")
-    listing.add_argument("--created-before", type=_moment, help="only those that were accepted earlier")
+    listing.add_argument("--created-after", type=moment, help="only those that were accepted later")
+    listing.add_argument("--created-before", type=moment, help="only those that were accepted earlier")
     listing.add_argument(
         "--sort", choices=get_args(Sort), default="-created_at", help="the order; with - the latest first"
     )
@@ -64,6 +64,10 @@ async def _submit(bus: Bus, args: argparse.Namespace) -> None:
         content = await asyncio.to_thread(_read, args.input)
     except OSError as error:
         sys.exit(f"fusion: {args.input} cannot be read: {error.strerror}")
+    try:
+        msgspec.json.decode(content)
+    except msgspec.DecodeError as error:
+        sys.exit(f"fusion: {args.input} is not JSON: {error}")
     request = SubmitJob(
         model=args.model,
         operation=args.operation,
@@ -148,12 +152,6 @@ def _print_whole(job: JobReply) -> None:
 
 def _read(path: str) -> bytes:
     return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-
-
-def _moment(text: str) -> datetime:
-    at = datetime.fromisoformat(text)
-    # Without an offset it is the time of this machine.
-    return at.astimezone()
 
 
 def _member(text: str) -> tuple[str, str]:

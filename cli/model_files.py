@@ -44,7 +44,7 @@ def _pull(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    configure_logs("cli", level=os.environ.get("LOG_LEVEL", "warning"))
+    configure_logs("cli", level=os.environ.get("LOG_LEVEL") or "warning")
     models = configuration(args.config, os.environ).models
     entry = next((entry for entry in models if entry.id == args.model), None)
     if entry is None:

@@ -1,6 +1,7 @@
 """`fusion models`: lists, shows, loads and unloads models; model_files.py and model_removal.py have their files."""
 
 import argparse
+import math
 import sys
 from datetime import UTC, datetime
 from typing import Any, get_args
@@ -40,7 +41,7 @@ def add(commands: Subparsers) -> None:
     loading.add_argument("--kind", choices=get_args(ModelKind), help="its kind, instead of what its files say")
     loading.add_argument("--context-length", type=int, help="a shorter context than the model has, in tokens")
     loading.add_argument("--priority", choices=get_args(ModelPriority), help="how much it is worth to stay loaded")
-    loading.add_argument("--ttl", type=float, help="after how many idle seconds it is unloaded; 0 keeps it")
+    loading.add_argument("--ttl", type=_seconds, help="after how many idle seconds it is unloaded; 0 keeps it")
     unloading = add_action(what, "unload", "unload a heavy model once its requests are answered", _unload)
     for action in (listing, showing):
         action.add_argument("--json", action="store_true", help="print JSON")
@@ -48,6 +49,16 @@ def add(commands: Subparsers) -> None:
         action.add_argument("model", help="its id or an alias")
     model_files.add(what)
     model_removal.add(what)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return seconds
 
 
 async def _list(bus: Bus, args: argparse.Namespace) -> None:

@@ -5,6 +5,9 @@ import os
 import sys
 from pathlib import Path
 
+from bus.settings import SettingsError
+from cli.connect import bus_table
+
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
@@ -19,6 +22,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(args: argparse.Namespace) -> int:
     """Become the process of that part."""
+    if not bus_table(args.config, os.environ).url:
+        raise SettingsError("There is no server to join: FUSION_NATS_URL, or `url` of `bus` in the file, names one.")
     module = ["http_edge"] if args.part == "edge" else ["actors", args.part]
     flags = {"--model": args.model, "--slot": args.slot, "--config": args.config, "--port": args.port}
     words = [word for flag, value in flags.items() if value is not None for word in (flag, str(value))]

@@ -34,10 +34,16 @@ def forget_running(state: Path) -> None:
 
 
 def read_running(state: Path) -> Running:
-    """Return what was noted. Raises `NotRunningError` when there is nothing, or the process is gone."""
+    """Return what was noted. Raises `NotRunningError` when there is nothing to read, or the process is gone."""
     try:
-        running = msgspec.json.decode((state / "running.json").read_bytes(), type=Running)
-        os.kill(running.pid, 0)
-    except (FileNotFoundError, ProcessLookupError) as error:
+        note = (state / "running.json").read_bytes()
+    except FileNotFoundError:
+        note = b""
+    except OSError as error:
+        raise NotRunningError(f"{state} cannot be read: {error.strerror}.") from error
+    try:
+        running = msgspec.json.decode(note, type=Running)
+        os.kill(running.pid, 0)  # What may not be sent a signal is a stranger, who has the number by now.
+    except (msgspec.DecodeError, ProcessLookupError, PermissionError) as error:
         raise NotRunningError(f"No Fusion is running on {state}; `fusion up` starts one.") from error
     return running

@@ -113,8 +113,11 @@ class System:
             reloads = await bus.nc.subscribe(RELOADED, cb=self._on_reloaded)
             stack.push_async_callback(reloads.unsubscribe)
             await stack.enter_async_context(supervising(self._edge(port)))
-            async with asyncio.timeout(READY_TIMEOUT):
-                await bus.presence.until(self._all_ready)
+            try:
+                async with asyncio.timeout(READY_TIMEOUT):
+                    await bus.presence.until(self._all_ready)
+            except TimeoutError as error:
+                raise TimeoutError(f"Not all is ready after {READY_TIMEOUT:.0f} s; see {self._logs}.") from error
             yield self._running
 
     async def _start_server(self, stack: AsyncExitStack) -> ServerConfig:

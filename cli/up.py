@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -45,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C."""
-    configure_logs("supervisor", level=os.environ.get("LOG_LEVEL", "warning"))
+    configure_logs("supervisor", level=os.environ.get("LOG_LEVEL") or "warning")
     try:
         config, options = prepared(args)
         _fetch(config)
@@ -54,18 +55,23 @@ def run(args: argparse.Namespace) -> int:
         print(f"fusion up: {error}", file=sys.stderr)
         return 1
     except BaseExceptionGroup as group:
-        given_up, other = group.split(GaveUpError)
-        if given_up is None or other is not None:
-            raise
-        print(f"fusion up: {leaf(given_up)}", file=sys.stderr)
+        print(f"fusion up: {foreseen(group)}", file=sys.stderr)
         return 1
     return 0
 
 
-def leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def foreseen(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error of the group, or raise it as it is when not all in it is what may happen to a user."""
+    known, other = group.split((GaveUpError, *FAILURES))
+    if known is None or other is not None:
+        raise group
+    return _leaf(known)
+
+
+def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the first error inside a group of groups."""
     first = group.exceptions[0]
-    return leaf(first) if isinstance(first, BaseExceptionGroup) else first
+    return _leaf(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def prepared(args: argparse.Namespace) -> tuple[Configuration, Options]:
@@ -99,6 +105,8 @@ def _require_free(host: str, port: int, flag: str) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
+            if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
+                raise SettingsError(f"The host {host} cannot be listened on ({error.strerror}).") from error
             raise SettingsError(
                 f"Port {port} on {host} is not free ({error.strerror}); {flag} takes another."
             ) from error

@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, help="the port, in place of the configured one")
     args = parser.parse_args()
     end_with_parent()
-    configure_logs("edge", level=os.environ.get("LOG_LEVEL", "info"))
+    configure_logs("edge", level=os.environ.get("LOG_LEVEL") or "info")
     environment = os.environ | ({} if args.port is None else {"FUSION_PORT": str(args.port)})
     try:
         tables = read_file(args.config)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-Seconds = Annotated[float, Meta(gt=0)]
+from bus.config import MOST_SECONDS, Port, Seconds
 
 
 class EdgeConfig(Struct, frozen=True, kw_only=True):
@@ -14,8 +14,8 @@ class EdgeConfig(Struct, frozen=True, kw_only=True):
     stream or a large answer before it counts as gone.
     """
 
-    host: str = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
+    port: Port = 8000
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 32 * 2**20
     max_file_bytes: Annotated[int, Meta(ge=1024)] = 200 * 2**20
     max_document_bytes: Annotated[int, Meta(ge=1024)] = 100 * 2**20
@@ -25,7 +25,7 @@ class EdgeConfig(Struct, frozen=True, kw_only=True):
     sse_comment_seconds: Seconds = 5.0
     read_seconds: Seconds = 30.0
     write_seconds: Seconds = 60.0
-    drain_seconds: Annotated[float, Meta(ge=0)] = 10.0
+    drain_seconds: Annotated[float, Meta(ge=0, le=MOST_SECONDS)] = 10.0
 
 
 # Environment variables and the fields they set.

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import msgspec
 
+from bus.config import Seconds
+
 Positive = Annotated[int, msgspec.Meta(ge=1)]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class RagConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +25,7 @@ class RagConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_file_bytes: Positive = 100 * 2**20
     parse_seconds: Seconds = 60.0
     parse_bytes: Positive = 2**30
-    store_bytes: Positive = 2 * 2**30
+    store_bytes: Annotated[int, msgspec.Meta(ge=2**20, le=2**62)] = 2 * 2**30
     snapshot_seconds: Seconds = 60.0
 
 

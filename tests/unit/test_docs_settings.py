@@ -16,7 +16,7 @@ from bus.config import BUS_VARIABLES, NATS_VARIABLES, BusConfig, NatsConfig
 from bus.messages.catalogue import ModelEntry
 from bus.process import PARENT_PIPE
 from bus.settings import read_file, settings
-from cli.__main__ import COMMANDS
+from cli.commands import COMMANDS
 from http_edge.config import VARIABLES as EDGE_VARIABLES
 from http_edge.config import EdgeConfig
 from tests.support.docs import DOCS, ROOT, page, section, unnamed
