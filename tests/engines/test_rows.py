@@ -88,7 +88,7 @@ async def together(
         return list(await asyncio.gather(*tasks, return_exceptions=True)), model.computed
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(REQUESTS, st.sets(st.integers(0, 5)), st.sampled_from([0, 10**6]), st.integers(1, 3))
 def test_each_gets_its_own_whoever_leaves_or_fails(
     requests: list[list[str]], leaving: set[int], keep_bytes: int, streams: int

@@ -65,9 +65,12 @@ async def test_slot_killed_while_loading_is_followed_by_another_and_nobody_hears
     fusion = scene.fusion
     await fusion.unload(scene.first)
     async with fusion.story(scene.second) as two:
+        await until(lambda: not fusion.says(scene.first))
         asked = asyncio.create_task(fusion.ask(scene.first))
+        slot = await fusion.pid_of(scene.first)
+        os.kill(slot, signal.SIGSTOP)  # It would have loaded before anybody has looked.
         await fusion.until_states({scene.first: "loading", scene.second: "ready"})
-        os.kill(await fusion.pid_of(scene.first), signal.SIGKILL)
+        os.kill(slot, signal.SIGKILL)
         status, answer = await asked
         await two.more(20)
 
@@ -147,10 +150,13 @@ async def test_request_whose_slot_dies_before_its_first_word_is_told_so(scene: S
     fusion = scene.fusion
     core = fusion.fusion.running.processes["core"]
     await fusion.unload(scene.first)
+    await until(lambda: not fusion.says(scene.first))
     asked = asyncio.create_task(fusion.ask(scene.first))
-    await fusion.until_states({scene.first: "loading"})
     slot = await fusion.pid_of(scene.first)
+    os.kill(slot, signal.SIGSTOP)  # It would have loaded before anybody has looked.
+    await fusion.until_states({scene.first: "loading"})
     os.kill(core, signal.SIGSTOP)
+    os.kill(slot, signal.SIGCONT)
     await until(lambda: fusion.says(scene.first, state="ready"))
     os.kill(slot, signal.SIGSTOP)
     os.kill(core, signal.SIGCONT)
