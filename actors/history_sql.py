@@ -8,13 +8,15 @@ import msgspec
 import structlog
 
 from actors.history_file import HistoryFile, folder_beside
-from bus.errors import RefusedError
+from bus.errors import LostError, RefusedError
 from eventlog.history_query import Table
 from eventlog.history_sql import Answer, Question
 
 log = structlog.get_logger()
 
 _SECONDS = 5.0
+# Python and DuckDB take a third of one, unless the machine is busy.
+_START_SECONDS = 30.0
 _AT_ONCE = 2
 # The reply is one message.
 _SHARE_OF_MESSAGE = 0.9
@@ -32,7 +34,7 @@ class SqlQueries:
         self._places = asyncio.Semaphore(_AT_ONCE)
 
     async def run(self, sql: str, limit: int) -> Table:
-        """Return at most `limit` rows of what `sql` selects. Raises `RefusedError` that names `sql`."""
+        """Return at most `limit` rows of what `sql` selects. Raises `RefusedError` that names `sql`, or `LostError`."""
         if self._places.locked():
             raise RefusedError("queue_full", f"{_AT_ONCE} queries are running, as many as may.", retry_after=1)
         async with self._places:
@@ -53,6 +55,7 @@ async def _answered(copy: Path, question: Question) -> Answer:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
+        await _started(process)
         async with asyncio.timeout(_SECONDS):
             said, complaint = await process.communicate(_encode(question))
     except TimeoutError as error:
@@ -65,6 +68,17 @@ async def _answered(copy: Path, question: Question) -> Answer:
         log.warning("history.sql_failed", status=process.returncode, error=complaint.decode(errors="replace")[-2000:])
         raise _refused("The query ended its process; it may take more memory than it may have.")
     return _decoder.decode(said)
+
+
+async def _started(process: asyncio.subprocess.Process) -> None:
+    """Return when the process waits for its question, or has ended before."""
+    assert process.stdout is not None  # noqa: S101 - it is a pipe
+    try:
+        async with asyncio.timeout(_START_SECONDS):
+            await process.stdout.readline()
+    except TimeoutError as error:
+        message = f"The process of the query did not start within {_START_SECONDS:g} s."
+        raise LostError("unavailable", message, retry_after=1) from error
 
 
 def _refused(message: str) -> RefusedError:

@@ -19,7 +19,7 @@ from cli.connect import Subparsers, add_place_options, bus_config, connected, mo
 from cli.table import size, table
 
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400}
-_PATIENCE = 15.0
+_PATIENCE = 40.0
 _EXPORT_PATIENCE = 75.0
 
 _WORDS = "a view; `sql` and a SELECT; or `export`, a table or view and a file. Without any the views are listed."

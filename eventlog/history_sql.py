@@ -1,8 +1,8 @@
 """Runs one question in SQL on a copy of the history: `python -m eventlog.history_sql COPY`.
 
 A program of its own, because nothing less bounds what SQL may take: a single value can grow past every limit of
-DuckDB, and cannot be interrupted while it does. Reads a `Question` from its input and writes an `Answer`.
-Whoever starts it ends it when its time is over.
+DuckDB, and cannot be interrupted while it does. Writes a line when it has started, reads a `Question` from its input
+and writes an `Answer`. Whoever starts it ends it when its time is over.
 """
 
 import re
@@ -53,6 +53,8 @@ def main() -> None:
     if sys.platform == "linux":  # macOS takes no limit that a process exceeds already, and all do there.
         resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_BYTES, _ADDRESS_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+    sys.stdout.buffer.write(b"\n")
+    sys.stdout.buffer.flush()
     question = msgspec.json.decode(sys.stdin.buffer.read(), type=Question)
     sys.stdout.buffer.write(msgspec.json.encode(answer(Path(sys.argv[1]), question)))
 

@@ -21,7 +21,7 @@ from http_edge.context import BLOBS, BUS
 from http_edge.wire import json_response, read_body, read_query
 
 # The historian ends what takes longer than 5 s, an export after 60 s, and says so.
-_PATIENCE = 15.0
+_PATIENCE = 40.0
 _EXPORT_PATIENCE = 75.0
 
 

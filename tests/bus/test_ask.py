@@ -38,7 +38,7 @@ async def test_refusal_comes_with_its_code_and_its_parameter(server: Server) -> 
 
 
 async def test_question_to_nobody_fails_at_once(server: Server) -> None:
-    async with connected(server.url) as bus, asyncio.timeout(10):
+    async with connected(server.url) as bus, asyncio.timeout(60):
         with pytest.raises(LostError) as lost:
             await bus.ask(COUNT_WORDS("nobody"), Question())
 

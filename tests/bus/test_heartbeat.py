@@ -11,7 +11,7 @@ from tests.support.nats import Server, connected
 
 async def test_instance_is_heard_of_as_soon_as_it_beats(server: Server) -> None:
     async with connected(server.url) as hearer, connected(server.url) as speaker:
-        async with beating(speaker, plain_beat("jobs.1", "jobs", {"url": "x"})), asyncio.timeout(10):
+        async with beating(speaker, plain_beat("jobs.1", "jobs", {"url": "x"})), asyncio.timeout(60):
             await hearer.presence.until(bool)
 
     (beat,) = hearer.presence.instances
@@ -30,7 +30,7 @@ async def test_instance_that_cannot_tell_how_it_stands_ends(server: Server) -> N
             raise ZeroDivisionError
         return await sound()
 
-    async with connected(server.url) as bus, asyncio.timeout(20):
+    async with connected(server.url) as bus, asyncio.timeout(60):
         with pytest.raises(ExceptionGroup) as group:
             async with beating(bus, look):
                 await asyncio.Event().wait()
@@ -43,7 +43,7 @@ async def test_instance_is_heard_of_again_when_the_server_is_back(server: Server
         await server.kill()
         async with beating(bus, plain_beat("chat-1", "chat")):
             await server.start()
-            async with connected(server.url) as hearer, asyncio.timeout(20):
+            async with connected(server.url) as hearer, asyncio.timeout(60):
                 await hearer.presence.until(bool)
 
     assert [beat.instance for beat in hearer.presence.instances] == ["chat-1"]

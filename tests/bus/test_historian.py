@@ -203,7 +203,7 @@ async def test_file_that_another_process_has_is_left_alone(server: Server, tmp_p
     async with connected(server.url) as bus:
         await tell(bus, STORY)
         async with history_of(bus, tmp_path / "h") as life:
-            await asyncio.wait((life,), timeout=20)
+            await asyncio.wait((life,), timeout=60)
     await holder.communicate(b"")
 
     assert "lock" in repr(life.exception())
@@ -278,7 +278,7 @@ async def test_waiting_for_a_point_of_the_log_that_does_not_come_has_an_end(serv
         last = await tell(bus, STORY)
         async with history_of(bus, tmp_path / "h"):
             with pytest.raises(LostError) as lost:
-                await bus.ask(LIST_HISTORY(), HistoryQuery(at_least=last + 1000), patience=8)
+                await bus.ask(LIST_HISTORY(), HistoryQuery(at_least=last + 1000), patience=60)
 
     assert lost.value.code == "timeout"
     assert "has reached" in str(lost.value)

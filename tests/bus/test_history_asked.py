@@ -44,7 +44,7 @@ class World(Struct):
     folder: Path
 
     async def sql(self, sql: str, limit: int = 1000) -> HistoryTable:
-        return await self.bus.ask(QUERY_HISTORY(), QueryHistory(sql=sql, limit=limit), patience=30)
+        return await self.bus.ask(QUERY_HISTORY(), QueryHistory(sql=sql, limit=limit), patience=60)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -158,6 +158,17 @@ async def test_queries_that_do_not_end_are_ended_and_hold_up_nothing(world: Worl
     assert reply.as_of >= seq
     assert [str(ending) for ending in endings] == ["The query took longer than 5 s."] * 2
     assert sorted(path.name for path in world.folder.glob("h*")) in (["h"], ["h", "h.wal"])
+
+
+async def test_query_has_its_time_from_when_its_process_has_started(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import time\ntime.sleep(6)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    reply = await world.sql("SELECT 1 AS n")
+
+    assert reply.rows == ((1,),)
 
 
 @pytest.mark.parametrize("table", ["jobs", "usage"])

@@ -119,11 +119,12 @@ async def test_open_jobs_are_known_without_reading_all_of_the_log(server: Server
         await fusion.submit(job_id="job-waits")
         await fusion.submit(job_id="job-late", run_at=soon(3600))
         await fusion.submit(job_id="job-gone")
+        await fusion.queue_is(3)
         await fusion.cancel("job-gone")
         await fusion.queue_is(2)
         known, loaded = OpenJobs(Estimates(), lambda: None), asyncio.Event()
         async with living(follow_jobs(fusion.bus, known, loaded, Recent(seconds=-3600, events=0))):
-            await asyncio.wait_for(loaded.wait(), 20)
+            await asyncio.wait_for(loaded.wait(), 60)
             found = {one.job.job_id: one.job.status for one in known.of_model(make.MODEL)}
             chat.gate.set()
             await until(lambda: known.running(make.MODEL) + known.count(make.MODEL) == 1)
@@ -133,8 +134,8 @@ async def test_open_jobs_are_known_without_reading_all_of_the_log(server: Server
 
 
 async def test_scheduled_job_is_queued_at_its_time_by_whoever_lives_then(server: Server, tmp_path: Path) -> None:
-    run_at = soon(1.5)
     async with world(server, tmp_path) as fusion:
+        run_at = soon(4)
         scheduled = await fusion.submit(run_at=run_at, metadata={"who": "me"})
         before = await fusion.kinds()
     async with world(server, tmp_path, Chat()) as fusion, living(fusion.worker()):
@@ -169,7 +170,7 @@ async def test_scheduled_job_can_be_cancelled_before_its_time(server: Server, tm
 
 async def test_queued_job_fails_when_it_expires_and_leaves_the_queue(server: Server, tmp_path: Path) -> None:
     async with world(server, tmp_path) as fusion:
-        expires_at = soon(0.5)
+        expires_at = soon(3)
         await fusion.submit(expires_at=expires_at)
         await fusion.submit(job_id="job-other")
         kinds = await fusion.ended()
@@ -187,9 +188,10 @@ async def test_queued_job_fails_when_it_expires_and_leaves_the_queue(server: Ser
 async def test_running_job_does_not_expire(server: Server, tmp_path: Path) -> None:
     chat = Chat(gated=True)
     async with world(server, tmp_path, chat) as fusion, living(fusion.worker()):
-        await fusion.submit(expires_at=soon(1))
+        expires_at = soon(4)
+        await fusion.submit(expires_at=expires_at)
         await until(lambda: chat.asked)
-        await fusion.submit(job_id="job-after", expires_at=soon(1.1))
+        await fusion.submit(job_id="job-after", expires_at=max(expires_at, soon(3)))
         after = await fusion.ended("job-after")
         chat.gate.set()
         kinds = await fusion.ended()
@@ -203,7 +205,7 @@ async def test_running_job_that_nobody_ends_is_ended_when_it_has_expired(
     server: Server, tmp_path: Path, cancelled: bool, end: str
 ) -> None:
     async with world(server, tmp_path) as fusion:
-        await fusion.submit(expires_at=soon(2), run_timeout=10)
+        await fusion.submit(expires_at=soon(4), run_timeout=10)
         await fusion.log.record(make.job_started(at=soon(-71), actor="dead"))
         if cancelled:
             await fusion.cancel()
@@ -265,6 +267,7 @@ async def test_jobs_of_a_model_that_cannot_be_loaded_are_ended(server: Server, t
         await fusion.submit(job_id="job-queued")
         await fusion.submit(job_id="job-lost")
         await fusion.submit(job_id="job-late", run_at=soon(3600))
+        await fusion.queue_is(2)
         log = EventLog(fusion.bus)
         [queued] = await log.read_job("job-lost")
         await log.record_next(make.job_started(job_id="job-lost", actor="dead"), after=queued.seq)

@@ -92,7 +92,7 @@ async def test_answer_is_what_the_nats_cli_takes(server: Server, verb: str, targ
         plain_client(server.url) as nc,
     ):
         await bus.ask(COUNT_WORDS("ü"), Question())
-        reply = await nc.request(f"$SRV.{verb}{target}", timeout=10)
+        reply = await nc.request(f"$SRV.{verb}{target}", timeout=60)
         answer = json.loads(reply.data)
 
     errors = [error.message for error in Draft7Validator(SCHEMAS[verb]).iter_errors(answer)]
@@ -110,7 +110,7 @@ async def test_every_subject_of_fusion_may_be_an_endpoint(server: Server, subjec
         serving(bus, service(), Endpoint(address, say)),
         plain_client(server.url) as nc,
     ):
-        reply = await nc.request("$SRV.INFO", timeout=10)
+        reply = await nc.request("$SRV.INFO", timeout=60)
         answer = json.loads(reply.data)
 
     assert list(Draft7Validator(SCHEMAS["INFO"]).iter_errors(answer)) == []
@@ -124,7 +124,7 @@ async def test_stats_tell_the_numbers_of_the_actor(server: Server) -> None:
         serving(bus, info, Endpoint(SAY("m"), say)),
         plain_client(server.url) as nc,
     ):
-        reply = await nc.request("$SRV.STATS", timeout=10)
+        reply = await nc.request("$SRV.STATS", timeout=60)
 
     assert json.loads(reply.data)["endpoints"][0]["data"] == {"queued": 3}
 

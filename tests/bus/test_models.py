@@ -62,7 +62,7 @@ async def test_heavy_models_can_be_asked_as_soon_as_it_is_said(server: Server, t
         await ensure_streams(bus.nc, keep_days=7)
         child = models.child(bus, lambda: (broken,), tmp_path, ActorsConfig(), "core-1", ask)
         life = asyncio.ensure_future(child.run())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asked.wait()
         life.cancel()
         await asyncio.wait((life,))
@@ -83,7 +83,7 @@ async def test_heavy_models_of_a_catalogue_read_again_can_be_asked_as_soon_as_th
             is_open.set()
 
         life = asyncio.ensure_future(models.child(bus, entries.pop, tmp_path, ActorsConfig(), "core-1", on_open).run())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await is_open.wait()
             assert not (await bus.ask(LIST_MODELS(), ListModels())).models
             reloading = asyncio.create_task(bus.ask(RELOAD_CATALOGUE(), ReloadCatalogue()))

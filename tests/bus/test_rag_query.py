@@ -183,7 +183,7 @@ async def test_who_leaves_ends_the_writing(server: Server, tmp_path: Path) -> No
             async for item in answer:
                 if isinstance(item, QueryChunk) and item.text:
                     break
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await engine.closed.wait()
 
     assert engine.closed.is_set()

@@ -34,7 +34,7 @@ async def test_event_that_nobody_waits_for_is_recorded(server: Server) -> None:
         recorder = Recorder(EventLog(bus))
         running = asyncio.create_task(recorder.run())
         recorder.put(make.request_finished())
-        async with EventLog(bus).follow() as events, asyncio.timeout(10):
+        async with EventLog(bus).follow() as events, asyncio.timeout(60):
             recorder.put(make.request_finished(request_id="req-2"))
             recorded = await anext(events)
         running.cancel()
@@ -58,7 +58,7 @@ async def test_what_waits_is_still_recorded_when_it_stops(server: Server) -> Non
 
 
 async def test_event_that_is_being_recorded_when_it_stops_is_not_lost(server: Server) -> None:
-    async with connected(server.url) as bus:
+    async with connected(server.url, append_timeout=60) as bus:
         await ensure_streams(bus.nc, keep_days=7)
         recorder = Recorder(EventLog(bus))
         running = asyncio.create_task(recorder.run())

@@ -159,12 +159,12 @@ async def test_running_request_finishes_within_the_drain_time(server: Server) ->
 async def open_when_nobody_listens(bus: Bus, actor: Gated) -> None:
     async def is_gone() -> bool:
         try:
-            await bus.nc.request(SAY("m").name, b"not a request", timeout=10)
+            await bus.nc.request(SAY("m").name, b"not a request", timeout=60)
         except nats.errors.NoRespondersError:
             return True
         return False
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await is_gone():
             pass
     actor.gate.set()
@@ -285,7 +285,7 @@ async def test_plain_nats_client_is_answered_in_frames_with_an_end(server: Serve
     ):
         inbox = await nc.subscribe("my.inbox")
         await nc.publish("fusion.say.m", b"{}", reply="my.inbox")
-        messages = [await inbox.next_msg(timeout=10) for _ in range(3)]
+        messages = [await inbox.next_msg(timeout=60) for _ in range(3)]
 
     assert [json.loads(msg.data) for msg in messages[:2]] == [
         {"seq": 0, "data": {"text": "before"}},
@@ -302,7 +302,7 @@ async def test_plain_nats_client_is_refused_by_the_headers_of_micro_services(ser
         serving(bus, service(), Endpoint(COUNT_WORDS("m"), actor.receive)),
         plain_client(server.url) as nc,
     ):
-        reply = await nc.request("fusion.count.m", b'{"color": 1}', timeout=10)
+        reply = await nc.request("fusion.count.m", b'{"color": 1}', timeout=60)
 
     assert reply.headers is not None
     assert reply.headers["Nats-Service-Error-Code"] == "unsupported_parameter"
@@ -337,10 +337,10 @@ async def test_request_is_cancelled_by_a_message_published_by_hand(server: Serve
     ):
         inbox = await nc.subscribe("my.inbox")
         await nc.publish("fusion.say.m", b"{}", reply="my.inbox", headers={"Fusion-Request-Id": "my id.1"})
-        first = await inbox.next_msg(timeout=10)
+        first = await inbox.next_msg(timeout=60)
         by_hand = first.reply if by == "reply subject" else "fusion.control.test-1.cancel.my%20id%2E1"
         await nc.publish(by_hand)
-        end: Msg = await inbox.next_msg(timeout=10)
+        end: Msg = await inbox.next_msg(timeout=60)
 
     assert end.headers is not None
     assert end.headers["Nats-Service-Error-Code"] == "cancelled"

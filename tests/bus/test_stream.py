@@ -103,7 +103,7 @@ async def test_asker_that_leaves_ends_the_work(server: Server) -> None:
         async with bus.stream(SAY("m"), Question()) as answer:
             await anext(answer)
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await speaker.closed.wait()
 
 
@@ -113,7 +113,7 @@ async def test_asker_that_leaves_before_reading_anything_ends_the_work(server: S
         async with bus.stream(SAY("m"), Question()) as answer:
             await until(lambda: len(answer._waiting) == 4)
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await speaker.closed.wait()
 
 
@@ -123,7 +123,7 @@ async def test_asker_that_leaves_before_the_first_frame_ends_the_work_with_that_
         async with bus.stream(SAY("m"), Question()):
             pass
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await speaker.closed.wait()
 
 
@@ -138,7 +138,7 @@ async def test_lost_connection_of_the_asker_ends_the_work(server: Server) -> Non
                     async for _ in answer:
                         pass
 
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await speaker.closed.wait()
 
     assert lost.value.code == "stream_broken"
@@ -160,11 +160,11 @@ async def test_killed_asker_ends_the_work(server: Server) -> None:
             sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE, cwd=REPOSITORY
         )
         assert asker.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await asker.stdout.readline() == b"heard\n"
         asker.send_signal(signal.SIGKILL)
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await speaker.closed.wait()
         await asker.communicate()
 
@@ -252,7 +252,7 @@ async def test_piece_that_does_not_come_is_a_timeout_and_ends_the_work(server: S
             async with bus.stream(SAY("m"), Question(words=words)) as answer:
                 async for _ in answer:
                     pass
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await speaker.closed.wait()
 
     assert lost.value.code == "timeout"

@@ -19,14 +19,14 @@ async def test_lost_piece_breaks_the_stream(server: Server, numbers: tuple[int, 
         await settled(stranger)
         with pytest.raises(LostError) as lost:
             async with bus.stream(SAY("m"), Question()) as answer:
-                request = await asked.next_msg(timeout=10)
+                request = await asked.next_msg(timeout=60)
                 for number in numbers:
                     frame = bus._encoder.encode(Frame(seq=number, data=Word(text=str(number))))
                     await stranger.publish(request.reply, frame, reply="fusion.control.test-1.cancel.key")
                 async for item in answer:
                     words += [item.text] if isinstance(item, Word) else []
 
-        await cancelled.next_msg(timeout=10)
+        await cancelled.next_msg(timeout=60)
 
     assert lost.value.code == "stream_broken"
     assert words == heard
@@ -38,7 +38,7 @@ async def test_piece_lost_at_the_end_breaks_the_stream(server: Server) -> None:
         await settled(stranger)
         with pytest.raises(LostError) as lost:
             async with bus.stream(SAY("m"), Question()) as answer:
-                request = await asked.next_msg(timeout=10)
+                request = await asked.next_msg(timeout=60)
                 await stranger.publish(request.reply, headers={"Fusion-End": "done", "Fusion-Count": "1"})
                 await anext(answer)
 
@@ -51,7 +51,7 @@ async def test_piece_that_cannot_be_read_breaks_the_stream(server: Server) -> No
         await settled(stranger)
         with pytest.raises(LostError) as lost:
             async with bus.stream(SAY("m"), Question()) as answer:
-                request = await asked.next_msg(timeout=10)
+                request = await asked.next_msg(timeout=60)
                 await stranger.publish(request.reply, b'{"seq":0,"data":{"text":5}}')
                 await anext(answer)
 

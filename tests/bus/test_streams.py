@@ -126,7 +126,7 @@ async def test_one_write_is_the_event_and_the_queued_job_and_is_told_on_the_feed
         feed, wake = await nc.subscribe("fusion.feed.>"), await nc.subscribe("fusion.wake.>")
         await settled(nc)
         await EventLog(bus).record_next(make.job_queued(priority="high"), after=0)
-        fed, woken = await feed.next_msg(timeout=10), await wake.next_msg(timeout=10)
+        fed, woken = await feed.next_msg(timeout=60), await wake.next_msg(timeout=60)
         delivery = await pull_until_there(bus.nc, "high")
         again = await pull_one(bus.nc, "JOBS", "high")
         jobs = await api(bus.nc, "STREAM.INFO.JOBS")

@@ -40,7 +40,7 @@ async def test_fifty_ends_that_were_missed_come_in_order_and_once_to_a_careful_r
         await fusion.ended("job-before")
         async with plain_client(server.url) as nc:
             subscription = await nc.jetstream().pull_subscribe_bind(kept.consumer, stream=kept.stream)
-            [first] = await subscription.fetch(1, timeout=10)
+            [first] = await subscription.fetch(1, timeout=60)
             await first.ack_sync()
 
         for number in range(JOBS):

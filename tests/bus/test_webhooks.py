@@ -154,7 +154,11 @@ async def test_what_happened_while_the_actor_was_away_is_told_when_it_is_back(se
 
 
 async def test_host_that_does_not_answer_holds_up_no_other_and_no_job(server: Server, tmp_path: Path) -> None:
-    async with silent() as url, world(server, tmp_path, Chat()) as fusion, telling(fusion.bus, tmp_path) as webhooks:
+    async with (
+        silent() as url,
+        world(server, tmp_path, Chat()) as fusion,
+        telling(fusion.bus, tmp_path, webhook_timeout=120.0) as webhooks,
+    ):
         async with receiving() as receiver, living(fusion.worker()):
             mute = [await webhooks.register(url) for _ in range(20)]
             webhook = await webhooks.register(receiver.url)
@@ -202,7 +206,7 @@ async def test_secret_is_told_once_and_is_not_on_the_feed(server: Server, tmp_pa
 
 
 async def test_deleted_webhook_is_told_nothing_and_unknown(server: Server, tmp_path: Path) -> None:
-    async with world(server, tmp_path) as fusion, receiving((503, {"Retry-After": "1"}), 200) as receiver:
+    async with world(server, tmp_path) as fusion, receiving((503, {"Retry-After": "4"}), 200) as receiver:
         async with telling(fusion.bus, tmp_path) as webhooks:
             webhook = await webhooks.register(receiver.url, events=("job.queued",))
             await fusion.submit()

@@ -21,7 +21,7 @@ from tests.support.nats import Server, connected, service, until, until_it
 async def test_job_of_a_frozen_worker_is_run_by_another_and_ends_once(server: Server, tmp_path: Path) -> None:
     frozen = Chat(gated=True)
     async with world(server, tmp_path) as fusion:
-        # The first gives a sign of life every ten seconds; from the second on a job is expected to every 0.5 s.
+        # The first gives a sign of life every ten seconds; from the second on a job is expected to every second.
         info = service("frozen", instance="chat-1")
         async with living(fusion.worker("chat-1", ack_wait=30.0)):
             async with serving(fusion.bus, info, Endpoint(CHAT(make.MODEL), frozen.receive), drain=0):
@@ -30,7 +30,7 @@ async def test_job_of_a_frozen_worker_is_run_by_another_and_ends_once(server: Se
                 other = EventLog(fusion.bus)
                 async with connected(server.url, "second") as bus:
                     second = World(bus, fusion.blobs)
-                    async with living(second.worker("chat-2", ack_wait=1.5)):
+                    async with living(second.worker("chat-2", ack_wait=3.0)):
                         await until_it(lambda: started_twice(other))
                         frozen.gate.set()
                         kinds = await fusion.ended()

@@ -186,7 +186,7 @@ async def test_one_text_beside_a_crowd_is_ready_long_before_it(tmp_path: Path) -
             async for chunk in chunks:
                 events.extend("crowd" for _ in chunk.vectors)
 
-    async with asyncio.timeout(60), loaded(write_tiny_bert(tmp_path)) as engine:
+    async with asyncio.timeout(240), loaded(write_tiny_bert(tmp_path)) as engine:
         many = asyncio.create_task(ask_for_many(engine))
         while not events:
             await engine.ping()
@@ -224,7 +224,7 @@ async def test_closed_request_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 async def test_cancelled_request_leaves_nothing_behind(tmp_path: Path) -> None:
-    async with asyncio.timeout(60), loaded(write_tiny_bert(tmp_path)) as engine:
+    async with asyncio.timeout(240), loaded(write_tiny_bert(tmp_path)) as engine:
         task = asyncio.create_task(embed(engine, *mixed_texts(500)))
         while not engine._rows._jobs:
             await engine.ping()
@@ -240,7 +240,7 @@ async def test_unload_ends_requests_under_way(tmp_path: Path) -> None:
     engine = EmbeddingEngine(write_tiny_bert(tmp_path), LIMITS)
     await engine.load()
     work = engine.prepare(EmbedRequest(input=tuple(mixed_texts(2000))))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         task = asyncio.create_task(embed(engine, *mixed_texts(2000)))
         while not engine._rows._jobs:
             await engine.ping()
@@ -312,7 +312,7 @@ print("transformers" in sys.modules)
 
 def run(program: str, *arguments: str) -> Sequence[object]:
     command = [sys.executable, "-W", "error", "-c", program, *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -349,7 +349,7 @@ async def test_process_warms_up_and_ends_cleanly_and_never_imports_transformers(
     command = [sys.executable, "-W", "error", "-c", PROGRAM, str(folders["qwen2_vl"])]
 
     done = await asyncio.to_thread(
-        subprocess.run, command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        subprocess.run, command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")

@@ -79,7 +79,7 @@ async def together(
     requests: list[list[str]], leaving: set[int], keep_bytes: int, streams: int
 ) -> tuple[list[object], list[str]]:
     """Return how the requests end of which those `leaving` are cancelled while batches run, and what was computed."""
-    async with asyncio.timeout(30), gated(1, keep_bytes, streams) as (rows, model):
+    async with asyncio.timeout(240), gated(1, keep_bytes, streams) as (rows, model):
         tasks = [asyncio.create_task(asked(rows, said)) for said in requests]
         await asyncio.sleep(0)
         for number in leaving & set(range(len(tasks))):
@@ -88,7 +88,7 @@ async def together(
         return list(await asyncio.gather(*tasks, return_exceptions=True)), model.computed
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(REQUESTS, st.sets(st.integers(0, 5)), st.sampled_from([0, 10**6]), st.integers(1, 3))
 def test_each_gets_its_own_whoever_leaves_or_fails(
     requests: list[list[str]], leaving: set[int], keep_bytes: int, streams: int
@@ -107,7 +107,7 @@ def test_each_gets_its_own_whoever_leaves_or_fails(
 
 
 async def test_rows_alike_that_are_under_way_are_computed_once_without_anything_kept() -> None:
-    async with asyncio.timeout(30), gated(64, 0) as (rows, model):
+    async with asyncio.timeout(240), gated(64, 0) as (rows, model):
         tasks = [asyncio.create_task(asked(rows, ["a", "b", "a"])) for _ in range(20)]
         await asyncio.sleep(0)
         model.gate.set()
@@ -119,7 +119,7 @@ async def test_rows_alike_that_are_under_way_are_computed_once_without_anything_
 
 @pytest.mark.parametrize(("batch_tokens", "streams"), [(64, 1), (1, 2)])
 async def test_all_who_ask_for_a_row_learn_that_it_failed(batch_tokens: int, streams: int) -> None:
-    async with asyncio.timeout(30), gated(batch_tokens, 0, streams) as (rows, model):
+    async with asyncio.timeout(240), gated(batch_tokens, 0, streams) as (rows, model):
         blocking = asyncio.create_task(asked(rows, ["a"]))
         await asyncio.sleep(0)
         tasks = [asyncio.create_task(asked(rows, [POISON])) for _ in range(3)]
@@ -136,7 +136,7 @@ async def test_all_who_ask_for_a_row_learn_that_it_failed(batch_tokens: int, str
 async def test_with_two_streams_two_batches_run_at_once_and_unloading_waits_for_both() -> None:
     model = Counted()
     rows: Rows[str] = Rows("rows", Batches(1, 16), 1024, streams=2)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(240):
         await rows.load(lambda: model, warm_up=True)
         tasks = [asyncio.create_task(asked(rows, [said])) for said in "abcd"]
         await asyncio.to_thread(model.begun.acquire)
@@ -158,7 +158,7 @@ async def test_with_two_streams_two_batches_run_at_once_and_unloading_waits_for_
 
 async def test_a_row_alone_does_not_wait_for_the_one_alike_at_the_end_of_a_crowd() -> None:
     crowd = [str(number) for number in range(500)]
-    async with asyncio.timeout(30), gated(1, 0) as (rows, model):
+    async with asyncio.timeout(240), gated(1, 0) as (rows, model):
         many = asyncio.create_task(asked(rows, crowd))
         await asyncio.sleep(0)
         one = asyncio.create_task(asked(rows, ["499"]))
@@ -172,7 +172,7 @@ async def test_a_row_alone_does_not_wait_for_the_one_alike_at_the_end_of_a_crowd
 
 
 async def test_what_is_kept_needs_no_model_and_ends_with_it() -> None:
-    async with asyncio.timeout(30), gated(1, 10**6) as (rows, model):
+    async with asyncio.timeout(240), gated(1, 10**6) as (rows, model):
         model.gate.set()
         await asked(rows, ["a"])
         model.gate.clear()

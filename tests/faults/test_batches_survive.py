@@ -62,7 +62,7 @@ async def _has_done(client: AsyncOpenAI, batch_id: str, count: int) -> bool:
 
 
 async def _kill(fusion: Fusion, victim: str) -> None:
-    await until(lambda: _killed(fusion, victim), 30)
+    await until(lambda: _killed(fusion, victim))
 
 
 def _killed(fusion: Fusion, victim: str) -> bool:

@@ -22,7 +22,7 @@ STORY = {
 
 async def test_scheduled_job_runs_once_after_the_server_and_the_core_were_killed(tmp_path: Path) -> None:
     async with fusion_up(tmp_path) as fusion, aiohttp.ClientSession(fusion.running.http_url) as http:
-        run_at = datetime.now(UTC) + timedelta(seconds=6)
+        run_at = datetime.now(UTC) + timedelta(seconds=10)
         async with http.post("/v1/jobs", json=STORY | {"run_at": run_at.isoformat()}) as response:
             job_id = (await response.json())["job_id"]
         for victim in ("nats-server", "core"):
@@ -34,7 +34,7 @@ async def test_scheduled_job_runs_once_after_the_server_and_the_core_were_killed
                     return bool((await told.json()).get("status") == "completed")
             return False
 
-        await until_it(is_done, 90)
+        await until_it(is_done, 120)
         async with Bus.connect("test", BusConfig(url=fusion.running.nats_url)) as bus:
             story = [item.event for item in await EventLog(bus).read_job(job_id)]
 

@@ -107,7 +107,7 @@ async def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
         family = fusion.family()
 
         fusion.process.send_signal(signal.SIGINT)
-        alive = await gone(family, 20)
+        alive = await gone(family, 60)
 
         assert not alive
         assert await fusion.process.wait() == 0
@@ -118,7 +118,7 @@ async def test_a_killed_supervisor_leaves_no_process_behind(tmp_path: Path) -> N
         family = fusion.family()
 
         os.kill(fusion.process.pid, signal.SIGKILL)
-        alive = await gone(family, 20)
+        alive = await gone(family, 60)
 
         assert not alive
 

@@ -40,7 +40,7 @@ async def _completed(http: aiohttp.ClientSession, count: int) -> dict[str, objec
             page.update(await response.json())
         return page["total"] == count
 
-    await until_it(are_there, 30)
+    await until_it(are_there)
     return page
 
 

@@ -65,9 +65,12 @@ async def test_slot_killed_while_loading_is_followed_by_another_and_nobody_hears
     fusion = scene.fusion
     await fusion.unload(scene.first)
     async with fusion.story(scene.second) as two:
+        await until(lambda: not fusion.says(scene.first))
         asked = asyncio.create_task(fusion.ask(scene.first))
+        slot = await fusion.pid_of(scene.first)
+        os.kill(slot, signal.SIGSTOP)  # It would have loaded before anybody has looked.
         await fusion.until_states({scene.first: "loading", scene.second: "ready"})
-        os.kill(await fusion.pid_of(scene.first), signal.SIGKILL)
+        os.kill(slot, signal.SIGKILL)
         status, answer = await asked
         await two.more(20)
 
@@ -120,7 +123,7 @@ async def test_server_killed_leaves_models_loaded_and_no_lease_behind(scene: Sce
         slots = fusion.slot_pids()
         fusion.fusion.kill("nats-server")
         errors = await asyncio.gather(one.error(), two.error())
-    await fusion.until_states({scene.first: "ready", scene.second: "ready"}, seconds=60)
+    await fusion.until_states({scene.first: "ready", scene.second: "ready"})
     await fusion.until_idle()
 
     assert {error["code"] for error in errors} <= {"stream_broken", "crashed"}
@@ -147,16 +150,19 @@ async def test_request_whose_slot_dies_before_its_first_word_is_told_so(scene: S
     fusion = scene.fusion
     core = fusion.fusion.running.processes["core"]
     await fusion.unload(scene.first)
+    await until(lambda: not fusion.says(scene.first))
     asked = asyncio.create_task(fusion.ask(scene.first))
-    await fusion.until_states({scene.first: "loading"})
     slot = await fusion.pid_of(scene.first)
+    os.kill(slot, signal.SIGSTOP)  # It would have loaded before anybody has looked.
+    await fusion.until_states({scene.first: "loading"})
     os.kill(core, signal.SIGSTOP)
+    os.kill(slot, signal.SIGCONT)
     await until(lambda: fusion.says(scene.first, state="ready"))
     os.kill(slot, signal.SIGSTOP)
     os.kill(core, signal.SIGCONT)
     await fusion.until_leases({scene.first: 1})
     os.kill(slot, signal.SIGKILL)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         status, answer = await asked
 
     assert (status, answer["error"]["code"]) == (503, "crashed")

@@ -9,7 +9,7 @@ from tests.support.nats import until, until_it
 from tests.support.processes import fusion_up, toy_only
 from tests.support.webhooks import receiving
 
-CONFIG = toy_only("webhook_networks: [127.0.0.0/8], webhook_timeout: 2")
+CONFIG = toy_only("webhook_networks: [127.0.0.0/8], webhook_timeout: 20")
 JOB = {
     "model_id": "fusion-toy",
     "operation": "chat",
@@ -19,7 +19,7 @@ JOB = {
 
 async def test_next_attempt_comes_although_core_and_server_were_killed(tmp_path: Path) -> None:
     async with (
-        receiving((503, {"Retry-After": "4"}), 200) as receiver,
+        receiving((503, {"Retry-After": "12"}), 200) as receiver,
         fusion_up(tmp_path, CONFIG) as fusion,
         aiohttp.ClientSession(fusion.running.http_url) as http,
     ):

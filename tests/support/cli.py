@@ -5,7 +5,8 @@ import os
 import pty
 import sys
 import termios
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from msgspec import Struct
@@ -26,9 +27,12 @@ def home(folder: Path) -> dict[str, str]:
     return {"HOME": str(folder), "HF_HOME": str(folder / "hub"), "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
-async def start(*words: str, environment: Mapping[str, str], **streams: int) -> asyncio.subprocess.Process:
-    """Start `fusion` with `words`."""
-    return await asyncio.create_subprocess_exec(
+@asynccontextmanager
+async def started(
+    *words: str, environment: Mapping[str, str], **streams: int
+) -> AsyncGenerator[asyncio.subprocess.Process]:
+    """Start `fusion` with `words`; what has not ended when the block does is killed."""
+    process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "cli",
@@ -40,12 +44,17 @@ async def start(*words: str, environment: Mapping[str, str], **streams: int) -> 
         env={**os.environ, **environment},
         cwd=REPOSITORY,
     )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
 
 
 async def fusion(*words: str, environment: Mapping[str, str] | None = None, typed: str = "") -> Printed:
     """Run it to its end, without a terminal; `typed` is its input."""
-    process = await start(*words, environment=environment or {})
-    async with asyncio.timeout(120):
+    async with started(*words, environment=environment or {}) as process, asyncio.timeout(240):
         out, err = await process.communicate(typed.encode())
     assert process.returncode is not None
     return Printed(process.returncode, out.decode(), err.decode())
@@ -55,10 +64,9 @@ async def on_terminal(*words: str, environment: Mapping[str, str]) -> str:
     """Run it to its end with a terminal as stderr, and return what that has been sent."""
     ours, its = pty.openpty()
     termios.tcsetwinsize(its, (24, 120))
-    process = await start(*words, environment=environment, stderr=its)
-    os.close(its)
-    said = asyncio.create_task(asyncio.to_thread(_everything, ours))
-    async with asyncio.timeout(120):
+    async with started(*words, environment=environment, stderr=its) as process, asyncio.timeout(240):
+        os.close(its)
+        said = asyncio.create_task(asyncio.to_thread(_everything, ours))
         await process.communicate()
         return await said
 

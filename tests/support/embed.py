@@ -34,7 +34,7 @@ async def seeing(
     nats_url: str, folder: Path, engine: Any = None, config: EdgeConfig | None = None
 ) -> AsyncGenerator[Stack]:
     """Run an edge before a model that reads pictures, in a catalogue after one that does not."""
-    limits = MediaLimits(most_bytes=10**7, most_pixels=10**6, seconds=20.0)
+    limits = MediaLimits(most_bytes=10**7, most_pixels=10**6, seconds=60.0)
     media = Media((Blobs(folder / "uploads", is_passing=True), Blobs(folder / "blobs")), limits)
     async with (
         stack(nats_url, folder, config) as edge,

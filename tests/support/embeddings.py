@@ -13,7 +13,7 @@ from tests.support.tiny_bert import Floats
 async def chunks_of(engine: EmbeddingEngine, *inputs: str | tuple[int, ...]) -> list[EmbedChunk]:
     """Return the pieces of the answer."""
     work = engine.prepare(EmbedRequest(input=inputs, truncate=True))
-    async with asyncio.timeout(60), aclosing(engine.embed(work)) as chunks:
+    async with asyncio.timeout(240), aclosing(engine.embed(work)) as chunks:
         return [chunk async for chunk in chunks]
 
 

@@ -56,7 +56,7 @@ async def _run() -> None:
     parser.add_argument("--instance", required=True)
     instance = parser.parse_args().instance
     bus_config = settings(BusConfig, None, os.environ, BUS_VARIABLES, where="bus")
-    config = ActorsConfig(step_timeout=2.0)
+    config = ActorsConfig(step_timeout=5.0)
     async with Bus.connect("model", bus_config) as bus:
         await ensure_streams(bus.nc, config.job_ttl_days)
         hosted = Host(bus, ModelEntry(id=MODEL, kind="chat"), chat_capability(HangingEngine()), config, instance)

@@ -55,7 +55,7 @@ class Heavy:
                 return {card.id: card.state for card in listed.models} == _values(cards, "state")
             return False
 
-        await until_it(are_told, 30)
+        await until_it(are_told)
         return cards
 
     async def states(self) -> dict[str, str]:
@@ -66,7 +66,7 @@ class Heavy:
         """Return how many requests hold each model."""
         return _values(await self.cards(), "leases")
 
-    async def until_states(self, states: dict[str, str], seconds: float = 30.0) -> None:
+    async def until_states(self, states: dict[str, str], seconds: float = 60.0) -> None:
         """Wait until these models have these states."""
         await self._until("state", states, seconds)
 
@@ -131,7 +131,7 @@ class Heavy:
             await story.more()
             yield story
 
-    async def _until(self, key: str, wanted: dict[str, Any], seconds: float = 30.0) -> None:
+    async def _until(self, key: str, wanted: dict[str, Any], seconds: float = 60.0) -> None:
         told: dict[str, Any] = {}
 
         async def is_told() -> bool:

@@ -95,9 +95,9 @@ async def server_running(folder: Path, sync: str = "2m") -> AsyncGenerator[Serve
 @asynccontextmanager
 async def connected(url: str, role: str = "test", **config: Any) -> AsyncGenerator[Bus]:
     """Connect with a config whose waits are shorter than a test may take, unless said otherwise."""
-    settings = BusConfig(url=url, **({"admit_timeout": 10.0, "first_timeout": 20.0, "idle_timeout": 20.0} | config))
+    settings = BusConfig(url=url, **({"admit_timeout": 20.0, "first_timeout": 60.0, "idle_timeout": 60.0} | config))
     # Connecting has the same limit as being admitted, which may be too short for it here.
-    async with Bus.connect(role, structs.replace(settings, admit_timeout=10.0)) as bus:
+    async with Bus.connect(role, structs.replace(settings, admit_timeout=20.0)) as bus:
         bus.config = settings
         yield bus
 
@@ -132,14 +132,14 @@ def service(name: str = "test", instance: str = "test-1", **fields: object) -> S
     return ServiceInfo(name=name, instance=instance, description="A part of a test.", **fields)  # type: ignore[arg-type]
 
 
-async def until(is_so: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(is_so: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait until something is so that offers nothing to await."""
     async with asyncio.timeout(seconds):
         while not is_so():
             await asyncio.sleep(0.002)
 
 
-async def until_it(is_so: Callable[[], Awaitable[object]], seconds: float = 20.0) -> None:
+async def until_it(is_so: Callable[[], Awaitable[object]], seconds: float = 60.0) -> None:
     """Wait until something is so that has to be asked for."""
     async with asyncio.timeout(seconds):
         while not await is_so():

@@ -68,7 +68,7 @@ class Fusion:
                 return False
             return True
 
-        await until(is_killed, 30)
+        await until(is_killed)
 
     def nats_pid(self) -> int:
         """Return the process id of nats-server."""

@@ -224,7 +224,7 @@ async def rag_actor(world: RagWorld, **settings: Any) -> AsyncGenerator[RagWorld
 
     async with connected(server_url(world), "rag", state_dir=world.config.state_dir) as bus:
         async with living(actor.child(bus, config, "rag-1", on_open).run()) as [task]:
-            await until_it(lambda: _answers_or_fails(world, task), 30)
+            await until_it(lambda: _answers_or_fails(world, task))
             yield world
 
 
@@ -302,7 +302,7 @@ class RagProcess:
 
     async def ready(self) -> None:
         """Return when it answers."""
-        await until_it(self._answers, 60)
+        await until_it(self._answers, 180)
 
     async def kill(self) -> None:
         """End it as a crash would, and say so, as the supervisor does."""
@@ -316,7 +316,7 @@ class RagProcess:
     async def ended(self) -> int:
         """Return with which status it ends by itself."""
         assert self._process is not None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             return await self._process.wait()
 
     @property

@@ -8,7 +8,7 @@ import pytest
 
 from actors.conversion import made_once, weights_bytes
 from tests.support import tiny_models
-from tests.support.cli import fusion, home, on_terminal, start
+from tests.support.cli import fusion, home, on_terminal, started
 from tests.support.hub import TINY, Hub, hub_running
 from tests.support.nats import until
 
@@ -60,11 +60,9 @@ async def test_pull_goes_on_where_the_connection_broke(hub: Hub, at_home: dict[s
 async def test_pull_after_a_kill_fetches_only_the_files_that_are_missing(hub: Hub, at_home: dict[str, str]) -> None:
     hub.slow = "model.safetensors"
     hub.go_on.clear()
-    process = await start("models", "pull", TINY, environment=at_home)
     blobs = Path(at_home["HF_HOME"]) / "hub" / "models--someone--tiny" / "snapshots"
-    await until(lambda: len(list(blobs.glob("*/*"))) == len(MODEL_FILES) - 1)
-    process.kill()
-    await process.communicate()
+    async with started("models", "pull", TINY, environment=at_home):
+        await until(lambda: len(list(blobs.glob("*/*"))) == len(MODEL_FILES) - 1)
     hub.go_on.set()
     hub.asked.clear()
 

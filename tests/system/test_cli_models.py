@@ -47,7 +47,8 @@ async def test_a_heavy_model_is_loaded_listed_and_unloaded(here: tuple[str, str]
     assert loaded.err
     assert loaded.err.replace("\n", "").isprintable()
     again = await fusion("models", "load", "local/heavy", *here)
-    assert again.out.startswith("local/heavy is loaded after 0.")
+    assert again.out.startswith("local/heavy is loaded after ")
+    assert set(again.err.splitlines()) <= {"local/heavy ready"}
 
     ps = rows((await fusion("ps", *here)).out)
     assert set(ps) == {"fusion-toy", "local/heavy"}

@@ -9,7 +9,7 @@ from pathlib import Path
 from bus.events import EventLog
 from bus.subjects import JOB_EVENTS
 from eventlog.events import JobCancelled
-from tests.support.cli import fusion, on_terminal, start
+from tests.support.cli import fusion, on_terminal, started
 from tests.support.nats import server_running, until, until_it
 from tests.support.rag_world import RagWorld, jobs_actor, rag_actor, rag_world
 
@@ -75,12 +75,12 @@ async def test_interrupt_cancels_the_job(tmp_path: Path) -> None:
     folder = documents(tmp_path / "documents")
     async with whole(tmp_path) as world:
         world.words.gate.clear()
-        process = await start("rag", "ingest", str(folder), environment=place(world))
-        await until(lambda: bool(world.words.asked), 30)
-        process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(30):
-            await process.communicate()
-        await until_it(lambda: is_cancelled(world), 30)
+        async with started("rag", "ingest", str(folder), environment=place(world)) as process:
+            await until(lambda: bool(world.words.asked))
+            process.send_signal(signal.SIGINT)
+            async with asyncio.timeout(60):
+                await process.communicate()
+        await until_it(lambda: is_cancelled(world))
 
     assert process.returncode == 130
 

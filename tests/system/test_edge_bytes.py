@@ -22,7 +22,7 @@ async def _said(edge: Stack, path: str, body: bytes, *headers: bytes) -> tuple[i
     reader, writer = await asyncio.open_connection(host, int(port))
     lines = (f"POST {path} HTTP/1.1".encode(), b"Host: x", b"Content-Type: application/json", *headers, b"", body)
     writer.write(b"\r\n".join(lines))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length: ")[2].split()[0])
         content = await reader.readexactly(length)

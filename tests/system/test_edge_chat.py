@@ -131,7 +131,7 @@ async def test_waiting_stream_is_told_its_place_again_and_again(nats_url: str, t
         chat_actor(edge.bus, engine, Limits(concurrency=1)),
         edge.http.post("/v1/chat/completions", json=chat_body(stream=True)) as first,
         edge.http.post("/v1/chat/completions", json=chat_body(stream=True)) as second,
-        asyncio.timeout(20),
+        asyncio.timeout(60),
     ):
         lines = [await second.content.readline() for _ in range(6)]
         engine.gate.set()
@@ -165,7 +165,7 @@ async def test_client_that_leaves_a_stream_ends_the_generation(nats_url: str, tm
             await response.content.readuntil(b"one")
             response.close()
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await engine.closed.wait()
         assert mailbox.load.running == 0
 
@@ -176,7 +176,7 @@ async def test_client_that_leaves_a_plain_request_ends_the_generation(nats_url: 
         asking = asyncio.create_task(edge.http.post("/v1/chat/completions", json=chat_body()))
         await until(lambda: mailbox.load.running == 1)
         asking.cancel()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await engine.closed.wait()
 
         assert mailbox.load.running == 0
@@ -225,7 +225,7 @@ async def test_running_request_is_finished_when_the_edge_stops(nats_url: str, tm
 
 async def _open_when_nothing_is_accepted(http: ClientSession, url: str, gate: asyncio.Event) -> None:
     with suppress(ClientConnectionError):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 async with http.get(f"{url}/livez"):
                     pass

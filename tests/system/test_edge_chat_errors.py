@@ -72,7 +72,7 @@ async def test_process_reported_down_ends_its_streams_with_an_error_frame(nats_u
     ):
         await response.content.readuntil(b"one")
         await beat(edge, "chat-7", "chat", state="down")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             rest = (await response.read()).decode()
 
         assert '"code":"crashed"' in rest

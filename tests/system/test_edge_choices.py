@@ -12,7 +12,7 @@ from openai import APIError, RateLimitError
 from actors.engines.echo import EchoEngine
 from actors.mailbox import Limits
 from bus.messages.chat import ChatChunk
-from tests.support.stack import CHAT_MODEL, Stack, chat_actor, stack
+from tests.support.stack import CHAT_MODEL, GatedEngine, Stack, chat_actor, stack
 
 CHAT: Any = {"model": CHAT_MODEL, "messages": [{"role": "user", "content": "Who?"}], "max_tokens": 12}
 TEXT: Any = {"model": CHAT_MODEL, "prompt": "The License", "max_tokens": 12}
@@ -111,7 +111,7 @@ async def test_completions_come_prompt_by_prompt(tiny_edge: Stack) -> None:
 
 async def test_answer_that_is_refused_ends_all(nats_url: str, tmp_path: Path) -> None:
     async with stack(nats_url, tmp_path) as edge:
-        async with chat_actor(edge.bus, EchoEngine(delay=0.05), Limits(concurrency=1, max_queue=1)) as mailbox:
+        async with chat_actor(edge.bus, GatedEngine(), Limits(concurrency=1, max_queue=1)) as mailbox:
             with pytest.raises(RateLimitError):
                 await edge.openai.chat.completions.create(**CHAT, n=4)
             with pytest.raises(APIError):

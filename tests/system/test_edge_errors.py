@@ -173,7 +173,7 @@ async def test_trace_and_request_id_reach_the_actor(nats_url: str, tmp_path: Pat
         await edge.bus.nc.subscribe("fusion.chat.*", cb=on_request)
         await settled(edge.bus.nc)
         headers = {"traceparent": traceparent, "x-request-id": "given-1"}
-        async with asyncio.timeout(20), edge.http.post(CHAT, json=chat_body(), headers=headers):
+        async with asyncio.timeout(60), edge.http.post(CHAT, json=chat_body(), headers=headers):
             told = await heard
 
         assert told["traceparent"] == traceparent

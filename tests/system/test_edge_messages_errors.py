@@ -88,7 +88,7 @@ async def test_full_queue_is_a_rate_limit_and_a_waiting_stream_is_pinged(nats_ur
         chat_actor(edge.bus, engine, Limits(concurrency=1, max_queue=1)),
         edge.http.post("/v1/messages", json=asked(stream=True)),
         edge.http.post("/v1/messages", json=asked(stream=True)) as waiting,
-        asyncio.timeout(20),
+        asyncio.timeout(60),
     ):
         lines = b"".join([await waiting.content.readline() for _ in range(8)])
         with pytest.raises(RateLimitError) as full:
@@ -120,7 +120,7 @@ async def test_client_that_leaves_frees_the_place(nats_url: str, tmp_path: Path,
         stack(nats_url, tmp_path) as edge,
         chat_actor(edge.bus, engine) as mailbox,
         client_of(edge) as client,
-        asyncio.timeout(20),
+        asyncio.timeout(60),
     ):
         asking = asyncio.create_task(_read(client, stream=stream))
         await until(lambda: mailbox.load.running == 1)

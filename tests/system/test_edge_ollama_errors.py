@@ -91,7 +91,7 @@ async def test_client_that_leaves_frees_its_place(nats_url: str, tmp_path: Path)
             async for part in await client.chat(CHAT_MODEL, user("hi"), stream=True):
                 assert part.message.content == "one"
                 break
-        await asyncio.wait_for(engine.closed.wait(), 20)
+        await asyncio.wait_for(engine.closed.wait(), 60)
         engine.closed.clear()
         async with AsyncClient(host=edge.url) as client:
             waiting = asyncio.create_task(client.chat(CHAT_MODEL, user("hi")))
@@ -99,7 +99,7 @@ async def test_client_that_leaves_frees_its_place(nats_url: str, tmp_path: Path)
             waiting.cancel()
             with suppress(asyncio.CancelledError):
                 await waiting
-        await asyncio.wait_for(engine.closed.wait(), 20)
+        await asyncio.wait_for(engine.closed.wait(), 60)
         await until(lambda: not mailbox.load.running)
 
 

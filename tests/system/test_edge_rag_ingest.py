@@ -41,7 +41,7 @@ async def job_ended(rag: RagEdge, reply: Reply) -> dict[str, Any]:
         job.update((await rag.ask("GET", reply.body["status_url"])).body)
         return job["status"] in {"completed", "failed"}
 
-    await until_it(has_ended, 30)
+    await until_it(has_ended)
     return job
 
 

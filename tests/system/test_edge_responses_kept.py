@@ -79,7 +79,7 @@ async def test_response_in_the_background_is_cancelled(nats_url: str, tmp_path: 
         ended = await _ended(edge, running.id)
         assert (ended.status, ended.output) == ("cancelled", [])
         assert (await responses.cancel(running.id)).status == "cancelled"
-        assert engine.closed.is_set()
+        await until(engine.closed.is_set)
 
 
 async def test_deleting_a_response_in_the_background_ends_it(nats_url: str, tmp_path: Path) -> None:

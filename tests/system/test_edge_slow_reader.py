@@ -87,7 +87,7 @@ class LongEmbeddings(EchoEmbeddings):
 async def test_client_that_does_not_read_its_vectors_is_cut(nats_url: str, tmp_path: Path) -> None:
     body = {"model": EMBED_MODEL, "input": ["a"] * 60, "encoding_format": "base64"}
     async with (
-        stack(nats_url, tmp_path, EdgeConfig(port=0, write_seconds=0.5)) as edge,
+        stack(nats_url, tmp_path, EdgeConfig(port=0, write_seconds=3.0)) as edge,
         embeddings_actor(edge.bus, LongEmbeddings()),
     ):
         with capture_logs() as logs:

@@ -14,6 +14,7 @@ from openai import APIStatusError, BadRequestError, InternalServerError
 
 from actors.engines.echo import EchoEmbeddings, EchoEngine, EchoTexts
 from bus.messages.embeddings import EmbedChunk
+from tests.support.nats import until
 from tests.support.stack import CHAT_MODEL, EMBED_MODEL, GatedEngine, Stack, chat_actor, embeddings_actor, stack
 
 
@@ -120,7 +121,7 @@ async def test_first_failing_prompt_fails_the_request_and_frees_the_others(nats_
             await edge.openai.completions.create(model=CHAT_MODEL, prompt=["a", "b", "c"])
 
         assert raised.value.code in {"crashed", "restarting"}
-        assert mailbox.load.running == 0
+        await until(lambda: mailbox.load.running == 0)
 
 
 async def test_embeddings_are_the_same_numbers_in_both_formats(nats_url: str, tmp_path: Path) -> None:

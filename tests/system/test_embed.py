@@ -166,10 +166,10 @@ async def test_upload_is_kept_while_it_is_needed_and_gone_when_its_client_has_le
     image = png(pixels())
     async with seeing(nats_url, tmp_path, engine) as edge:
         leaving = asyncio.create_task(post(edge, "/embed/image", data=form(file=image)))
-        await asyncio.wait_for(engine.asked.wait(), 20)
+        await asyncio.wait_for(engine.asked.wait(), 60)
         engine.asked.clear()
         staying = asyncio.create_task(post(edge, "/embed/image", data=form(file=image)))
-        await asyncio.wait_for(engine.asked.wait(), 20)
+        await asyncio.wait_for(engine.asked.wait(), 60)
         both = [path.read_bytes() for path in uploads(tmp_path)]
         leaving.cancel()
         await until(lambda: len(uploads(tmp_path)) == 1)

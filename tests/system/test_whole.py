@@ -96,7 +96,7 @@ async def test_a_stream_that_the_client_leaves_is_cancelled_and_frees_its_place(
 
         await stream.close()
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             outcomes = (
                 item.event.outcome
                 async for item in events

@@ -142,7 +142,7 @@ async def test_reranker_is_loaded_when_it_is_asked_at_once_and_as_a_job(client: 
             async with http.get(path) as response:
                 return bool((await response.json())["status"] == "completed")
 
-        await until_it(is_done, 30)
+        await until_it(is_done)
         async with http.get(path) as response:
             later = (await response.json())["result"]
 

@@ -77,7 +77,7 @@ def test_events_ingested_twice_count_once(history: History) -> None:
 
 
 @given(some.lists(events, max_size=25), some.lists(some.integers(0, 25), max_size=4))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_history_rebuilt_equals_history_built_bit_by_bit_and_the_fold(story: list[JobEvent], cuts: list[int]) -> None:
     entries = make.entries(*story)
     bits, whole = History(Path(":memory:")), History(Path(":memory:"))

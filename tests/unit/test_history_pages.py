@@ -109,7 +109,7 @@ FAR_AWAY = base64.b64encode(b'["-created_at",9000000000000000000,"job-1"]').deco
 
 
 @given(some.dictionaries(some.text(), some.text(), max_size=3), some.datetimes(timezones=some.timezones()))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_no_condition_raises(metadata: dict[str, str], at: datetime) -> None:
     history = History(Path(":memory:"))
     history.ingest(make.entries(make.job_queued(metadata=metadata)))

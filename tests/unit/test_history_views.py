@@ -74,7 +74,7 @@ attempt_events = some.one_of(
 
 
 @given(some.lists(attempt_events, max_size=25), some.lists(some.integers(0, 25), max_size=4))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_attempts_and_deliveries_are_the_same_however_the_events_are_cut(story: list[Event], cuts: list[int]) -> None:
     entries = make.entries(*story)
     bits, whole = History(Path(":memory:")), History(Path(":memory:"))

@@ -300,7 +300,7 @@ steps = some.lists(
 
 
 @given(steps, some.integers(1, 3), some.integers(0, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_arriving_and_leaving_leaks_a_place(steps: list[tuple[str, int]], concurrency: int, max_queue: int) -> None:
     asyncio.run(_arrive_and_leave(steps, concurrency, max_queue))
 

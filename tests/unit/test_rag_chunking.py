@@ -85,7 +85,7 @@ def test_chunks_of_any_text_fit_and_leave_out_only_space(name: str, overlap: int
     check(HOSTILE[name], minilm(), 32, overlap)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(
     text=st.lists(st.sampled_from([*WORDS, *(f"{word} " for word in WORDS)]), max_size=80).map("".join),
     most=st.sampled_from([2, 16, 64]),

@@ -134,7 +134,7 @@ def ids(store: Store, condition: dict[str, Any]) -> list[str]:
 
 
 @given(some.lists(metadata, min_size=1, max_size=5), some.lists(filters, min_size=1, max_size=8))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_filter_lets_through_what_python_would(
     store: Store, documents: list[dict[str, Any]], conditions: list[dict[str, Any]]
 ) -> None:

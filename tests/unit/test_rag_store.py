@@ -104,7 +104,7 @@ def followed(indexes: dict[str, dict[int, Any]], changes: Sequence[Change]) -> N
 
 
 @given(some.lists(events, max_size=20), some.lists(some.integers(0, 20), max_size=4))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_however_the_log_comes_in_batches_the_store_has_what_it_says(
     tmp_path_factory: pytest.TempPathFactory, story: list[Any], cuts: list[int]
 ) -> None:

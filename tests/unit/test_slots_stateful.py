@@ -164,4 +164,4 @@ def one(things: Iterable[T], which: int) -> T:
 class TestSlots(Slots.TestCase):  # type: ignore[name-defined,misc]
     """The same worlds each time; a longer search is `run_state_machine_as_test(Slots, settings=…)`."""
 
-    settings = settings(max_examples=150, stateful_step_count=50, deadline=None, derandomize=True, database=None)
+    settings = settings(max_examples=150, stateful_step_count=50, derandomize=True, database=None)
