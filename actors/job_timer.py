@@ -12,7 +12,7 @@ from actors.open_jobs import OpenJobs
 from bus.errors import ConflictError, LostError, RefusedError
 from bus.events import EventLog
 from bus.ids import new_id
-from eventlog.events import JobQueued, JobStarted, Recorded
+from eventlog.events import JobStarted, Recorded
 from eventlog.job import Job, Stamp, decide_due, decide_expiry, fold
 
 log = structlog.get_logger()
@@ -74,7 +74,7 @@ async def _settle(timing: Timing, job_id: str) -> None:
         return
     timing.open_jobs.take(seq, event)
     log.info("job.due", job_id=job_id, kind=type(event).__name__)
-    if not isinstance(event, JobQueued):
+    if job.queued_at is not None:
         with suppress(LostError):  # Only tidiness.
             await timing.dequeue(job_id)
 

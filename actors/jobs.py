@@ -113,8 +113,9 @@ class Jobs:
                     stamp = _stamp()
                     cancelled = JobCancelled(id=stamp.id, at=stamp.at, job_id=job.job_id)
                     self._open.take(await self._events.record_next(cancelled, after=last), cancelled)
-                    # Only tidiness: a worker that is handed the job sees in the log that it has ended.
-                    await self._others.dequeue(job.job_id)
+                    if job.queued_at is not None:
+                        # Only tidiness: a worker that is handed the job sees in the log that it has ended.
+                        await self._others.dequeue(job.job_id)
                 break
             except ConflictError:
                 continue  # A worker was faster: look again.

@@ -22,6 +22,8 @@ Json = dict[str, Any]
 _DAY = 24 * 3600 * 10**9  # nanoseconds, as JetStream counts
 _GIB = 2**30
 _API = "$JS.API"
+# Seconds between looks for what the work queue has not taken over from the log yet.
+_PURGE_PAUSES = (0.01, 0.04, 0.15, 0.3)
 
 _NO_MESSAGE = 10037
 
@@ -206,8 +208,15 @@ async def queued_jobs(nc: Client) -> list[str]:
 
 
 async def purge_job(nc: Client, job_id: str) -> None:
-    """Take a job off the work queue, if it is still there."""
-    await api(nc, "STREAM.PURGE.JOBS", {"filter": f"fusion.queue.*.*.{job_id}"})
+    """Take a job off the work queue, if it is still there.
+
+    It comes there a moment after the log has it, so one that is not found is looked for again for half a second.
+    """
+    for pause in (*_PURGE_PAUSES, None):
+        answer = await api(nc, "STREAM.PURGE.JOBS", {"filter": f"fusion.queue.*.*.{job_id}"})
+        if answer.get("purged") or pause is None:
+            return
+        await asyncio.sleep(pause)
 
 
 async def is_queued(nc: Client, model: str) -> bool:

@@ -180,6 +180,18 @@ async def pull_until_there(nc: Client, durable: str) -> Delivery:
     return found[-1]
 
 
+async def test_job_that_is_not_on_the_queue_yet_is_taken_off_it(server: Server) -> None:
+    async with connected(server.url) as bus:
+        await ensure_streams(bus.nc, keep_days=7)
+        log = EventLog(bus)
+        for number in range(50):
+            await log.record(make.job_queued(job_id=f"job-{number}"))
+            await purge_job(bus.nc, f"job-{number}")
+
+        assert await stream_last_seq(bus.nc, "JOBS") == 0
+        assert (await api(bus.nc, "STREAM.INFO.JOBS"))["state"]["last_seq"] == 50
+
+
 async def test_queued_jobs_and_the_recent_events_are_found(server: Server) -> None:
     async with connected(server.url) as bus:
         await ensure_streams(bus.nc, keep_days=7)

@@ -13,7 +13,7 @@ from bus.client import Bus
 from bus.errors import LostError
 from bus.messages.history import HistoryQuery
 from bus.subjects import LIST_HISTORY
-from tests.support.cli import Printed, fusion, start
+from tests.support.cli import Printed, fusion, started
 from tests.support.jobs import living
 from tests.support.models_owner import catalogue
 from tests.support.nats import until_it
@@ -143,10 +143,12 @@ async def test_reader_that_leaves_ends_a_command_without_a_word(nats_url: str, t
     async with responding(nats_url, tmp_path, EchoEngine()) as edge, catalogue(edge.bus):
         reading, writing = os.pipe()
         os.close(reading)
-        listing = await start("models", "list", environment=here, stdout=writing)
-        doctor = await start("doctor", environment=here | {"PYTHONUNBUFFERED": "1"}, stdout=writing)
-        os.close(writing)
-        said = [(await each.communicate())[1] for each in (listing, doctor)]
+        async with (
+            started("models", "list", environment=here, stdout=writing) as listing,
+            started("doctor", environment=here | {"PYTHONUNBUFFERED": "1"}, stdout=writing) as doctor,
+        ):
+            os.close(writing)
+            said = [(await each.communicate())[1] for each in (listing, doctor)]
 
     assert said == [b"", b""]
     assert [listing.returncode, doctor.returncode] == [141, 141]
@@ -154,9 +156,9 @@ async def test_reader_that_leaves_ends_a_command_without_a_word(nats_url: str, t
 
 async def test_interrupt_while_it_is_being_imported_ends_a_command_without_a_traceback(nats_url: str) -> None:
     # It does not end by itself, so that it is not over before a machine under load comes to interrupt it.
-    process = await start("jobs", "watch", environment={"FUSION_NATS_URL": nats_url, "PYTHONPROFILEIMPORTTIME": "1"})
-    assert process.stderr is not None
-    async with asyncio.timeout(60):
+    environment = {"FUSION_NATS_URL": nats_url, "PYTHONPROFILEIMPORTTIME": "1"}
+    async with started("jobs", "watch", environment=environment) as process, asyncio.timeout(60):
+        assert process.stderr is not None
         while b"bus.errors" not in await process.stderr.readline():
             pass
         process.send_signal(signal.SIGINT)
