@@ -114,8 +114,8 @@ class Jobs:
                     cancelled = JobCancelled(id=stamp.id, at=stamp.at, job_id=job.job_id)
                     self._open.take(await self._events.record_next(cancelled, after=last), cancelled)
                     if job.queued_at is not None:
-                        # Only tidiness: a worker that is handed the job sees in the log that it has ended.
-                        await self._others.dequeue(job.job_id)
+                        with suppress(LostError):  # Only tidiness: a worker that has it sees in the log that it ended.
+                            await self._others.dequeue(job.job_id)
                 break
             except ConflictError:
                 continue  # A worker was faster: look again.
@@ -132,8 +132,10 @@ class Jobs:
         if not await self._blobs.renew(first.input_blob):
             message = f"The input of the job '{first.job_id}' is not kept any more."
             raise RefusedError("conflict", message, param="job_id")
+        # What an actor does, it does to what belongs to a key: again to the same.
+        key = first.key if first.operation in ACTORS else request.key
         stamp = _stamp()
-        event = replayed(first, stamp, new_id("job"), expiry(stamp.at, stamp.at, self._config), request.key)
+        event = replayed(first, stamp, new_id("job"), expiry(stamp.at, stamp.at, self._config), key)
         yield await self._accept(event)
 
     async def refuse(self, request: RefuseJobs, _: Caller) -> AsyncGenerator[JobsRefused]:

@@ -10,7 +10,7 @@ import pytest
 
 from http_edge.config import EdgeConfig
 from tests.support.nats import Server, until, until_it
-from tests.support.rag_edge import RagEdge, Reply, rag_edge
+from tests.support.rag_edge import RagEdge, rag_edge
 from tests.support.rag_world import DIMENSIONS, vector
 
 INGEST = "/api/rag/ingest"
@@ -34,11 +34,11 @@ def given(folder: Path) -> list[Path]:
     return [path for path in (folder / "blobs").rglob("*") if path.is_file()]
 
 
-async def job_ended(rag: RagEdge, reply: Reply) -> dict[str, Any]:
+async def job_ended(rag: RagEdge, url: str) -> dict[str, Any]:
     job: dict[str, Any] = {}
 
     async def has_ended() -> bool:
-        job.update((await rag.ask("GET", reply.body["status_url"])).body)
+        job.update((await rag.ask("GET", url)).body)
         return job["status"] in {"completed", "failed"}
 
     await until_it(has_ended)
@@ -82,7 +82,7 @@ async def test_files_are_stored_while_the_client_waits(server: Server, tmp_path:
 async def test_ingest_is_a_job_unless_the_client_waits(server: Server, tmp_path: Path) -> None:
     async with rag_edge(server, tmp_path) as rag:
         accepted = await rag.post(INGEST, data=form(("birds.md", BIRDS), name="file"))
-        job = await job_ended(rag, accepted)
+        job = await job_ended(rag, accepted.body["status_url"])
         events = await rag.ask("GET", accepted.body["events_url"])
 
     assert (accepted.status, accepted.body["collection"]) == (202, "default")
@@ -227,7 +227,7 @@ async def test_what_only_the_actor_can_refuse_is_told_to_who_waits(server: Serve
         repeated = await rag.post(INGEST, json={"documents": same, "wait": True})
 
         job = await rag.post(INGEST, json=texts("a", chunk_size=16, overlap=16))
-        failed = await job_ended(rag, job)
+        failed = await job_ended(rag, job.body["status_url"])
 
     told = overlap.body["error"]
     assert (overlap.status, told["code"], told["param"]) == (400, "invalid_request", "overlap")
@@ -271,11 +271,17 @@ async def test_upload_that_is_cut_off_leaves_nothing(server: Server, tmp_path: P
 async def test_collections_of_one_key_are_unknown_to_another(server: Server, tmp_path: Path) -> None:
     ada, bob = ({"Authorization": f"Bearer {key}"} for key in ("ada", "bob"))
     async with rag_edge(server, tmp_path, private_collections=True) as rag:
-        await rag.post(INGEST, json=texts("A bird sings.", wait=True), headers=ada)
+        job = await rag.post(INGEST, json=texts("A bird sings."), headers=ada)
+        await job_ended(rag, job.body["status_url"])
         hers = await rag.ask("GET", "/api/rag/collections", headers=ada)
         his = await rag.ask("GET", "/api/rag/collections", headers=bob)
         looked = await rag.ask("GET", "/api/rag/collections/default", headers=bob)
+        replay = await rag.post(f"/v1/jobs/{job.body['job_id']}/replay", json={}, headers=bob)
+        replayed = await job_ended(rag, f"/v1/jobs/{replay.body['job_id']}")
+        still_his = await rag.ask("GET", "/api/rag/collections", headers=bob)
 
+    assert (replayed["status"], replayed["result"]["documents"][0]["status"]) == ("completed", "unchanged")
+    assert still_his.body["collections"] == []
     assert [card["name"] for card in hers.body["collections"]] == ["default"]
     assert his.body["collections"] == []
     assert (looked.status, looked.body["error"]["code"]) == (404, "collection_not_found")
