@@ -172,22 +172,30 @@ async def api(nc: Client, call: str, body: Json | None = None, *, wait: float = 
     return answer
 
 
+async def stream_info(nc: Client, name: str) -> Json:
+    """Return what the server tells of the stream. Raises `LostError` when there is none, or JetStream is not ready."""
+    answer = await api(nc, f"STREAM.INFO.{name}")
+    if "error" in answer:
+        raise LostError("unavailable", f"{name}: {answer['error'].get('description')}.", retry_after=1)
+    return answer
+
+
 async def stream_state(nc: Client, name: str) -> Json:
-    """Return what the server tells of what is in the stream."""
-    state: Json = (await api(nc, f"STREAM.INFO.{name}"))["state"]
+    """Return what the server tells of what is in the stream. Raises as `stream_info` does."""
+    state: Json = (await stream_info(nc, name))["state"]
     return state
 
 
 async def stream_last_seq(nc: Client, name: str) -> int:
-    """Return the sequence of the last message in the stream; 0 when there is none."""
+    """Return the sequence of the last message in the stream; 0 when there is none. Raises as `stream_info` does."""
     state = await stream_state(nc, name)
     return int(state["last_seq"]) if state["messages"] else 0
 
 
 async def stream_fill(nc: Client, name: str) -> float:
-    """Return which part of the bytes that the stream may hold it holds."""
-    answer = await api(nc, f"STREAM.INFO.{name}")
-    return float(answer["state"]["bytes"] / answer["config"]["max_bytes"])
+    """Return which part of the bytes that the stream may hold it holds. Raises as `stream_info` does."""
+    told = await stream_info(nc, name)
+    return float(told["state"]["bytes"] / told["config"]["max_bytes"])
 
 
 async def first_seq_since(nc: Client, name: str, at: datetime) -> int | None:

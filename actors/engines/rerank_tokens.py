@@ -47,8 +47,8 @@ class RerankTokens(Protocol):
     def work(self, request: RerankRequest) -> RerankWork:
         """Return the rows of `request`, in the order of its documents.
 
-        Raises `RefusedError` naming the query if no document could fit beside it, or it stands before too many, and the
-        first document that is empty, or too long without `request.truncate`.
+        Raises `RefusedError` naming the query, or a longer instruction, if no document could fit beside it, or it
+        stands before too many, and the first document that is empty, or too long without `request.truncate`.
         """
         ...
 
@@ -66,7 +66,8 @@ class PairTokens:
             raise RefusedError("unsupported_parameter", "This model takes no instruction.", param="instruction")
         _check_texts(request)
         query = self._tokenizer.encode(request.query, add_special_tokens=False)
-        room = _room(self._folder.max_tokens, len(query) + self._tokenizer.num_special_tokens_to_add(is_pair=True))
+        taken = len(query) + self._tokenizer.num_special_tokens_to_add(is_pair=True)
+        room = _room(self._folder.max_tokens, taken, "query")
         documents = self._tokenizer.encode_batch_fast(list(request.documents), add_special_tokens=False)
         kept = [room.kept(number, len(tokens), request) for number, tokens in enumerate(documents)]
         shortened = _shortened(map(len, documents), kept)
@@ -96,7 +97,7 @@ class PromptTokens:
         _check_texts(request)
         question = f"<Instruct>: {request.instruction or _INSTRUCTION}\n<Query>: {request.query}\n<Document>: "
         asked = len(self._ids(question))
-        room = _room(self._folder.max_tokens, len(self._before) + asked + len(self._after))
+        room = _room(self._folder.max_tokens, len(self._before) + asked + len(self._after), _longer(request))
         texts = [question + document for document in request.documents]
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         # The last token of the question may have become one with the first of the document.
@@ -133,11 +134,16 @@ class _Room(Struct, frozen=True):
         return min(wanted, self.limit - self.taken)
 
 
-def _room(limit: int, taken: int) -> _Room:
-    """Return the room beside a query. Raises `RefusedError` if there is none."""
+def _room(limit: int, taken: int, param: str) -> _Room:
+    """Return the room beside what is read with each document. Raises `RefusedError` that names `param` for none."""
     if taken >= limit:
-        raise _too_long(limit, f"the query alone needs {taken + 1}", "query")
+        raise _too_long(limit, f"the {param} with an empty document has {taken + 1}", param)
     return _Room(limit, taken)
+
+
+def _longer(request: RerankRequest) -> str:
+    """Return which field is to blame where what is read with each document is too much."""
+    return "instruction" if len(request.instruction or "") > len(request.query) else "query"
 
 
 def _tokenizer(folder: RerankFolder) -> Tokenizer:
@@ -151,9 +157,8 @@ def _tokenizer(folder: RerankFolder) -> Tokenizer:
 def _check_texts(request: RerankRequest) -> None:
     query, instruction, count = len(request.query), len(request.instruction or ""), len(request.documents)
     if (query + instruction) * count > _MOST_CHARACTERS:
-        param = "query" if query >= instruction else "instruction"
         message = f"{query + instruction} characters before each of {count} documents are too much; send fewer at once."
-        raise RefusedError("too_large", message, param=param)
+        raise RefusedError("too_large", message, param=_longer(request))
     empty = next((number for number, text in enumerate(request.documents) if not text), None)
     if empty is not None:
         param = f"documents[{empty}]"

@@ -27,6 +27,7 @@ from bus.streams import (
     queued_jobs,
     stream_fill,
     stream_last_seq,
+    stream_state,
 )
 from tests.support import make
 from tests.support.nats import Server, connected, plain_client, until, until_it
@@ -52,6 +53,15 @@ async def test_answer_that_was_lost_with_its_server_is_asked_for_again(server: S
         answer = await asking
 
     assert answer["config"]["name"] == "EVENTS"
+
+
+async def test_stream_that_is_not_there_is_unavailable(server: Server) -> None:
+    async with connected(server.url) as bus:
+        for ask in (stream_state, stream_last_seq, stream_fill):
+            with pytest.raises(LostError, match="EVENTS: stream not found") as lost:
+                await ask(bus.nc, "EVENTS")
+
+            assert lost.value.code == "unavailable"
 
 
 async def test_pull_that_was_lost_with_its_server_ends(server: Server) -> None:

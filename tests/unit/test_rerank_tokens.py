@@ -98,6 +98,12 @@ def test_query_that_leaves_no_room_is_refused_by_name(tmp_path: Path, family: st
         assert refusal(tokens, asked) == ("context_length_exceeded", "query")
 
 
+def test_instruction_that_leaves_no_room_is_refused_by_name(tmp_path: Path) -> None:
+    tokens = tokens_of(write_reranker(tmp_path / "qwen3", "qwen3"))
+
+    assert refusal(tokens, request("a river", instruction=LONG)) == ("context_length_exceeded", "instruction")
+
+
 def test_query_or_instruction_before_too_many_documents_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
     documents = ("x",) * 20_000
     for family in FAMILIES:
