@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from actors.pages import page
+from actors.pages import behind, page
 from actors.supervisor import Child
 from bus.client import Bus
 from bus.errors import ConflictError, RefusedError
@@ -61,12 +61,16 @@ class Files:
         yield self._reply(stored)
 
     async def list_page(self, request: ListFiles, _: Caller) -> AsyncGenerator[FileList]:
-        """Answer with a page of the files in the order in which they were stored, or against it."""
+        """Answer with a page of the files in the order in which they were stored, or against it.
+
+        Whoever deletes what a page has can go on behind it.
+        """
         files = await self._all()
         if request.order == "desc":
             files.reverse()
-        wanted = [file for file in files if request.purpose in (None, file.purpose)]
-        found, has_more = page(wanted, lambda file: file.file_id, after=request.after, limit=request.limit)
+        begin = behind([file_id for file_id, _ in files], request.after)
+        wanted = [file for _, file in files[begin:] if file is not None and request.purpose in (None, file.purpose)]
+        found, has_more = page(wanted, lambda file: file.file_id, after=None, limit=request.limit)
         yield FileList(files=found, has_more=has_more)
 
     async def delete(self, request: DeleteFile, _: Caller) -> AsyncGenerator[FileReply]:
@@ -88,15 +92,18 @@ class Files:
             raise _unknown(file_id)
         return stored, recorded[-1].seq
 
-    async def _all(self) -> list[FileReply]:
-        """Return the files there are, the oldest first."""
+    async def _all(self) -> list[tuple[str, FileReply | None]]:
+        """Return the ids of all files, the oldest first, and what is told of those that are still there."""
         by_file: dict[str, list[FileEvent]] = {}
         for item in await self._events.read(FILE_EVENTS):
             if isinstance(item.event, FileEvent):
                 by_file.setdefault(item.event.file_id, []).append(item.event)
         now = datetime.now(UTC)
-        found = [fold(events) for events in by_file.values()]
-        return [self._reply(stored) for stored in found if stored is not None and self._expiry(stored) > now]
+        found = {file_id: fold(events) for file_id, events in by_file.items()}
+        return [
+            (file_id, self._reply(stored) if stored is not None and self._expiry(stored) > now else None)
+            for file_id, stored in found.items()
+        ]
 
     def _expiry(self, stored: FileStored) -> datetime:
         return stored.at + self._keep

@@ -1,6 +1,6 @@
 """What a job has to be like to be accepted, and the event that accepts it. Decides alone, and stores nothing."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -92,12 +92,14 @@ def decide_times(request: SubmitJob, at: datetime, config: ActorsConfig) -> Time
     if run_at is not None and run_at > at + timedelta(days=days):  # 1
         message = f"'run_at' is more than {days} days ahead, and jobs are kept for {config.job_ttl_days} days."
         raise RefusedError("invalid_request", message, param="run_at")
+    # Both are told as they are kept: in UTC.
+    run_at = run_at and run_at.astimezone(UTC)
     begin, last = run_at or at, _last(at, config)
     if request.expires_at is not None:  # 2
         if not begin < request.expires_at <= last:
             message = f"'expires_at' has to be between {begin:%Y-%m-%dT%H:%M:%SZ} and {last:%Y-%m-%dT%H:%M:%SZ}."
             raise RefusedError("invalid_request", message, param="expires_at")
-        return Times(run_at=run_at, expires_at=request.expires_at)
+        return Times(run_at=run_at, expires_at=request.expires_at.astimezone(UTC))
     return Times(run_at=run_at, expires_at=expiry(begin, at, config))  # 3
 
 

@@ -17,12 +17,7 @@ def page(items: Sequence[T], id_of: Callable[[T], str], *, after: str | None, li
 
     There are fewer if a message could not hold them. Raises `RefusedError` when there is no item `after`.
     """
-    begin = 0
-    if after is not None:
-        ids = [id_of(item) for item in items]
-        if after not in ids:
-            raise RefusedError("invalid_request", f"There is no item {after[:80]!r}.", param="after")
-        begin = ids.index(after) + 1
+    begin = behind([id_of(item) for item in items], after)
     found: list[T] = []
     room = _MOST_BYTES
     for item in items[begin : begin + limit]:
@@ -31,3 +26,12 @@ def page(items: Sequence[T], id_of: Callable[[T], str], *, after: str | None, li
             break
         found.append(item)
     return tuple(found), begin + len(found) < len(items)
+
+
+def behind(ids: Sequence[str], after: str | None) -> int:
+    """Return where what follows the item `after` begins. Raises `RefusedError` when there is no such item."""
+    if after is None:
+        return 0
+    if after not in ids:
+        raise RefusedError("invalid_request", f"There is no item {after[:80]!r}.", param="after")
+    return ids.index(after) + 1

@@ -156,7 +156,11 @@ def _reply(kept: Json, log_begins: int) -> SubscriptionReply:
 def _utc(at: datetime) -> str:
     if at.tzinfo is None:
         raise RefusedError("invalid_request", "The time has no zone; end it with Z for UTC.", param="start_time")
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    try:
+        return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    except OverflowError as error:
+        message = "'start_time' is no time in UTC that can be written."
+        raise RefusedError("invalid_request", message, param="start_time") from error
 
 
 def child(bus: Bus, instance: str) -> Child:

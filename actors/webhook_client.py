@@ -87,9 +87,9 @@ def _seconds(retry_after: str | None) -> float | None:
     """Return how long the receiver wants to be left alone: it says seconds, or a date."""
     if retry_after is None:
         return None
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):
         return max(float(int(retry_after)), 0.0)
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, OverflowError, TypeError):
         at = parsedate_to_datetime(retry_after)
         at = at if at.tzinfo else at.replace(tzinfo=UTC)
         return max((at - datetime.now(UTC)).total_seconds(), 0.0)

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from actors.config import ActorsConfig
@@ -56,7 +57,9 @@ from eventlog.webhook_events import WebhookScheduled
 
 log = structlog.get_logger()
 
+# One message tells them all.
 _MOST = 1000
+_MOST_BYTES = 512 * 1024
 
 
 class Webhooks:
@@ -76,8 +79,10 @@ class Webhooks:
         self._addresses.refuse_url(request.url, "url")
         secret = request.secret or new_secret()
         key_of(secret)
-        if len(self._registry.webhooks) >= _MOST:
-            raise RefusedError("storage_full", f"There are {_MOST} webhooks already.")
+        kept = self._registry.webhooks
+        size = len(msgspec.json.encode(kept))
+        if len(kept) >= _MOST or size > _MOST_BYTES:
+            raise RefusedError("storage_full", f"There are {len(kept)} webhooks already, of {size} bytes.")
         webhook = Webhook(
             webhook_id=f"wh-{secrets.token_hex(8)}",
             url=request.url,

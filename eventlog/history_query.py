@@ -5,6 +5,7 @@ import binascii
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ _SORTED = {
     "completed_at": "coalesce(completed_at, TIMESTAMP 'infinity')",
     "-completed_at": "coalesce(completed_at, TIMESTAMP '-infinity')",
 }
+
+# A page is one message; see docs/http.md.
+_MOST_BYTES = 512 * 1024
 
 
 class CursorError(ValueError):
@@ -113,6 +117,7 @@ def count_jobs(db: duckdb.DuckDBPyConnection) -> int:
 def page(db: duckdb.DuckDBPyConnection, query: PageQuery) -> Page:
     """Return the jobs that match, in their order. Jobs that come meanwhile move none from one page to another.
 
+    There are fewer than `limit` if a message could not hold them.
     Raises `CursorError`.
     """
     where = _matching(query)
@@ -125,9 +130,8 @@ def page(db: duckdb.DuckDBPyConnection, query: PageQuery) -> Page:
         where.add(f"({by}, job_id) {beyond} (coalesce(make_timestamp(?), {end}), ?)", place.at, place.job_id)
     order = f"{where} ORDER BY {by} {direction}, job_id {direction} LIMIT ? OFFSET ?"
     jobs = _jobs(db, order, [*where.values, query.limit + 1, query.offset])
-    has_more = len(jobs) > query.limit
-    jobs = jobs[: query.limit]
-    return Page(tuple(jobs), total, _cursor(jobs[-1], query.sort) if has_more else None)
+    found = _fitting(jobs[: query.limit])
+    return Page(tuple(found), total, _cursor(found[-1], query.sort) if len(found) < len(jobs) else None)
 
 
 def stats(db: duckdb.DuckDBPyConnection, query: StatsQuery) -> Table:
@@ -181,6 +185,12 @@ def _plain(value: Any) -> Any:  # noqa: PLR0911 - one per type
             return base64.b64encode(value).decode()
         case _:
             return str(value)
+
+
+def _fitting(jobs: list[Job]) -> list[Job]:
+    """Return as many of the first `jobs` as a page may have, and one at least."""
+    sizes = accumulate(len(msgspec.json.encode(job)) for job in jobs)
+    return jobs[: max(sum(size <= _MOST_BYTES for size in sizes), 1)]
 
 
 def _matching(query: PageQuery) -> _Where:

@@ -10,8 +10,8 @@ from bus.messages.jobs import Operation
 from eventlog.batch import BatchStatus
 from eventlog.batch_events import LineError
 
-BatchId = Annotated[str, Meta(pattern=r"^batch_[0-9A-Za-z]{1,40}$")]
-BlobName = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+BatchId = Annotated[str, Meta(pattern=r"^batch_[0-9A-Za-z]{1,40}\Z")]
+BlobName = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class CreateBatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

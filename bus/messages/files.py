@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-FileId = Annotated[str, Meta(pattern=r"^file-[0-9A-Za-z_-]{1,64}$")]
+FileId = Annotated[str, Meta(pattern=r"^file-[0-9A-Za-z_-]{1,64}\Z")]
 Purpose = Literal["batch", "batch_output"]
 Order = Literal["asc", "desc"]
 
@@ -20,7 +20,7 @@ class PutFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     filename: Annotated[str, Meta(max_length=255)]
     purpose: Purpose
     bytes: Annotated[int, Meta(ge=0)]
-    blob: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    blob: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
     key: str | None = None
 
 

@@ -14,7 +14,7 @@ Moment = Annotated[datetime, Meta(tz=True)]
 RunTimeout = Annotated[float, Meta(gt=0)]
 MaxAttempts = Annotated[int, Meta(ge=1, le=100)]
 CallbackUrl = Annotated[str, Meta(min_length=1, max_length=2048)]
-JobId = Annotated[str, Meta(pattern=r"^job-[0-9A-Za-z_-]{1,64}$")]
+JobId = Annotated[str, Meta(pattern=r"^job-[0-9A-Za-z_-]{1,64}\Z")]
 
 
 class SubmitJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

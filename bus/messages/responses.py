@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 
 from eventlog.events import ResponseStatus
 
-ResponseId = Annotated[str, Meta(pattern=r"^resp_[0-9A-Za-z]{1,64}$")]
+ResponseId = Annotated[str, Meta(pattern=r"^resp_[0-9A-Za-z]{1,64}\Z")]
 
 
 class PutResponse(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -16,7 +16,7 @@ class PutResponse(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     response_id: ResponseId
     model: Annotated[str, Meta(min_length=1)]
     status: ResponseStatus
-    body_blob: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    body_blob: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
     previous_response_id: ResponseId | None = None
     job_id: str | None = None
 

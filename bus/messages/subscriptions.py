@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-SubscriptionName = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
+SubscriptionName = Annotated[str, Meta(pattern=r"^[0-9A-Za-z_-]{1,64}\Z")]
 # Numbers up to here are exact in every JSON.
 Sequence = Annotated[int, Meta(ge=1, lt=2**53)]
 Start = Literal["new", "all"]

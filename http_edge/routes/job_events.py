@@ -21,6 +21,9 @@ from http_edge.wire import json_response
 # The feed tells each event at most once, so the log is looked at when nothing was heard for so long, in seconds.
 _QUIET = 5.0
 
+# A sequence has 64 bits.
+_MOST_DIGITS = 20
+
 _ENDS = (JobCompleted, JobFailed, JobCancelled)
 
 
@@ -89,7 +92,7 @@ def _has_ended(story: list[Recorded]) -> bool:
 
 def _last_seen(request: web.Request) -> int:
     text = request.headers.get("Last-Event-ID", "0")
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
         raise RefusedError("invalid_request", "'Last-Event-ID' has to be the id of an event.", param="Last-Event-ID")
     return int(text)
 

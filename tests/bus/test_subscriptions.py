@@ -114,6 +114,7 @@ BAD_WISHES: list[tuple[dict[str, Any], str]] = [
     ({"events": ("job.completed", "job.exploded")}, "events[1]"),
     ({"start": "all", "start_seq": 3}, "start_seq"),
     ({"start_time": make.AT.replace(tzinfo=None)}, "start_time"),
+    ({"start_time": make.datetime.fromisoformat("0001-01-01T00:00:00+14:00")}, "start_time"),
 ]
 
 

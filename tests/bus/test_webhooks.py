@@ -7,11 +7,12 @@ import pytest
 
 from actors.webhook_registry import Registry, Webhook
 from bus.errors import RefusedError
-from bus.messages.webhooks import DeleteWebhook, GetWebhook, Redeliver, RegisterWebhook, TryWebhook
+from bus.messages.webhooks import DeleteWebhook, GetWebhook, ListWebhooks, Redeliver, RegisterWebhook, TryWebhook
 from bus.subjects import (
     DELETE_WEBHOOK,
     FEED,
     GET_WEBHOOK,
+    LIST_WEBHOOKS,
     REDELIVER,
     REGISTER_WEBHOOK,
     TEST_WEBHOOK,
@@ -251,3 +252,17 @@ async def test_webhook_whose_keeping_was_lost_with_the_server_is_kept(server: Se
         await registry.read()
 
     assert registry.webhooks == (webhook,)
+
+
+async def test_webhooks_are_not_more_than_can_be_listed(server: Server, tmp_path: Path) -> None:
+    wordy = RegisterWebhook(url="https://example.com/" + "x" * 2000, description="😀" * 1000)
+    async with world(server, tmp_path) as fusion, telling(fusion.bus, tmp_path):
+        count = 0
+        with pytest.raises(RefusedError) as refused:
+            for _ in range(200):
+                await fusion.bus.ask(REGISTER_WEBHOOK(), wordy)
+                count += 1
+        listed = await fusion.bus.ask(LIST_WEBHOOKS(), ListWebhooks())
+
+    assert refused.value.code == "storage_full"
+    assert len(listed.webhooks) == count

@@ -62,6 +62,18 @@ async def test_files_are_listed_in_pages(nats_url: str, tmp_path: Path) -> None:
     assert (newest, oldest, outputs) == (made[::-1], made, [])
 
 
+async def test_files_can_be_deleted_page_by_page(nats_url: str, tmp_path: Path) -> None:
+    async with batching(nats_url, tmp_path, EchoEngine()) as edge:
+        files = edge.openai.files
+        for _ in range(3):
+            await files.create(file=("x", b"same"), purpose="batch")
+
+        deleted = [await files.delete(file.id) async for file in files.list(limit=1)]
+        left = [file.id async for file in files.list()]
+
+    assert (len(deleted), left) == (3, [])
+
+
 async def test_form_that_is_wrong_is_refused_and_leaves_nothing(nats_url: str, tmp_path: Path) -> None:
     file, rest = b"x" * 100, {"purpose": "batch"}
     wrong = [

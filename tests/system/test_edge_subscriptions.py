@@ -97,6 +97,7 @@ BAD_BODIES: list[tuple[str, dict[str, Any], str, str]] = [
     ("", {"name": "a b"}, "invalid_request", "name"),
     ("", {"name": "lab", "events": ["job.exploded"]}, "invalid_request", "events[0]"),
     ("", {"name": "lab", "model": "x"}, "unsupported_parameter", "model"),
+    ("", {"name": "lab\n"}, "invalid_request", "name"),
     ("/lab/ack", {"seq": 99}, "invalid_request", "seq"),
     ("/lab/ack", {}, "invalid_request", "seq"),
 ]

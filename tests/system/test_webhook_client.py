@@ -76,7 +76,15 @@ async def test_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"), [("17", 17), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("soon", None), ("-5", 0)]
+    ("said", "seconds"),
+    [
+        ("17", 17),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("soon", None),
+        ("-5", 0),
+        ("9" * 400, None),
+        (f"Wed, 21 Oct {'9' * 30} 07:28:00 GMT", None),
+    ],
 )
 async def test_when_to_come_again_is_read_as_seconds_or_a_date(said: str, seconds: float | None) -> None:
     async with receiving((429, {"Retry-After": said})) as receiver:

@@ -7,7 +7,12 @@ from hypothesis import strategies as some
 
 from bus.decoding import decode
 from bus.errors import RefusedError
+from bus.messages.batches import BatchId, BlobName
 from bus.messages.chat import ChatRequest
+from bus.messages.files import FileId
+from bus.messages.jobs import JobId
+from bus.messages.responses import ResponseId
+from bus.messages.subscriptions import SubscriptionName
 
 DECODER = msgspec.json.Decoder(ChatRequest)
 DEEP = b"[" * 200 + b"]" * 200
@@ -108,3 +113,21 @@ def test_very_long_name_is_cut_so_that_the_refusal_arrives() -> None:
         decode(DECODER, payload)
 
     assert len(msgspec.json.encode(refused.value.failure)) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (BatchId, "batch_1"),
+        (BlobName, "0" * 64),
+        (FileId, "file-1"),
+        (JobId, "job-1"),
+        (ResponseId, "resp_1"),
+        (SubscriptionName, "lab"),
+    ],
+)
+def test_name_with_a_line_break_at_its_end_is_none(kind: object, name: str) -> None:
+    assert msgspec.convert(name, kind) == name
+
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(name + "\n", kind)

@@ -96,6 +96,17 @@ def test_cursors_lead_through_all_jobs_in_order(history: History, sort: str, ord
     assert "".join(job_id.removeprefix("job-") for job_id in found) == order
 
 
+def test_page_has_no_more_jobs_than_a_message_and_its_cursor_leads_on(history: History) -> None:
+    large = {"x": "x" * 16_000}
+    history.ingest(make.entries(*(make.job_queued(job_id=f"job-{n:02}", metadata=large) for n in range(40))))
+    first = page_of(history, sort="created_at")
+    rest = page_of(history, sort="created_at", cursor=first.next_cursor)
+
+    assert len(first.jobs) == 31
+    assert [job.job_id for job in (*first.jobs, *rest.jobs)] == [f"job-{n:02}" for n in range(40)]
+    assert rest.next_cursor is None
+
+
 def test_jobs_that_come_meanwhile_move_none_to_another_page(history: History) -> None:
     ended_in_reverse(history)
     first = page_of(history, limit=3)

@@ -1,6 +1,6 @@
 """Which jobs are accepted, and with which times."""
 
-from datetime import timedelta
+from datetime import UTC, timedelta, timezone
 from typing import Any
 
 import msgspec
@@ -69,6 +69,17 @@ def test_no_model_can_have_the_name_of_the_rag_actor(names: dict[str, Any]) -> N
 )
 def test_job_expires_some_time_after_it_can_begin(fields: Any, run_at: Any, expires_at: Any) -> None:
     assert decide_times(order(**fields), make.AT, CONFIG) == Times(run_at=run_at, expires_at=expires_at)
+
+
+def test_times_of_another_zone_are_kept_and_told_in_utc() -> None:
+    run_at = make.at(60).astimezone(timezone(timedelta(hours=5)))
+    times = decide_times(order(run_at=run_at, expires_at=run_at + timedelta(hours=1)), make.AT, CONFIG)
+    with pytest.raises(RefusedError) as refused:
+        decide_times(order(run_at=run_at, expires_at=run_at), make.AT, CONFIG)
+
+    assert (times.run_at, times.expires_at) == (make.at(60), make.at(3660))
+    assert {times.run_at and times.run_at.tzinfo, times.expires_at.tzinfo} == {UTC}
+    assert f"{make.at(60):%Y-%m-%dT%H:%M:%SZ}" in str(refused.value)
 
 
 def test_job_expires_before_the_log_forgets_it() -> None:
