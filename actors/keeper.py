@@ -144,6 +144,7 @@ class Keeper:
         refused = {(step.model, step.why): step for step in steps if isinstance(step, Refuse)}
         for refusal in refused.values():  # One for all who hear of it.
             if refusal.code != "queue_full":
+                self.errors[refusal.model] = refusal.why
                 self._record(ModelRefused, refusal)
         for step in steps:
             log.debug("slots.step", step=repr(step))
