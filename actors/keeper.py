@@ -144,6 +144,7 @@ class Keeper:
         refused = {(step.model, step.why): step for step in steps if isinstance(step, Refuse)}
         for refusal in refused.values():  # One for all who hear of it.
             if refusal.code != "queue_full":
+                self.errors[refusal.model] = refusal.why
                 self._record(ModelRefused, refusal)
         for step in steps:
             log.debug("slots.step", step=repr(step))
@@ -206,10 +207,23 @@ class Keeper:
         await self._drain(step.slot, 0.0, "loading failed")
 
     async def _loaded(self, slot: str, entry: ModelEntry) -> SlotLoaded:
-        async with (
-            asyncio.timeout(self._config.load_seconds),
-            self._bus.stream(LOAD_SLOT(slot), LoadSlot(entry=entry)) as answer,
-        ):
+        """Return what the slot says when it has loaded the model. It is told again when the connection was lost."""
+        async with asyncio.timeout(self._config.load_seconds):
+            while True:
+                try:
+                    return await self._told(slot, entry)
+                except LostError as error:
+                    if error.code != "stream_broken":
+                        raise
+                await self._until_heard(slot)
+
+    async def _until_heard(self, slot: str) -> None:
+        """Return when the slot has said something more, so that it is connected again, or is there no more."""
+        heard = [beat for beat in self._bus.presence.instances if beat.instance == slot]
+        await self._bus.presence.until(lambda beats: not any(beat in heard for beat in beats))
+
+    async def _told(self, slot: str, entry: ModelEntry) -> SlotLoaded:
+        async with self._bus.stream(LOAD_SLOT(slot), LoadSlot(entry=entry)) as answer:
             async for item in answer:
                 if isinstance(item, SlotLoaded):
                     return item

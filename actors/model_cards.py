@@ -11,6 +11,9 @@ from bus.messages.catalogue import HEAVY, ModelEntry
 from bus.messages.models import ModelCard, ModelState
 from bus.messages.presence import Heartbeat
 
+# Seconds after which a calendar may have no date: a model that stays for so long stays.
+_FOR_EVER = 1e10
+
 
 def card_of(entry: ModelEntry, beats: tuple[Heartbeat, ...], created: int) -> ModelCard:
     """Return the card of a model by what its instances say."""
@@ -69,7 +72,7 @@ def with_slot(card: ModelCard, slot: Slot, ttl: float) -> ModelCard:
     """Return the card with what the scheduler knows better than the last heartbeat."""
     states: dict[str, ModelState] = {"loading": "loading", "ready": "ready", "draining": "draining"}
     keep = ttl if slot.keep is None else slot.keep
-    is_kept = card.pinned or keep < 0 or (keep == 0 and slot.keep is None)
+    is_kept = card.pinned or keep < 0 or keep >= _FOR_EVER or (keep == 0 and slot.keep is None)
     is_idle = slot.state == "ready" and not slot.is_busy
     return structs.replace(
         card,

@@ -186,7 +186,7 @@ class Models:
             return with_slot(card, slot, self._config.model_ttl if entry.ttl is None else entry.ttl)
         if self._keeper.is_wanted(entry.id):
             return structs.replace(card, state="waiting")
-        error = self._keeper.errors.get(entry.id)
+        error = self._surveyor.error_of(entry) or self._keeper.errors.get(entry.id)
         return structs.replace(card, state="failed", error=error) if error else card
 
 

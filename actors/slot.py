@@ -79,10 +79,11 @@ class Slot:
         await drains.unsubscribe()
 
     async def load(self, request: LoadSlot, _: Caller) -> AsyncGenerator[SlotLoaded | Status]:
-        """Load the model, and answer when it answers itself."""
-        if self._entry.done():
+        """Load the model, and answer when it answers itself. Told twice to load the same one, load it once."""
+        if self._entry.done() and self._entry.result() != request.entry:
             raise RefusedError("conflict", f"The slot {self._instance} is not empty.")
-        self._entry.set_result(request.entry)
+        if not self._entry.done():
+            self._entry.set_result(request.entry)
         while not self._loaded.done():
             yield Status(instance=self._instance)
             await asyncio.wait((self._loaded,), timeout=_PERIOD)

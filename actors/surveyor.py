@@ -26,6 +26,7 @@ class Surveyor:
         self._known: dict[ModelEntry, Discovered] = {}
         self._needs: dict[ModelEntry, int] = {}
         self._prepared: set[ModelEntry] = set()
+        self._errors: dict[ModelEntry, str] = {}
         self._preparing: dict[ModelEntry, asyncio.Task[None]] = {}
 
     async def look(self, entry: ModelEntry) -> None:
@@ -48,6 +49,10 @@ class Surveyor:
     def is_prepared(self, entry: ModelEntry) -> bool:
         """Whether `prepare` has been done for it."""
         return entry in self._prepared
+
+    def error_of(self, entry: ModelEntry) -> str | None:
+        """Return why the model's files could not be prepared the last time, None if they were."""
+        return self._errors.get(entry)
 
     def prepare(self, entry: ModelEntry) -> asyncio.Task[None]:
         """Have the model's files fetched and quantised, if need be, and read: what that takes no slot has to wait for.
@@ -82,7 +87,9 @@ class Surveyor:
                 await fetch(entry)
             await asyncio.to_thread(self._read, entry)
         except ModelFilesError as error:
+            self._errors[entry] = str(error)
             raise RefusedError("invalid_request", str(error), param="model") from error
+        self._errors.pop(entry, None)
         self._prepared.add(entry)
 
     def _read(self, entry: ModelEntry) -> None:

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import msgspec
 import structlog
 from msgspec.structs import asdict, replace
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 
 from actors.configuration import Configuration, configuration
 from actors.process import OnEnd, Program, Spawned, Start, run_process, spawn
@@ -105,6 +106,7 @@ class System:
             actors = self._config.actors
             await ensure_streams(bus.nc, actors.job_ttl_days, actors.events_max_bytes)
             await stack.enter_async_context(_periodically(self._tell_failed))
+            await stack.enter_async_context(_periodically(self._tell_leaving))
             await stack.enter_async_context(escalating(bus, self._pid_of))
             await stack.enter_async_context(supervising(*self._light()))
             models = map(self._model, _warm(self._config).values())
@@ -181,7 +183,8 @@ class System:
                 self._stumbled.add(name)
             if name in self._leaving:
                 self._leaving.discard(name)
-                self._supervision.remove(name)
+                if name not in self._names:
+                    self._supervision.remove(name)
 
         async def run() -> None:
             while True:
@@ -279,18 +282,31 @@ class System:
         before, after = _warm(self._config), _warm(config)
         self._config = config
         for model in after.keys() - before.keys():
-            self._supervision.add(self._model(after[model]))
+            self._add(after[model])
         for model in before.keys() - after.keys():
-            await self._remove(f"model/{model}")
+            self._remove(f"model/{model}")
 
-    async def _remove(self, name: str) -> None:
-        assert self._bus is not None  # noqa: S101 - children start after the bus
+    def _add(self, entry: ModelEntry) -> None:
+        name = f"model/{entry.id}"
+        if name in self._leaving:
+            self._names.append(name)  # It is started again when it has ended.
+        else:
+            self._supervision.add(self._model(entry))
+
+    def _remove(self, name: str) -> None:
         self._names.remove(name)
-        self._given_up.discard(name)
-        instance, _pid = self._current.get(name, ("", 0))
-        self._leaving.add(name)
+        if name in self._given_up:
+            self._given_up.remove(name)
+        else:
+            self._leaving.add(name)
+
+    async def _tell_leaving(self) -> None:
+        """Have those end that the catalogue does not have any more. Told until they do: while one starts it is deaf."""
+        assert self._bus is not None  # noqa: S101 - children start after the bus
         order = Drain(seconds=self._config.actors.unload_seconds, why="the catalogue does not have it any more")
-        await self._bus.publish(fill(DRAIN, instance), order)
+        for instance, _pid in [self._current[name] for name in self._leaving & self._current.keys()]:
+            with suppress(NatsError):
+                await self._bus.publish(fill(DRAIN, instance), order)
 
     async def _tell_failed(self) -> None:
         assert self._bus is not None  # noqa: S101 - children start after the bus

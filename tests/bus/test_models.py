@@ -14,12 +14,12 @@ from bus.errors import RefusedError
 from bus.heartbeat import say
 from bus.messages.catalogue import ModelEntry
 from bus.messages.chat import ChatRequest
-from bus.messages.models import ListModels, ReloadCatalogue
+from bus.messages.models import GetModel, ListModels, ReloadCatalogue
 from bus.messages.presence import Heartbeat
 from bus.messages.slots import Drain
 from bus.messages.tokens import TokenizeRequest
 from bus.streams import ensure_streams
-from bus.subjects import CHAT, DRAIN, LIST_MODELS, RELOAD_CATALOGUE, TOKENIZE, fill
+from bus.subjects import CHAT, DRAIN, GET_MODEL, LIST_MODELS, RELOAD_CATALOGUE, TOKENIZE, fill
 from tests.support.nats import Server, connected, until
 
 MIB = 2**20
@@ -96,6 +96,38 @@ async def test_heavy_models_of_a_catalogue_read_again_can_be_asked_as_soon_as_th
         await asyncio.wait((life,))
 
     assert str(refused.value) == "There is no folder embedded:none."
+
+
+@pytest.mark.parametrize(
+    ("path", "memory_bytes", "why"),
+    [("embedded:none", None, "There is no folder embedded:none."), ("embedded:fusion-toy", 2**50, "needs 1.05e+06 GB")],
+)
+async def test_card_of_a_model_that_could_not_be_loaded_says_why(
+    server: Server, tmp_path: Path, path: str, memory_bytes: int | None, why: str
+) -> None:
+    entry = ModelEntry(id="h", path=path, kind="chat", tier=2, memory_bytes=memory_bytes)
+
+    async with connected(server.url) as bus:
+        await ensure_streams(bus.nc, keep_days=7)
+        is_open = asyncio.Event()
+
+        async def on_open() -> None:
+            is_open.set()
+
+        child = models.child(bus, lambda: (entry,), tmp_path, ActorsConfig(slots=1), "core-1", on_open)
+        life = asyncio.ensure_future(child.run())
+        async with asyncio.timeout(60):
+            await is_open.wait()
+        before = await bus.ask(GET_MODEL(), GetModel(model="h"))
+        with pytest.raises(RefusedError) as refused:
+            await bus.ask(TOKENIZE("h"), TokenizeRequest(prompt="x"))
+        after = await bus.ask(GET_MODEL(), GetModel(model="h"))
+        life.cancel()
+        await asyncio.wait((life,))
+
+    assert (before.state, before.error) == ("unloaded", None)
+    assert (after.state, after.error) == ("failed", str(refused.value))
+    assert why in str(refused.value)
 
 
 async def test_process_that_has_grown_too_much_is_told_once_to_drain_when_it_is_idle(

@@ -6,17 +6,23 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from actors.capabilities import chat_capability
 from actors.config import ActorsConfig
+from actors.engines.echo import EchoEngine
+from actors.host import Host
 from actors.keeper import Keeper
 from actors.recorder import Recorder
 from actors.registry import Registry
+from actors.slot import Slot as SlotProcess
 from actors.slot_steps import Rules
 from actors.slots import Scheduler
+from bus.blobs import Blobs
 from bus.client import Bus, settled
 from bus.events import EventLog
 from bus.messages.catalogue import ModelEntry
 from bus.messages.presence import Heartbeat, InstanceState
-from tests.support.nats import connected, plain_client, until
+from bus.streams import ensure_streams
+from tests.support.nats import Server, connected, plain_client, until
 
 MODELS = ("one", "two")
 ENTRIES = tuple(ModelEntry(id=name, kind="chat", tier=2) for name in MODELS)
@@ -55,6 +61,53 @@ async def keeping(bus: Bus, scheduler: Scheduler, folder: Path) -> AsyncGenerato
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+@asynccontextmanager
+async def slot_of_its_own(url: str, folder: Path, may_load: asyncio.Event) -> AsyncGenerator[asyncio.Event]:
+    """Run a slot whose models echo, once they may be loaded. What is given is set when it has been told to load one."""
+    is_told = asyncio.Event()
+
+    async def host_of(entry: ModelEntry) -> Host:
+        is_told.set()
+        await may_load.wait()
+        return Host(bus, entry, chat_capability(EchoEngine()), ActorsConfig(), "slot-1", slot=1)
+
+    async def serve(host: Host) -> None:
+        await host.run(Recorder(EventLog(bus)), Blobs(folder / "blobs"))
+
+    async with connected(url, "slot") as bus:
+        await ensure_streams(bus.nc, keep_days=7)
+        running = asyncio.create_task(SlotProcess(bus, "slot-1", 1, host_of=host_of, serve=serve).run())
+        try:
+            yield is_told
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_model_that_is_being_loaded_when_the_server_is_killed_is_loaded_all_the_same(
+    server: Server, tmp_path: Path
+) -> None:
+    scheduler, may_load = Scheduler(Rules(budget_bytes=2**30), expected=1), asyncio.Event()
+    async with (
+        connected(server.url) as bus,
+        slot_of_its_own(server.url, tmp_path, may_load) as is_told,
+        keeping(bus, scheduler, tmp_path) as keeper,
+    ):
+        await until(lambda: keeper.has("slot-1"))
+        lease = keeper.ask(ENTRIES[0])
+        await is_told.wait()
+        for _ in range(2):
+            reconnects = bus.nc.stats["reconnects"]
+            await server.kill()
+            await server.start()
+            await until(lambda reconnects=reconnects: bus.nc.stats["reconnects"] > reconnects)
+        may_load.set()
+        async with asyncio.timeout(60):
+            slot = await lease.turn
+
+        assert (slot, keeper.errors) == ("slot-1", {})
 
 
 async def test_what_a_slot_said_before_its_lease_was_released_is_no_work_after_that(
