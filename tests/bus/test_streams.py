@@ -72,12 +72,12 @@ async def test_pull_that_was_lost_with_its_server_ends(server: Server) -> None:
     async with connected(server.url) as bus:
         await ensure_streams(bus.nc, keep_days=7)
         await ensure_durable(bus.nc, "EVENTS", queue_consumer("d", "fusion.event.>"))
-        pulling = asyncio.create_task(pull_batch(bus.nc, "EVENTS", "d", 10, wait=60))
+        pulling = asyncio.create_task(pull_batch(bus.nc, "EVENTS", "d", 10, wait=600))
         await until_it(is_waiting)
         await server.kill()
         await server.start()
         with pytest.raises(LostError) as lost:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await pulling
 
     assert lost.value.code == "unavailable"

@@ -10,6 +10,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from tests.support import tiny_models
 from tests.support.heavy import ONE, THREE, TWO, Heavy, entry, heavy_up, made
 from tests.support.processes import gone
 
@@ -45,14 +46,19 @@ async def test_catalogue_read_again_adds_models_and_leaves_what_runs_alone(fusio
     assert refused == 400
 
 
-async def test_model_that_ends_every_process_is_refused_and_its_slot_goes_on(fusion: Heavy) -> None:
+async def test_model_that_ends_every_process_is_refused_and_its_slot_goes_on(fusion: Heavy, folder: Path) -> None:
     refusals, pid = [], 0
-    await fusion.unload(ONE)
+    # It loads for seconds, in which its process is ended.
+    deep = tiny_models.llama(folder / "deep", layers=200)
+    file = folder / "fusion.yaml"
+    file.write_text(file.read_text() + entry("org/deep", deep))
+    fusion.fusion.process.send_signal(signal.SIGHUP)
+    await fusion.until_states({"org/deep": "unloaded"})
     async with fusion.story(TWO) as two:
         for _ in range(2):
-            asked = asyncio.create_task(fusion.ask(ONE))
+            asked = asyncio.create_task(fusion.ask("org/deep"))
             for _ in range(3):
-                pid = await fusion.pid_of(ONE, other_than=pid)
+                pid = await fusion.pid_of("org/deep", other_than=pid)
                 os.kill(pid, signal.SIGKILL)
             status, answer = await asked
             card = (await fusion.cards())[ONE]

@@ -94,8 +94,12 @@ async def server_running(folder: Path, sync: str = "2m") -> AsyncGenerator[Serve
 
 @asynccontextmanager
 async def connected(url: str, role: str = "test", **config: Any) -> AsyncGenerator[Bus]:
-    """Connect with a config whose waits are shorter than a test may take, unless said otherwise."""
-    settings = BusConfig(url=url, **({"admit_timeout": 20.0, "first_timeout": 60.0, "idle_timeout": 60.0} | config))
+    """Connect with a config whose waits are shorter than a test may take, unless said otherwise.
+
+    Whom a test has heard of once is there until it ends.
+    """
+    waits = {"admit_timeout": 20.0, "first_timeout": 60.0, "idle_timeout": 60.0, "silence": 60.0}
+    settings = BusConfig(url=url, **(waits | config))
     # Connecting has the same limit as being admitted, which may be too short for it here.
     async with Bus.connect(role, structs.replace(settings, admit_timeout=20.0)) as bus:
         bus.config = settings

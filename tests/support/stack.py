@@ -56,8 +56,8 @@ class Stack(Struct, frozen=True):
 async def stack(
     nats_url: str, folder: Path, config: EdgeConfig | None = None, bus_config: BusConfig | None = None
 ) -> AsyncGenerator[Stack]:
-    """Run an edge and both kinds of clients."""
-    bus_config = bus_config or BusConfig(url=nats_url)
+    """Run an edge and both kinds of clients. Whom it has heard of once is there until it ends."""
+    bus_config = bus_config or BusConfig(url=nats_url, silence=60.0)
     config = config or EdgeConfig(port=0, drain_seconds=2.0)
     blobs, uploads = Blobs(folder / "blobs"), Blobs(folder / "uploads", is_passing=True)
     async with AsyncExitStack() as parts:

@@ -57,14 +57,17 @@ def marked(folder: Path, marks: tuple[str, ...], template: str = _TEMPLATE) -> P
     return folder
 
 
-def llama(folder: Path, seed: int = 7, head_dim: int = 16) -> Path:
-    """Write a Llama of 0.1 million float32 weights into `folder`, with a byte-level BPE tokenizer."""
+def llama(folder: Path, seed: int = 7, head_dim: int = 16, layers: int = 2) -> Path:
+    """Write a Llama of 0.1 million float32 weights into `folder`, with a byte-level BPE tokenizer.
+
+    One of 200 layers loads for seconds.
+    """
     folder.mkdir(parents=True)
     config = {
         "model_type": "llama",
         "hidden_size": 64,
         "intermediate_size": 128,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "head_dim": head_dim,
@@ -76,7 +79,7 @@ def llama(folder: Path, seed: int = 7, head_dim: int = 16) -> Path:
         "eos_token_id": 1,
     }
     (folder / "config.json").write_text(json.dumps(config))
-    save_file(_llama_weights(seed, head_dim), folder / "model.safetensors", metadata={"format": "mlx"})
+    save_file(_llama_weights(seed, head_dim, layers), folder / "model.safetensors", metadata={"format": "mlx"})
     _tokenizer().save(str(folder / "tokenizer.json"))
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -102,11 +105,11 @@ def changed(model: Path, folder: Path, **changes: dict[str, Any]) -> Path:
     return folder
 
 
-def _llama_weights(seed: int, head_dim: int) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+def _llama_weights(seed: int, head_dim: int, layers: int) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
     random = np.random.default_rng(seed)
     shapes = {"model.embed_tokens": (VOCAB_SIZE, 64)}
     norms = ["model.norm"]
-    for layer in ("model.layers.0", "model.layers.1"):
+    for layer in (f"model.layers.{number}" for number in range(layers)):
         norms += [f"{layer}.input_layernorm", f"{layer}.post_attention_layernorm"]
         shapes |= {f"{layer}.self_attn.q_proj": (4 * head_dim, 64), f"{layer}.self_attn.o_proj": (64, 4 * head_dim)}
         shapes |= {f"{layer}.self_attn.{name}_proj": (2 * head_dim, 64) for name in "kv"}

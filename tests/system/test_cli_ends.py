@@ -166,3 +166,12 @@ async def test_interrupt_while_it_is_being_imported_ends_a_command_without_a_tra
 
     assert (process.returncode, out) == (130, b"")
     assert b"Traceback" not in err
+
+
+async def test_interrupt_while_an_import_runs_a_text_ends_a_command_as_any_other(tmp_path: Path) -> None:
+    # As dataclasses and named tuples do when they are made.
+    (tmp_path / "msgspec.py").write_text('exec("import signal; signal.raise_signal(signal.SIGINT)")')
+
+    printed = await fusion("ps", environment={"PYTHONPATH": str(tmp_path)})
+
+    assert (printed.status, printed.out, printed.err) == (130, "", "")

@@ -9,6 +9,7 @@ from openai import NotFoundError
 from bus.messages.models import ModelCard
 from bus.messages.presence import Load
 from tests.support.envelope import error_of
+from tests.support.health import health_of
 from tests.support.models_owner import catalogue
 from tests.support.stack import CARDS, CHAT_MODEL, EMBED_MODEL, beat, stack
 
@@ -78,8 +79,7 @@ async def test_model_is_found_by_its_id_with_slashes_of_either_kind(nats_url: st
 
 async def test_health_names_a_warm_model_before_a_heavy_one(nats_url: str, tmp_path: Path) -> None:
     async with stack(nats_url, tmp_path) as edge, catalogue(edge.bus, (COLD, *CARDS)):
-        async with edge.http.get("/health") as response:
-            health = await response.json()
+        _, health = await health_of(edge.http, "/health")
 
     assert (health["model_id"], health["model_status"]) == (CHAT_MODEL, "initialized")
 
@@ -109,10 +109,10 @@ async def test_edge_is_ready_when_owners_and_warm_models_are(nats_url: str, tmp_
         await beat(edge, "core-1", "core")
         await beat(edge, "historian-1", "historian")
         await beat(edge, "chat-1", "chat", model=CHAT_MODEL, detail={"dtype": "bfloat16", "blas": "accelerate"})
-        async with edge.http.get("/readyz") as ready, edge.http.get("/health") as well:
-            report = await well.json()
+        ready, _ = await health_of(edge.http, "/readyz")
+        well, report = await health_of(edge.http, "/health")
 
-        assert (ready.status, well.status) == (200, 200)
+        assert (ready, well) == (200, 200)
         assert report == {
             "status": "ok",
             "model_id": CHAT_MODEL,
@@ -131,11 +131,11 @@ async def test_edge_is_ready_when_owners_and_warm_models_are(nats_url: str, tmp_
 async def test_warm_model_that_is_away_makes_the_edge_unready_and_is_named(nats_url: str, tmp_path: Path) -> None:
     away = ModelCard(id="slow", kind="chat", tier=1, state="restarting", created=1)
     async with stack(nats_url, tmp_path) as edge, catalogue(edge.bus, (*CARDS, away)):
-        async with edge.http.get("/readyz") as ready, edge.http.get("/health") as sick:
-            reasons = (await ready.json())["reasons"]
+        ready, said = await health_of(edge.http, "/readyz")
+        sick, _ = await health_of(edge.http, "/health")
 
-        assert (ready.status, sick.status) == (503, 503)
-        assert "The model slow is restarting." in reasons
+        assert (ready, sick) == (503, 503)
+        assert "The model slow is restarting." in said["reasons"]
 
 
 async def test_queue_is_summed_over_the_instances_of_models(nats_url: str, tmp_path: Path) -> None:

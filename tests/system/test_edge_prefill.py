@@ -13,18 +13,21 @@ from bus.frames import Prefill
 from bus.messages.chat import ChatChunk, ChatRequest, Usage
 from tests.support.stack import CHAT_MODEL, chat_actor, chat_body, stack
 
+# Less than reading takes, and many times a piece of it.
+PATIENCE, PIECE, PIECES = 4.0, 0.1, 45
+
 
 class SlowReader:
-    """Reads five tokens, one each half a second, and says a word."""
+    """Reads one token in each `PIECE` of a second, and says a word."""
 
     def prepare(self, request: ChatRequest) -> ChatRequest:
         return request
 
     async def generate(self, _: ChatRequest) -> AsyncGenerator[ChatChunk | Prefill]:
-        for done in range(1, 6):
-            await asyncio.sleep(0.5)
-            yield Prefill(done=done, total=5)
-        yield ChatChunk(text="hello", finish_reason="stop", usage=Usage(prompt_tokens=5, completion_tokens=1))
+        for done in range(1, PIECES + 1):
+            await asyncio.sleep(PIECE)
+            yield Prefill(done=done, total=PIECES)
+        yield ChatChunk(text="hello", finish_reason="stop", usage=Usage(prompt_tokens=PIECES, completion_tokens=1))
 
 
 @pytest.mark.parametrize(
@@ -38,8 +41,7 @@ async def test_progress_is_a_comment_and_counts_as_a_sign_of_life(
     nats_url: str, tmp_path: Path, route: str, body: dict[str, Any], last: str
 ) -> None:
     finished: list[Finished[ChatChunk]] = []
-    # Less than reading takes, and more than a piece of it.
-    patience = BusConfig(url=nats_url, first_timeout=2.0)
+    patience = BusConfig(url=nats_url, first_timeout=PATIENCE)
     async with (
         stack(nats_url, tmp_path, bus_config=patience) as edge,
         chat_actor(edge.bus, SlowReader(), on_finished=finished.append),
@@ -47,7 +49,9 @@ async def test_progress_is_a_comment_and_counts_as_a_sign_of_life(
     ):
         lines = (await response.read()).decode().splitlines()
 
-    assert [line for line in lines if line.startswith(":")] == [f": prefill {done}/5" for done in range(1, 6)]
+    assert [line for line in lines if line.startswith(":")] == [
+        f": prefill {done}/{PIECES}" for done in range(1, PIECES + 1)
+    ]
     assert lines[-2].startswith(last)
     assert finished[0].first is not None
-    assert finished[0].first > 2.0
+    assert finished[0].first > PATIENCE

@@ -146,11 +146,11 @@ async def test_model_whose_order_was_lost_on_the_way_is_loaded_by_the_next_slot(
         await empty_beat(bus, "slot-1")
         await until(lambda: keeper.has("slot-1"))
         lease = keeper.ask(ENTRIES[0])
-        first = await orders.next_msg(timeout=10)  # And nobody answers.
-        drained = await drains.next_msg(timeout=10)
+        first = await orders.next_msg(timeout=60)  # And nobody answers.
+        drained = await drains.next_msg(timeout=60)
         await empty_beat(bus, "slot-1", "down")
         await empty_beat(bus, "slot-2")
-        second = await orders.next_msg(timeout=10)
+        second = await orders.next_msg(timeout=60)
 
         assert [first.subject, second.subject] == ["fusion.slots.load.slot-1", "fusion.slots.load.slot-2"]
         assert drained.subject == "fusion.control.slot-1.drain"

@@ -21,6 +21,7 @@ from bus.config import BusConfig
 from bus.events import EventLog
 from eventlog.events import RequestFinished
 from tests.support.cli import fusion as run_fusion
+from tests.support.health import health_of
 from tests.support.minilm import GOLDEN, known
 from tests.support.nats import until_it
 from tests.support.processes import Fusion, endless_story, fusion_up
@@ -49,10 +50,10 @@ async def client(fusion: Fusion) -> AsyncGenerator[AsyncOpenAI]:
 
 async def test_health_and_readiness_are_good_once_it_is_up(fusion: Fusion) -> None:
     async with aiohttp.ClientSession(fusion.running.http_url) as http:
-        async with http.get("/readyz") as ready, http.get("/health") as health:
-            assert (ready.status, await ready.json()) == (200, {"status": "ready", "reasons": []})
-            assert health.status == 200
-            assert (await health.json())["warmup_completed"] is True
+        assert await health_of(http, "/readyz") == (200, {"status": "ready", "reasons": []})
+        status, health = await health_of(http, "/health")
+
+    assert (status, health["warmup_completed"]) == (200, True)
 
 
 async def test_models_for_vectors_are_told_with_what_they_run_on(fusion: Fusion) -> None:
@@ -141,8 +142,8 @@ async def test_the_node_client_gets_vectors_streams_and_errors(fusion: Fusion) -
 
 async def test_doctor_and_health_tell_in_what_each_model_computes(fusion: Fusion) -> None:
     told = await run_fusion("doctor", environment={"FUSION_STATE_DIR": str(fusion.state)})
-    async with aiohttp.ClientSession(fusion.running.http_url) as http, http.get("/health") as response:
-        models = (await response.json())["models"]
+    async with aiohttp.ClientSession(fusion.running.http_url) as http:
+        models = (await health_of(http, "/health"))[1]["models"]
 
     assert {model["id"] for model in models} == {"all-MiniLM-L6-v2", "fusion-toy"}
     lines = [f"model     {each['id']}: ready, {each['dtype']}, BLAS {each['blas']}" for each in models]

@@ -10,6 +10,7 @@ import pytest_asyncio
 from ollama import AsyncClient
 from openai import AsyncOpenAI, ConflictError
 
+from tests.support.health import health_of
 from tests.support.nats import until_it
 from tests.support.ollama_client import user
 from tests.support.processes import Fusion, fusion_up
@@ -63,12 +64,13 @@ async def test_model_is_loaded_when_it_is_asked_and_stays_as_long_as_was_said(
     body = {"model": "first", "messages": user("What is NATS?"), "temperature": 0, "stream": True, "ttl": 1000}
     before = await told(client, "first")
     async with aiohttp.ClientSession(fusion.running.http_url) as http:
-        async with http.get("/readyz") as ready, http.post("/v1/chat/completions", json=body) as response:
+        ready, _ = await health_of(http, "/readyz")
+        async with http.post("/v1/chat/completions", json=body) as response:
             lines = (await response.read()).decode().splitlines()
     await until_it(lambda: is_idle(client, "first"))
     after = await told(client, "first")
 
-    assert (ready.status, before["state"], before["expires_at"]) == (200, "unloaded", None)
+    assert (ready, before["state"], before["expires_at"]) == (200, "unloaded", None)
     assert lines[0].startswith((": loading ", ": queued "))
     assert lines[-2] == "data: [DONE]"
     assert {'"model":"org/first"' in line for line in lines if line.startswith("data: {")} == {True}
