@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llguidance import LLTokenizer
-from mlx_lm.tokenizer_utils import StreamingDetokenizer, TokenizerWrapper
+from mlx_lm.tokenizer_utils import (
+    BPEStreamingDetokenizer,
+    SPMStreamingDetokenizer,
+    StreamingDetokenizer,
+    TokenizerWrapper,
+)
 from msgspec import structs
 
 from actors.engines.engine import ModelFacts
@@ -143,6 +148,9 @@ class _Speech:
 
     def __init__(self, detokenizer: StreamingDetokenizer, splitter: Splitter | FormSplitter, work: TextWork) -> None:
         self._detokenizer = detokenizer
+        if work.is_exact and isinstance(detokenizer, BPEStreamingDetokenizer | SPMStreamingDetokenizer):
+            # They leave out a space where there is no text yet.
+            detokenizer.text, detokenizer.offset = "\n", 1
         self._splitter = splitter
         self._prompt_tokens = len(work.prompt)
         self._completion_tokens = 0

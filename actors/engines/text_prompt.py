@@ -49,6 +49,11 @@ class TextWork(Struct, frozen=True, kw_only=True):
     calling: Calling | None = None
 
     @property
+    def is_exact(self) -> bool:
+        """Whether a space at its beginning is told: a text goes on with it, or a grammar has it."""
+        return self.thought == "none" or (self.thought is None and self.opening is None)
+
+    @property
     def is_plain(self) -> bool:
         """Whether each token depends on nothing but those before it."""
         is_seeded = self.seed is not None and not self.sampling.is_greedy

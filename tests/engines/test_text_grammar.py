@@ -11,7 +11,7 @@ from actors.engines.text import TextEngine
 from actors.engines.text_grammar import Grammars
 from actors.engines.text_prompt import TextWork
 from bus.errors import RefusedError
-from bus.messages.chat import ChatChunk, ChatRequest, Choice, Grammar, JsonObject, JsonSchema, Lark, Regex
+from bus.messages.chat import ChatChunk, ChatRequest, Choice, Grammar, JsonObject, JsonSchema, Lark, Message, Regex
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -115,6 +115,15 @@ async def test_random_model_gives_only_json_of_the_schema(text_engine: TextEngin
             jsonschema.validate(json.loads(text), each, jsonschema.Draft202012Validator)
     # The rest writes one number until its tokens are used up.
     assert stopped >= len(SCHEMAS) - 2
+
+
+@pytest.mark.parametrize("asked", [{"prompt": "The License"}, {"prompt": None, "messages": (Message(role="user"),)}])
+async def test_text_begins_with_the_space_that_the_grammar_has(text_engine: TextEngine, asked: dict[str, Any]) -> None:
+    wanted = msgspec.structs.replace(request(Choice(options=("  yes",))), **asked)
+
+    text, _ = await answer(text_engine, wanted)
+
+    assert text == "  yes"
 
 
 async def test_json_object_gives_an_object(text_engine: TextEngine) -> None:

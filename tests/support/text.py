@@ -106,7 +106,9 @@ class Reference:
     def _generate(self, prompt: str | tuple[int, ...], max_tokens: int) -> str:
         tokens = prompt if isinstance(prompt, str) else list(prompt)
         responses = mlx_lm.stream_generate(self._model, self._tokenizer, tokens, max_tokens=max_tokens)
-        return "".join(response.text for response in responses)
+        # Not their texts: they lack a space at the beginning.
+        said = [response.token for response in responses if response.finish_reason != "stop"]
+        return str(self._tokenizer.decode(said, clean_up_tokenization_spaces=False))
 
 
 def greedy(prompt: str | tuple[int, ...], max_tokens: int = 24, **settings: Any) -> ChatRequest:
