@@ -117,9 +117,10 @@ class PromptReader:
         if bool(request.messages) == (request.prompt is not None):
             raise RefusedError("invalid_request", "Give exactly one of messages and prompt.", param="messages")
         length = len(request.prompt or "") + sum(len(text_of(message)) for message in request.messages)
-        length += len(msgspec.json.encode(request.tools))
+        length += len(msgspec.json.encode(request.tools)) if request.tools else 0
         if length > _LONGEST_TEXT:
-            raise RefusedError("too_large", f"{length} characters; at most {_LONGEST_TEXT} are tokenised at once.")
+            message = f"{length} characters; at most {_LONGEST_TEXT} are tokenised at once."
+            raise RefusedError("too_large", message, param="messages" if request.prompt is None else "prompt")
         tokens = (
             self._whole_conversation(request) if request.prompt is None else self._whole_text(request, request.prompt)
         )

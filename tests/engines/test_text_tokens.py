@@ -45,6 +45,12 @@ async def test_text_without_special_tokens_comes_back_as_it_was(text_engine: Tex
     assert text_engine.detokenize(DetokenizeRequest(tokens=whole.tokens)).prompt.startswith(tiny_models.BEGIN)
 
 
+async def test_longest_text_that_is_tokenised_at_once_is_as_documented(text_engine: TextEngine) -> None:
+    told = text_engine.tokenize(TokenizeRequest(prompt="x " * 131_072))
+
+    assert len(told.tokens) >= 131_072
+
+
 async def test_text_that_the_model_cannot_read_whole_is_counted(text_engine: TextEngine) -> None:
     told = text_engine.tokenize(TokenizeRequest(prompt="x " * tiny_models.CONTEXT_LENGTH))
 
@@ -58,7 +64,8 @@ async def test_text_that_the_model_cannot_read_whole_is_counted(text_engine: Tex
         (TokenizeRequest(prompt="a", messages=HELLO), "invalid_request", "messages"),
         (TokenizeRequest(messages=HELLO, add_special_tokens=True), "invalid_request", "add_special_tokens"),
         (TokenizeRequest(prompt="a", enable_thinking=True), "invalid_request", "enable_thinking"),
-        (TokenizeRequest(prompt="a" * 262_145), "too_large", None),
+        (TokenizeRequest(prompt="a" * 262_145), "too_large", "prompt"),
+        (TokenizeRequest(messages=(Message(role="user", content="a" * 262_145),)), "too_large", "messages"),
     ],
 )
 async def test_what_has_no_tokens_is_refused(
