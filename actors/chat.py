@@ -20,7 +20,7 @@ from bus.serve import Caller
 
 WorkT = TypeVar("WorkT")
 
-# In characters: to read so many takes a few milliseconds, for which a thread is not worth its 0.4 ms.
+# In characters or tokens: to read so many takes a few milliseconds, for which a thread is not worth its 0.4 ms.
 _QUICK = 4096
 
 
@@ -47,15 +47,21 @@ class ChatActor(Generic[WorkT]):
 
     async def tokenize(self, request: TokenizeRequest, _: Caller) -> AsyncGenerator[Tokens]:
         """Answer with the tokens that the model would read."""
-        yield self._engine.tokenize(request)
+        if _is_quick(request):
+            yield self._engine.tokenize(request)
+        else:
+            yield await asyncio.to_thread(self._engine.tokenize, request)
 
     async def detokenize(self, request: DetokenizeRequest, _: Caller) -> AsyncGenerator[Detokenized]:
         """Answer with the text of tokens."""
-        yield self._engine.detokenize(request)
+        if len(request.tokens) <= _QUICK:
+            yield self._engine.detokenize(request)
+        else:
+            yield await asyncio.to_thread(self._engine.detokenize, request)
 
 
-def _is_quick(request: ChatRequest) -> bool:
+def _is_quick(request: ChatRequest | TokenizeRequest) -> bool:
     """Return whether the event loop may wait for it: grammars and long texts take a while."""
-    if request.grammar is not None or request.tools:
+    if request.tools or (isinstance(request, ChatRequest) and request.grammar is not None):
         return False
     return len(request.prompt or "") + sum(len(text_of(message)) for message in request.messages) <= _QUICK

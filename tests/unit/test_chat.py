@@ -6,6 +6,8 @@ import pytest
 from actors.chat import ChatActor
 from actors.engines.echo import EchoEngine, EchoWork
 from bus.messages.chat import ChatRequest, Message, Tool
+from bus.messages.tokens import TokenizeRequest, Tokens
+from bus.serve import Caller
 
 
 class SlowEngine(EchoEngine):
@@ -17,9 +19,16 @@ class SlowEngine(EchoEngine):
         self.allowed = threading.Event()
 
     def prepare(self, request: ChatRequest) -> EchoWork:
+        self._wait()
+        return super().prepare(request)
+
+    def tokenize(self, request: TokenizeRequest) -> Tokens:
+        self._wait()
+        return super().tokenize(request)
+
+    def _wait(self) -> None:
         self.begun.set()
         assert self.allowed.wait(10)
-        return super().prepare(request)
 
 
 @pytest.mark.parametrize(
@@ -34,3 +43,14 @@ async def test_slow_request_is_prepared_beside_the_event_loop(asked: ChatRequest
     engine.allowed.set()
 
     assert isinstance(await preparing, EchoWork)
+
+
+async def test_long_text_is_tokenised_beside_the_event_loop() -> None:
+    engine = SlowEngine()
+    caller = Caller(request_id="req-1")
+    telling = asyncio.ensure_future(anext(ChatActor(engine).tokenize(TokenizeRequest(prompt="a" * 4097), caller)))
+
+    assert await asyncio.to_thread(engine.begun.wait, 10)
+    engine.allowed.set()
+
+    assert len((await telling).tokens) == 1
