@@ -61,12 +61,12 @@ async def test_model_that_ends_every_process_is_refused_and_its_slot_goes_on(fus
                 pid = await fusion.pid_of("org/deep", other_than=pid)
                 os.kill(pid, signal.SIGKILL)
             status, answer = await asked
-            card = (await fusion.cards())[ONE]
+            card = (await fusion.cards())["org/deep"]
             refusals.append((status, answer["error"]["code"], card["state"], card["error"]))
         served, _ = await fusion.ask(THREE)
         await two.more(20)
 
-    why = f"The process of {ONE} ended 3 times while it was loading."
+    why = "The process of org/deep ended 3 times while it was loading."
     assert refusals == [(503, "crashed", "failed", why)] * 2
     assert served == 200
 

@@ -68,7 +68,8 @@ async def answers_alone(folder: Path, model: str) -> dict[tuple[Route, str], str
     said: dict[tuple[Route, str], str] = {}
     for prompt in PROMPTS:
         said["completions", prompt] = await reference.greedy(prompt, TOKENS)
-        said["chat", prompt] = await reference.greedy(f"<|begin|>user: {prompt}\nassistant: ", TOKENS)
+        chat = await reference.greedy(f"<|begin|>user: {prompt}\nassistant: ", TOKENS)
+        said["chat", prompt] = chat.removeprefix(" ")
     await reference.close()
     return said
 

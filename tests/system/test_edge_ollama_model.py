@@ -78,7 +78,7 @@ async def test_log_probabilities_come_with_each_piece(client: AsyncClient) -> No
     parts = [part async for part in stream]
 
     entries = whole.logprobs or ()
-    assert "".join(each.token for each in entries).lstrip() == whole.response
+    assert "".join(each.token for each in entries) == whole.response
     assert [len(each.top_logprobs or ()) for each in entries] == [2] * 4
     assert [each for part in parts for each in part.logprobs or ()] == list(entries)
 
