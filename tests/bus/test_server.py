@@ -23,7 +23,7 @@ from bus.server import (
     server_run,
     server_version,
 )
-from tests.support.nats import Server, connected
+from tests.support.nats import Server, connected, nats_server_below
 from tests.support.ports import own_port
 from tests.support.processes import gone
 
@@ -75,7 +75,7 @@ async def test_server_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     assert parent.stdout is not None
     async with asyncio.timeout(60):
         guard = psutil.Process(int(await parent.stdout.readline()))
-    (server,) = [one for one in guard.children() if one.name() == "nats-server"]
+    server = nats_server_below(guard.pid)
 
     parent.send_signal(signal.SIGKILL)
 
@@ -89,7 +89,7 @@ async def test_server_that_ends_by_itself_is_an_error_for_the_supervisor(tmp_pat
     life = asyncio.ensure_future(server_run(mine, tmp_path / "log", ready.set)())
     await ready.wait()
     (guard,) = [one for one in psutil.Process().children() if one.name() == "sh"]
-    next(child for child in guard.children() if child.name() == "nats-server").kill()
+    nats_server_below(guard.pid).kill()
 
     with pytest.raises(LostError, match="ended with status 137") as lost:
         await life

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +77,19 @@ class Server:
     @property
     def _process(self) -> psutil.Process:
         assert self._guard is not None
-        children = psutil.Process(self._guard.pid).children()
-        return next(child for child in children if child.name() == "nats-server")
+        return nats_server_below(self._guard.pid)
+
+
+def nats_server_below(parent: int) -> psutil.Process:
+    """Return the nats-server that this process has started, or one of its children. Raises `LookupError` for none.
+
+    Others below it may end while they are looked at.
+    """
+    for process in psutil.Process(parent).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if process.name() == "nats-server":
+                return process
+    raise LookupError("no nats-server runs")
 
 
 @asynccontextmanager

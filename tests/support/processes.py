@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from cli.state import Running, read_running
-from tests.support.nats import until
+from tests.support.nats import nats_server_below, until
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -71,11 +71,8 @@ class Fusion:
         await until(is_killed)
 
     def nats_pid(self) -> int:
-        """Return the process id of nats-server."""
-        for process in psutil.Process(self.process.pid).children(recursive=True):
-            if process.name() == "nats-server":
-                return process.pid
-        raise LookupError("no nats-server runs")
+        """Return the process id of nats-server. Raises `LookupError`."""
+        return nats_server_below(self.process.pid).pid
 
     def family(self) -> list[psutil.Process]:
         """Return the supervisor and everything that it started."""
