@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.heavy import Heavy, heavy_up, made
 from tests.support.nats import until
+from tests.support.processes import gone
 
 WARM = "warm"
 
@@ -41,7 +42,7 @@ async def test_warm_model_that_is_taken_out_while_it_starts_does_not_stay(fusion
     await reload(fusion, tmp_path, with_warm=False)
     starting.resume()
 
-    await until(lambda: not psutil.pid_exists(starting.pid))
+    assert await gone([starting], 60) == []
 
 
 async def test_warm_model_that_comes_back_before_it_has_ended_is_started_again(fusion: Heavy, tmp_path: Path) -> None:
